@@ -1,0 +1,1 @@
+"""The vocabulary: frozen types, canonical JSON, clock and id protocols. No I/O happens here."""

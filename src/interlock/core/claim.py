@@ -1,0 +1,172 @@
+"""What a process asks of Postgres before and after it touches a tool, and what Postgres answers each caller."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from interlock.core.decision import Rate
+from interlock.core.event import EventDraft
+from interlock.core.terms import Posture
+
+
+class Epochs(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters of everything that can change under a decision's feet. They only grow."""
+
+    control: int
+    release: int
+    revocation: int
+
+
+class LineageState(msgspec.Struct, frozen=True, kw_only=True):
+    """What decisions read about a lineage. `facts_version` grows whenever one of the others changes."""
+
+    facts_version: int
+    posture: Posture
+    tainted: bool
+    confidentiality: int
+
+
+class Labels(msgspec.Struct, frozen=True, kw_only=True):
+    """What a result brings into the lineage: the highest classification rank seen, and whether untrusted text came in."""
+
+    confidentiality: int = 0
+    tainted: bool = False
+
+
+class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
+    """A write that happens at most once. `key` is the 32-byte digest of scope and key; `source` is `caller`, `once_per` or `arguments`.
+
+    A match counts when the earlier claim carries the same `call_hash` (else the key was reused for another call) and is
+    younger than `window_s`.
+    """
+
+    key: bytes
+    source: str
+    window_s: int
+
+
+class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for the right to execute one call, with its events. `scopes` are `fleet`, `tenant:acme`, `operation:pay.refund`...
+
+    Sending the same request again with the same `claim_id` is safe and gives the same answer.
+    """
+
+    claim_id: str
+    call_id: str
+    session_id: str
+    lineage_id: str
+    operation: str
+    call_hash: str
+    release_digest: str
+    epochs: Epochs
+    facts_version: int
+    scopes: tuple[str, ...]
+    idempotency: Idempotency | None
+    rates: tuple[Rate, ...] = ()
+    worst_labels: Labels = Labels()
+    settle_by_ms: int
+    events: tuple[EventDraft, ...]
+
+
+class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Append events that claim nothing: a refusal, a replay. With `epochs` set, refused as `Stale` when they have moved on."""
+
+    call_id: str
+    session_id: str
+    lineage_id: str
+    epochs: Epochs | None
+    facts_version: int | None
+    events: tuple[EventDraft, ...]
+
+
+class SettleRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Record what became of a claim. `state` is `succeeded`, `failed` or `in_doubt`; only attempt `attempt` settles.
+
+    `outcome` is the raw result as JSON text, kept for replays of writes. `release_key` frees the idempotency key: only
+    for a failure before the first byte was sent.
+    """
+
+    claim_id: str
+    session_id: str
+    lineage_id: str
+    attempt: int
+    state: str
+    outcome: str | None
+    release_key: bool = False
+    labels: Labels = Labels()
+    events: tuple[EventDraft, ...]
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """Go: the claim is committed and so is its decision. `state` is the lineage as it now stands."""
+
+    claim_id: str
+    attempt: int
+    state: LineageState
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """The events are committed."""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome is committed."""
+
+    state: LineageState
+
+
+class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
+    """The same call was claimed before; nothing was written. `claim_state` is `claimed`, `succeeded`, `failed` or `in_doubt`."""
+
+    claim_id: str
+    call_id: str
+    claim_state: str
+    outcome: str | None
+    claimed_at_us: int
+    settled_at_us: int | None
+    owner_alive: bool
+
+
+class KeyReused(msgspec.Struct, frozen=True, kw_only=True):
+    """The caller's idempotency key belongs to a call with other arguments; nothing was written."""
+
+    claim_id: str
+
+
+class Stale(msgspec.Struct, frozen=True, kw_only=True):
+    """Something the decision read has changed: decide again with these; nothing was written."""
+
+    epochs: Epochs
+    state: LineageState
+    release_digest: str
+
+
+class Halted(msgspec.Struct, frozen=True, kw_only=True):
+    """A control forbids execution; nothing was written."""
+
+    scope: str
+    reason: str
+
+
+class OverRate(msgspec.Struct, frozen=True, kw_only=True):
+    """A rate obligation is used up; nothing was written."""
+
+    rate: Rate
+    retry_after_ms: int
+
+
+class SessionEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """The session is unknown, expired or revoked; nothing was written."""
+
+
+class NotSettled(msgspec.Struct, frozen=True, kw_only=True):
+    """The attempt does not match or was settled otherwise; `claim_state` is what stands."""
+
+    claim_state: str
+
+
+ClaimAnswer: TypeAlias = Claimed | Duplicate | KeyReused | Stale | Halted | OverRate | SessionEnded
+RecordAnswer: TypeAlias = Recorded | Stale | SessionEnded
+SettleAnswer: TypeAlias = Settled | NotSettled

@@ -1,0 +1,107 @@
+"""What an operation is, as reviewed by a person: the contract the gate holds every call against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from interlock.core.terms import Classification, Effect
+
+DEFAULT_ONCE_WINDOW_S = 600
+
+
+class LongShape(msgspec.Struct, frozen=True, tag="long"):
+    """JSON integer, Cedar Long."""
+
+
+class DecimalShape(msgspec.Struct, frozen=True, tag="decimal"):
+    """JSON number, or string with `format: decimal`; Cedar decimal with at most four fraction digits."""
+
+
+class BoolShape(msgspec.Struct, frozen=True, tag="bool"):
+    """JSON boolean, Cedar Bool."""
+
+
+class StringShape(msgspec.Struct, frozen=True, tag="string"):
+    """JSON string, Cedar String."""
+
+
+class SetShape(msgspec.Struct, frozen=True, tag="set"):
+    """JSON array whose items have one shape, Cedar Set."""
+
+    item: Shape
+
+
+class RecordShape(msgspec.Struct, frozen=True, tag="record"):
+    """JSON object with declared properties, Cedar Record. Those not in `required` are optional attributes."""
+
+    fields: Mapping[str, Shape]
+    required: frozenset[str] = frozenset()
+
+
+class OpaqueShape(msgspec.Struct, frozen=True, tag="opaque"):
+    """A value whose schema has no Cedar counterpart: hashed and sent, never shown to policy."""
+
+
+Shape: TypeAlias = LongShape | DecimalShape | BoolShape | StringShape | SetShape | RecordShape | OpaqueShape
+
+
+class Repeat(StrEnum):
+    """What a second identical write without a key of its own means."""
+
+    ONCE = "once"
+    ALLOW = "allow"
+
+
+class ResourceRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Which argument names the object acted on, and which operation tells its attributes.
+
+    `read` is an operation that is called with `{id_argument: id}` by the gateway itself; `attributes` maps each
+    attribute policy may read to its shape (`string`, `long`, `bool`, `decimal`, `set`).
+    """
+
+    type: str
+    id_argument: str
+    read: str
+    attributes: Mapping[str, str]
+
+
+class Contract(msgspec.Struct, frozen=True, kw_only=True):
+    """One reviewed operation. `operation` is `tool.operation`; times carry their unit in the name."""
+
+    operation: str
+    tool: str
+    upstream_name: str
+    title: str = ""
+    description: str = ""
+    effects: frozenset[Effect]
+    input_schema: str
+    output_schema: str | None = None
+    arguments: RecordShape
+    targets: tuple[str, ...] = ()
+    content: tuple[str, ...] = ()
+    entities: int = 1
+    once_per: tuple[str, ...] = ()
+    once_window_s: int = DEFAULT_ONCE_WINDOW_S
+    repeat: Repeat = Repeat.ONCE
+    idempotency_argument: str | None = None
+    verify: str | None = None
+    undo: str | None = None
+    dry_run: bool = False
+    resource: ResourceRule | None = None
+    classification: Classification = Classification.INTERNAL
+    fields: Mapping[str, frozenset[str]] = {}
+    trusted: tuple[str, ...] = ()
+    internal: bool = False
+    timeout_ms: int = 30_000
+    settles_within_s: int = 60
+    reviewed_by: str = ""
+    reviewed_digest: str = ""
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the operation changes nothing and sends nothing out."""
+        return self.effects == frozenset({Effect.READ})

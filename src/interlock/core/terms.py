@@ -1,0 +1,88 @@
+"""The closed sets of words that every other package speaks in."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class Effect(StrEnum):
+    """What an operation may do to the world. A contract holds a set of them."""
+
+    READ = "read"
+    WRITE = "write"
+    DESTRUCTIVE = "destructive"
+    EGRESS = "egress"
+
+
+class Classification(StrEnum):
+    """How sensitive data is, from least to most; `rank` gives the order."""
+
+    PUBLIC = "public"
+    INTERNAL = "internal"
+    CONFIDENTIAL = "confidential"
+    PII = "pii"
+
+    @property
+    def rank(self) -> int:
+        """0 for public to 3 for pii, for comparisons in policy."""
+        return _CLASSIFICATION_ORDER.index(self)
+
+
+_CLASSIFICATION_ORDER = (
+    Classification.PUBLIC,
+    Classification.INTERNAL,
+    Classification.CONFIDENTIAL,
+    Classification.PII,
+)
+
+
+class Posture(StrEnum):
+    """How worried we are about a lineage. Risk only ratchets it up; a person lowers it."""
+
+    NORMAL = "normal"
+    GUARDED = "guarded"
+    READ_ONLY = "read_only"
+    HALTED = "halted"
+
+
+class Layer(StrEnum):
+    """The five policy layers. Each must say yes (DESIGN section 4)."""
+
+    IDENTITY = "identity"
+    DELEGATION = "delegation"
+    CAPABILITY = "capability"
+    DATA = "data"
+    GUARD = "guard"
+
+
+class Question(IntEnum):
+    """The seven questions a decision answers (SPEC P1 to P7)."""
+
+    WHICH_TOOL = 1
+    MAY_THE_AGENT = 2
+    FOR_THIS_USER = 3
+    WHICH_OPERATION = 4
+    WHICH_DATA = 5
+    WHO_APPROVES = 6
+    WHAT_IS_FORBIDDEN = 7
+
+
+LAYER_QUESTION = {
+    Layer.IDENTITY: Question.MAY_THE_AGENT,
+    Layer.DELEGATION: Question.FOR_THIS_USER,
+    Layer.CAPABILITY: Question.WHICH_OPERATION,
+    Layer.DATA: Question.WHICH_DATA,
+    Layer.GUARD: Question.WHAT_IS_FORBIDDEN,
+}
+
+
+class Scope(StrEnum):
+    """What a Control switches. All but `fleet` carry an id."""
+
+    FLEET = "fleet"
+    TENANT = "tenant"
+    ENVIRONMENT = "environment"
+    AGENT = "agent"
+    TOOL = "tool"
+    OPERATION = "operation"
+    SOURCE = "source"

@@ -1,0 +1,45 @@
+"""Who calls, for whom, and what a session inherits from the ones before it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+AttributeValue: TypeAlias = "str | int | bool | tuple[str, ...]"
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose past a session carries on: posture, taint, window counters and budgets belong here, not to the session."""
+
+    tenant: str
+    environment: str
+    agent: str
+    user: str
+
+    @property
+    def id(self) -> str:
+        """`lin_` and 32 hexadecimal digits, the same for the same four names."""
+        joined = "\x00".join((self.tenant, self.environment, self.agent, self.user))
+        return "lin_" + hashlib.sha256(joined.encode()).hexdigest()[:32]
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent acting for one user on one task, for a limited time. `session_id` survives refresh of its token."""
+
+    session_id: str
+    lineage: Lineage
+    task: str
+    roles: tuple[str, ...]
+    attributes: Mapping[str, AttributeValue] = {}
+    expires_at_us: int
+
+
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """A user speaking for themselves, with no agent in between: the principal of control-plane operations."""
+
+    user: str
+    tenant: str
+    roles: tuple[str, ...]

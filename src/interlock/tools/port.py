@@ -1,0 +1,87 @@
+"""The one small port behind which every kind of tool stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+
+class ConnectionKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Who shares an upstream connection. For a stateless tool tenant, user and agent are empty."""
+
+    tool: str
+    tenant: str = ""
+    user: str = ""
+    agent: str = ""
+    credential: str = ""
+
+
+class Invocation(msgspec.Struct, frozen=True, kw_only=True):
+    """One call to one tool. `arguments` are the canonical bytes that were hashed; they are sent as they are.
+
+    `before_first_byte` is called where the first byte of this call is about to be written, after connect and TLS; when it
+    raises, nothing may be sent. `idempotency_key` is the tool's own, passed in `_meta` under `idempotency-key`, empty when it has none.
+    """
+
+    key: ConnectionKey
+    upstream_name: str
+    arguments: bytes
+    timeout_ms: int
+    before_first_byte: Callable[[], None]
+    idempotency_key: str = ""
+    trace_meta: Mapping[str, str] = {}
+
+
+class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tool said. `content` holds MCP content blocks as plain dicts; `structured` is its structured content, if any."""
+
+    content: tuple[Mapping[str, object], ...] = ()
+    structured: Mapping[str, object] | None = None
+    is_error: bool = False
+
+
+class ToolFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """No answer. `sent` says whether any byte of the call may have left: if not, the tool certainly did nothing.
+
+    `code` is one of `unreachable`, `timeout`, `protocol`, `too_large`, `refused`, `cancelled`; `detail` is for operators, not for callers.
+    """
+
+    sent: bool
+    code: str
+    detail: str
+
+
+ToolResult: TypeAlias = ToolAnswer | ToolFailure
+
+
+class ListedTool(msgspec.Struct, frozen=True, kw_only=True):
+    """One tool as an upstream lists it; schemas are JSON text. Hints are the upstream's own claims."""
+
+    name: str
+    title: str = ""
+    description: str = ""
+    input_schema: str = "{}"
+    output_schema: str | None = None
+    hints: Mapping[str, object] = {}
+
+
+class Connector(Protocol):
+    """One tool in one environment. Never raises for what a tool or network does: that is a `ToolFailure`."""
+
+    async def invoke(self, invocation: Invocation) -> ToolResult:
+        """Call once. No retries here."""
+        ...
+
+    async def list_tools(self) -> tuple[ListedTool, ...]:
+        """All pages of the upstream's listing; raises `ToolUnavailableError` when it cannot be had."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection; calls in flight end as `ToolFailure`."""
+        ...
+
+
+class ToolUnavailableError(Exception):
+    """The upstream could not be reached or does not speak MCP; the message says which and what to do."""
