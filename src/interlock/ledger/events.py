@@ -1,0 +1,165 @@
+"""The bodies of events. Each has a stable kind; fields are only ever appended, always with a default.
+
+An event body is committed to by HMAC and kept apart from the chain, so that it can be forgotten without breaking it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from interlock.core.claim import Epochs, Labels
+from interlock.core.decision import Decision
+from interlock.core.who import AttributeValue
+
+
+class SessionOpened(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="session.opened"):
+    """An agent and a user were bound into a session."""
+
+    session_id: str
+    tenant: str
+    environment: str
+    agent: str
+    user: str
+    task: str
+    roles: tuple[str, ...]
+    attributes: Mapping[str, AttributeValue]
+    expires_at_us: int
+    release_digest: str = ""
+
+
+class SessionRefreshed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="session.refreshed"):
+    """A session went on under a new token."""
+
+    session_id: str
+    expires_at_us: int
+
+
+class CallProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.proposed"):
+    """The model asked for a call. `arguments` is canonical JSON; when they could not be read, only their digest is kept."""
+
+    operation: str
+    arguments: msgspec.Raw | None
+    arguments_digest: str
+    call_hash: str
+    key_source: str = ""
+    repeat_of: str = ""
+
+
+class ResourceRead(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="resource.read"):
+    """The gateway learnt the attributes of the object a call is about, by `operation`; None when it could not."""
+
+    operation: str
+    type: str
+    id: str
+    attributes: Mapping[str, AttributeValue] | None
+    for_call: str = ""
+
+
+class CallDecided(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.decided"):
+    """Policy's answer, with the facts it was asked about, so that it can be asked again."""
+
+    decision: Decision
+    facts: msgspec.Raw
+    epochs: Epochs
+    facts_version: int
+
+
+class CallClaimed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.claimed"):
+    """The right to execute was taken, once."""
+
+    claim_id: str
+    operation: str
+    worst_labels: Labels
+
+
+class CallRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.refused"):
+    """What the caller was told instead of a result. `detail` is for operators."""
+
+    operation: str
+    outcome: str
+    code: str
+    effect: str
+    field: str = ""
+    question: int = 0
+    detail: str = ""
+
+
+class CallSettled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.settled"):
+    """What became of a claim, and what was released to the caller. `released` is kept up to a limit, its digest always."""
+
+    claim_id: str
+    operation: str
+    attempt: int
+    state: str
+    took_us: int
+    code: str = ""
+    detail: str = ""
+    labels: Labels = Labels()
+    output_digest: str = ""
+    redacted: tuple[str, ...] = ()
+    released_digest: str = ""
+    released: msgspec.Raw | None = None
+
+
+class CallReplayed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.replayed"):
+    """A repeated call was answered with the first outcome; nothing was executed."""
+
+    operation: str
+    of_call: str
+    claim_id: str
+    claimed_at_us: int
+    released_digest: str = ""
+
+
+class ControlChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="control.changed"):
+    """A person halted or resumed a scope."""
+
+    scope: str
+    halted: bool
+    reason: str
+    by: str
+    roles: tuple[str, ...] = ()
+
+
+class ReleaseActivated(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="release.activated"):
+    """Decisions are made by this release from here on."""
+
+    name: str
+    digest: str
+    previous: str
+    by: str
+
+
+class ControlRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="control.refused"):
+    """Someone asked for a control-plane operation that they may not do."""
+
+    operation: str
+    target: str
+    by: str
+    reason: str
+
+
+class ClaimOrphaned(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="claim.orphaned"):
+    """The process that held a claim is gone; the call is in doubt until someone finds out."""
+
+    reason: str
+
+
+Body: TypeAlias = (
+    SessionOpened
+    | SessionRefreshed
+    | CallProposed
+    | ResourceRead
+    | CallDecided
+    | CallClaimed
+    | CallRefused
+    | CallSettled
+    | CallReplayed
+    | ControlChanged
+    | ControlRefused
+    | ReleaseActivated
+    | ClaimOrphaned
+)
