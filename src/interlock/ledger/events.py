@@ -1,5 +1,6 @@
 """The bodies of events. Each has a stable kind; fields are only ever appended, always with a default.
 
+Fields typed `object` hold JSON that is written from exact bytes (`msgspec.Raw`).
 An event body is committed to by HMAC and kept apart from the chain, so that it can be forgotten without breaking it.
 """
 
@@ -41,7 +42,7 @@ class CallProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     """The model asked for a call. `arguments` is canonical JSON; when they could not be read, only their digest is kept."""
 
     operation: str
-    arguments: msgspec.Raw | None
+    arguments: object
     arguments_digest: str
     call_hash: str
     key_source: str = ""
@@ -62,7 +63,7 @@ class CallDecided(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     """Policy's answer, with the facts it was asked about, so that it can be asked again."""
 
     decision: Decision
-    facts: msgspec.Raw
+    facts: object
     epochs: Epochs
     facts_version: int
 
@@ -101,7 +102,7 @@ class CallSettled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     output_digest: str = ""
     redacted: tuple[str, ...] = ()
     released_digest: str = ""
-    released: msgspec.Raw | None = None
+    released: object = None
 
 
 class CallReplayed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.replayed"):
