@@ -1,0 +1,168 @@
+"""Between claim and settle: the only place where a permit is spent and a tool is called."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, assert_never
+
+import msgspec
+
+from interlock.core.canonical import digest
+from interlock.core.claim import Claimed, Labels, NotSettled, Settled, SettleRequest
+from interlock.core.contract import Contract
+from interlock.core.event import EventDraft
+from interlock.core.ports import Clock, Ids
+from interlock.core.who import Session
+from interlock.gateway.limits import MAX_OUTPUT_BYTES, MAX_RELEASED_IN_LEDGER_BYTES
+from interlock.gateway.ports import ClaimDesk
+from interlock.ledger.drafts import draft
+from interlock.ledger.events import CallSettled
+from interlock.policy.permit import Permit
+from interlock.tools.directory import Connectors, connection_key
+from interlock.tools.port import Invocation, ToolAnswer, ToolFailure, ToolResult
+
+
+class RawOutput(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool's answer before obligations. Stored as JSON text for replays of writes."""
+
+    content: tuple[Mapping[str, Any], ...] = ()
+    structured: Mapping[str, Any] | None = None
+    is_error: bool = False
+
+
+class Released(msgspec.Struct, frozen=True, kw_only=True):
+    """What may leave the gate after obligations, or `withheld` with the reason."""
+
+    content: tuple[Mapping[str, Any], ...] = ()
+    structured: Mapping[str, Any] | None = None
+    is_error: bool = False
+    redacted: tuple[str, ...] = ()
+    withheld: str = ""
+
+
+Filter: TypeAlias = Callable[[RawOutput], Released]
+MoreEvents: TypeAlias = Callable[[RawOutput | None], list[EventDraft]]
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """One claimed call, ready to be made."""
+
+    call_id: str
+    session: Session
+    contract: Contract
+    arguments: bytes
+    call_hash: str
+    claimed: Claimed
+    permit: Permit
+    labels: Labels
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a claimed call ended: the state that was settled, and what may be released. `code` is empty on success."""
+
+    state: str
+    released: Released
+    code: str = ""
+    settled: Settled | NotSettled
+
+
+class Executor:
+    """Spends the permit, calls the tool, settles. Nothing is returned before the settlement has committed."""
+
+    def __init__(self, *, desk: ClaimDesk, connectors: Connectors, clock: Clock, ids: Ids) -> None:
+        self._desk = desk
+        self._connectors = connectors
+        self._clock = clock
+        self._ids = ids
+
+    async def run(self, work: Work, filtered: Filter, more_events: MoreEvents | None = None) -> Ending:
+        """Make the call and settle it. Raises `StoreUnavailableError` when the outcome could not be recorded.
+
+        `filtered` turns the raw output into what may be released; `more_events` may add events that depend on the output.
+        """
+        started = self._clock.monotonic_s()
+        result = await self._invoke(work)
+        took_us = int((self._clock.monotonic_s() - started) * 1e6)
+        match result:
+            case ToolAnswer():
+                raw = RawOutput(content=result.content, structured=result.structured, is_error=result.is_error)
+                text = msgspec.json.encode(raw)
+                released = filtered(raw)
+                state, code, detail = ("failed" if result.is_error else "succeeded"), "", released.withheld
+            case ToolFailure():
+                raw, text, released = None, b"", Released()
+                state, code = _state_of_failure(work.contract, result)
+                detail = f"{result.code}: {result.detail}"
+            case _:
+                assert_never(result)
+        out = msgspec.json.encode({"content": released.content, "structured": released.structured})
+        body = CallSettled(
+            claim_id=work.claimed.claim_id,
+            operation=work.contract.operation,
+            attempt=work.claimed.attempt,
+            state=state,
+            took_us=took_us,
+            code=code,
+            detail=detail[:500],
+            labels=work.labels,
+            output_digest=digest(text) if raw is not None else "",
+            redacted=released.redacted,
+            released_digest=digest(out) if raw is not None else "",
+            released=msgspec.Raw(out) if raw is not None and len(out) <= MAX_RELEASED_IN_LEDGER_BYTES else None,
+        )
+        events = [draft(body, ids=self._ids, call_id=work.call_id)]
+        if more_events is not None:
+            events += more_events(raw)
+        settled = await self._desk.settle(
+            SettleRequest(
+                claim_id=work.claimed.claim_id,
+                session_id=work.session.session_id,
+                lineage_id=work.session.lineage.id,
+                attempt=work.claimed.attempt,
+                state=state,
+                outcome=_kept(work.contract, text) if raw is not None else None,
+                release_key=isinstance(result, ToolFailure) and not result.sent,
+                labels=work.labels,
+                events=tuple(events),
+            )
+        )
+        return Ending(state=state, released=released, code=code, settled=settled)
+
+    async def _invoke(self, work: Work) -> ToolResult:
+        connector = self._connectors.get(work.contract.tool)
+        if connector is None:
+            return ToolFailure(sent=False, code="unreachable", detail="no source for this tool in this environment")
+        tool = self._connectors.tool(work.contract.tool)
+
+        def spend() -> None:
+            work.permit.spend(call_hash=work.call_hash, now_monotonic_s=self._clock.monotonic_s())
+
+        invocation = Invocation(
+            key=connection_key(tool, work.session),
+            upstream_name=work.contract.upstream_name,
+            arguments=work.arguments,
+            timeout_ms=work.contract.timeout_ms,
+            before_first_byte=spend,
+            idempotency_key="" if work.contract.is_read_only else work.claimed.claim_id,
+        )
+        try:
+            return await connector.invoke(invocation)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a connector's defect must not leave a claim open or look like success
+            return ToolFailure(sent=True, code="protocol", detail=f"connector defect: {type(error).__name__}")
+
+
+def _state_of_failure(contract: Contract, failure: ToolFailure) -> tuple[str, str]:
+    """A call that was never sent has failed; one that may have arrived is in doubt unless it only reads."""
+    if not failure.sent:
+        return "failed", "tool_unavailable"
+    if contract.is_read_only:
+        return "failed", "tool_failed"
+    return "in_doubt", "in_doubt"
+
+
+def _kept(contract: Contract, text: bytes) -> str | None:
+    # Reads are not replayed; a result too large to keep is told as such when the write is repeated.
+    return None if contract.is_read_only or len(text) > MAX_OUTPUT_BYTES else text.decode()

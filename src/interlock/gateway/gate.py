@@ -1,0 +1,403 @@
+"""The gate. Every tool call of every caller and protocol goes through `Gate.call`, and through nothing else.
+
+propose, gather facts, decide, mint a permit, claim (the decision recorded with it), invoke, settle, obligations, release.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import assert_never
+
+import msgspec
+
+from interlock.core.canonical import digest
+from interlock.core.claim import (
+    Claimed,
+    ClaimRequest,
+    Duplicate,
+    Halted,
+    KeyReused,
+    NotSettled,
+    OverRate,
+    Recorded,
+    RecordRequest,
+    SessionEnded,
+    Stale,
+)
+from interlock.core.decision import Allow, Decision, Deny, Facts, RequireApproval, ResourceFacts
+from interlock.core.event import EventDraft
+from interlock.core.ports import Clock, Ids
+from interlock.core.terms import Question
+from interlock.core.who import Session
+from interlock.gateway.execution import Executor, Work
+from interlock.gateway.governed import Governed, Governing
+from interlock.gateway.internal import InternalCalls, StoppedError, scopes_of
+from interlock.gateway.limits import (
+    CLAIM_WAIT_MS,
+    MAX_CALLS_IN_FLIGHT,
+    MAX_FREE_DECISION_ROUNDS,
+    MAX_ORDERED_DECISION_ROUNDS,
+    PERMIT_HOLDS_S,
+    SETTLE_MARGIN_MS,
+)
+from interlock.gateway.listing import visible_operation
+from interlock.gateway.messages import CallResult, Proposal, Refusal, VisibleOperation
+from interlock.gateway.ordering import Turns
+from interlock.gateway.outputs import release_output, stored_output, to_caller, worst_labels
+from interlock.gateway.ports import ClaimDesk, Settlements, Shelf, Standing, Standings
+from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
+from interlock.gateway.refusals import of_approval, of_deny, refusal
+from interlock.gateway.resources import Resources
+from interlock.gateway.standing import Beliefs
+from interlock.ledger.drafts import draft
+from interlock.ledger.events import CallClaimed, CallDecided, CallProposed, CallRefused, CallReplayed
+from interlock.policy.encoding import FactsRefusedError
+from interlock.policy.permit import mint
+from interlock.store.errors import StoreUnavailableError
+from interlock.tools.directory import Connectors
+
+_log = logging.getLogger(__name__)
+
+
+class _Call:
+    """One call on its way through the gate. The only mutable thing here, and nobody else holds it."""
+
+    def __init__(self, call_id: str, session: Session, proposal: Proposal, wait_until_s: float) -> None:
+        self.id = call_id
+        self.session = session
+        self.proposal = proposal
+        self.wait_until_s = wait_until_s
+        self.abandoned = False
+        self.claimed = False
+        self.read: ReadProposal | None = None
+
+
+class Gate:
+    """The one way to a tool. `call` never raises for what callers, tools or the database do: it answers with a `Refusal`."""
+
+    def __init__(
+        self,
+        *,
+        desk: ClaimDesk,
+        standings: Standings,
+        settlements: Settlements,
+        shelf: Shelf,
+        connectors: Connectors,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._desk = desk
+        self._settlements = settlements
+        self._governing = Governing(shelf)
+        self._beliefs = Beliefs(standings)
+        self._clock = clock
+        self._ids = ids
+        self._executor = Executor(desk=desk, connectors=connectors, clock=clock, ids=ids)
+        internal = InternalCalls(desk=desk, beliefs=self._beliefs, executor=self._executor, clock=clock, ids=ids)
+        self._resources = Resources(call=internal, clock=clock, ids=ids)
+        self._turns = Turns()
+        self._under_way: set[asyncio.Task[CallResult]] = set()
+
+    async def call(self, session: Session, proposal: Proposal) -> CallResult:
+        """Decide one proposal and, if it may be, execute it once.
+
+        When the caller goes away, a call that is not yet claimed is dropped; one that is claimed goes on and settles.
+        """
+        wait_until_s = self._clock.monotonic_s() + CLAIM_WAIT_MS / 1000
+        call = _Call(self._ids.new("call"), session, proposal, wait_until_s)
+        if len(self._under_way) >= MAX_CALLS_IN_FLIGHT:
+            return refusal(call.id, "overloaded")
+        task = asyncio.create_task(self._through(call))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            call.abandoned = True
+            raise
+
+    async def visible(self, session: Session) -> tuple[VisibleOperation, ...]:
+        """The operations this session may use, as it will see them. Raises `StoreUnavailableError`; empty for an ended session."""
+        self._beliefs.forget(session.lineage.id)
+        standing = await self._beliefs.of(session)
+        if standing is None:
+            return ()
+        governed = await self._governing.by_digest(standing.release_digest)
+        names = governed.visible(session, standing.state, self._clock.wall_us())
+        contracts = [contract for name in names if (contract := governed.contract(name)) is not None]
+        return tuple(visible_operation(contract, governed.may_apply(contract)) for contract in contracts)
+
+    async def drain(self) -> None:
+        """Wait until every call under way has ended; callers stop sending first."""
+        while self._under_way:
+            await asyncio.wait(set(self._under_way))
+
+    async def _through(self, call: _Call) -> CallResult:
+        try:
+            return await self._decide_until_current(call)
+        except StoreUnavailableError:
+            return refusal(call.id, "not_recorded" if call.claimed else "control_plane_unavailable")
+        except StoppedError as stopped:
+            return await self._tell(call, refusal(call.id, stopped.code, say=stopped.say))
+        except Exception:
+            # INVARIANT: after the claim nothing here may say that nothing happened.
+            _log.exception("a call failed inside the gate: %s", call.id)
+            return refusal(call.id, "not_recorded" if call.claimed else "control_plane_unavailable")
+
+    async def _decide_until_current(self, call: _Call) -> CallResult:
+        standing = await self._beliefs.of(call.session)
+        if standing is None:
+            return refusal(call.id, "session_ended")
+        answer: CallResult | Standing = standing
+        for _ in range(MAX_FREE_DECISION_ROUNDS):
+            answer = await self._round(call, standing)
+            if not isinstance(answer, Standing):
+                return answer
+            standing = answer
+        async with self._turns.of(call.session.lineage.id):
+            for _ in range(MAX_ORDERED_DECISION_ROUNDS):
+                answer = await self._round(call, standing)
+                if not isinstance(answer, Standing):
+                    return answer
+                standing = answer
+        return refusal(call.id, "contended")
+
+    async def _round(self, call: _Call, standing: Standing) -> CallResult | Standing:
+        """Decide once on where things stand. A `Standing` answer means: it has moved, decide again on this one."""
+        governed = await self._governing.by_digest(standing.release_digest)
+        contract = governed.contract(call.proposal.operation)
+        if contract is None:
+            told = refusal(call.id, "unknown_operation", question=int(Question.WHICH_TOOL))
+            return await self._record(call, standing, told, None)
+        if call.read is None or call.read.contract is not contract:
+            try:
+                call.read = read_proposal(governed, contract, call.session.lineage, call.proposal)
+            except UnreadableProposalError as error:
+                told = refusal(call.id, error.code, say=f"{error}.".capitalize(), field=error.field)
+                return await self._record(call, standing, told, None)
+        try:
+            facts, decision = await self._decide(call, governed, call.read, standing)
+        except FactsRefusedError as error:
+            told = refusal(call.id, "invalid_arguments", say=f"{error}.", field=error.field)
+            return await self._record(call, standing, told, None)
+        decided = self._draft(
+            call,
+            CallDecided(
+                decision=decision,
+                facts=msgspec.Raw(msgspec.json.encode(facts, order="deterministic")),
+                epochs=standing.epochs,
+                facts_version=standing.state.facts_version,
+            ),
+        )
+        match decision:
+            case Deny():
+                detail = "; ".join(f"{reason.policy_id} {reason.detail}".strip() for reason in decision.reasons)
+                return await self._record(call, standing, of_deny(call.id, decision), decided, detail)
+            case RequireApproval():
+                return await self._record(call, standing, of_approval(call.id, decision), decided)
+            case Allow():
+                return await self._claim(call, call.read, standing, decision, decided)
+            case _:
+                assert_never(decision)
+
+    async def _decide(self, call: _Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
+        def facts_with(resource: ResourceFacts | None) -> Facts:
+            return governed.facts(
+                call.session, read.contract, read.raw, read.call_hash, standing.state, resource, self._clock.wall_us()
+            )
+
+        contract = read.contract
+        if contract.resource is None:
+            facts = facts_with(None)
+            return facts, governed.engine.decide(facts)
+        # Objects are read only for agents that may run the operation at all, so that a refusal reaches no tool.
+        unread = facts_with(ResourceFacts(type=contract.resource.type, id=""))
+        first = governed.engine.decide(unread)
+        if isinstance(first, Deny) and first.question in {Question.WHICH_TOOL, Question.MAY_THE_AGENT}:
+            return unread, first
+        resource = await self._resources.of(
+            call.session, contract, governed.release.contracts, read.arguments, call.id, governed.release.digest
+        )
+        facts = facts_with(resource)
+        return facts, governed.engine.decide(facts)
+
+    async def _claim(
+        self, call: _Call, read: ReadProposal, standing: Standing, decision: Allow, decided: EventDraft
+    ) -> CallResult | Standing:
+        if call.abandoned:
+            raise asyncio.CancelledError
+        contract, session = read.contract, call.session
+        claim_id = self._ids.new("clm")
+        permit = mint(
+            decision,
+            call_hash=read.call_hash,
+            claim_id=claim_id,
+            expires_monotonic_s=self._clock.monotonic_s() + PERMIT_HOLDS_S,
+        )
+        labels = worst_labels(contract)
+        claimed = CallClaimed(claim_id=claim_id, operation=contract.operation, worst_labels=labels)
+        answer = await self._desk.claim(
+            ClaimRequest(
+                claim_id=claim_id,
+                call_id=call.id,
+                session_id=session.session_id,
+                lineage_id=session.lineage.id,
+                operation=contract.operation,
+                call_hash=read.same.same_hash,
+                release_digest=standing.release_digest,
+                epochs=standing.epochs,
+                facts_version=standing.state.facts_version,
+                scopes=scopes_of(session, contract),
+                idempotency=read.same.idempotency,
+                rates=decision.obligations.rates,
+                worst_labels=labels,
+                settle_by_ms=contract.timeout_ms + SETTLE_MARGIN_MS,
+                events=(self._proposed(call), decided, self._draft(call, claimed)),
+            )
+        )
+        match answer:
+            case Claimed():
+                call.claimed = True
+                self._beliefs.advance(session.lineage.id, answer.state)
+                work = Work(
+                    call_id=call.id,
+                    session=session,
+                    contract=contract,
+                    arguments=read.raw,
+                    call_hash=read.call_hash,
+                    claimed=answer,
+                    permit=permit,
+                    labels=labels,
+                )
+                return await self._execute(call, work, decision)
+            case Stale():
+                return self._beliefs.correct(session.lineage.id, answer)
+            case Duplicate():
+                return await self._duplicate(call, read, standing, decision, decided, answer)
+            case KeyReused():
+                return await self._tell(call, refusal(call.id, "idempotency_key_reused"))
+            case Halted():
+                self._beliefs.forget(session.lineage.id)
+                return await self._tell(call, refusal(call.id, "halted", scope=answer.scope), decided, detail=answer.reason)
+            case OverRate():
+                told = refusal(call.id, "rate_limited", retry_after_ms=answer.retry_after_ms)
+                return await self._tell(call, told, decided, detail=f"{answer.rate.limit} in {answer.rate.window_s} s")
+            case SessionEnded():
+                self._beliefs.forget(session.lineage.id)
+                return refusal(call.id, "session_ended")
+            case _:
+                assert_never(answer)
+
+    async def _execute(self, call: _Call, work: Work, decision: Allow) -> CallResult:
+        ending = await self._executor.run(work, lambda raw: release_output(work.contract, decision, raw))
+        if isinstance(ending.settled, NotSettled):
+            # Somebody else (a reaper, a person) has spoken about this claim since: what we hold may not be released.
+            return refusal(call.id, "not_recorded")
+        self._beliefs.advance(work.session.lineage.id, ending.settled.state)
+        if ending.code:
+            return refusal(call.id, ending.code)
+        return to_caller(call.id, work.contract, decision, ending.released)
+
+    async def _duplicate(
+        self,
+        call: _Call,
+        read: ReadProposal,
+        standing: Standing,
+        decision: Allow,
+        decided: EventDraft,
+        earlier: Duplicate,
+    ) -> CallResult | Standing:
+        """The same call was claimed before: wait for it, answer with its outcome, or say that it is in doubt."""
+        while earlier.claim_state == "claimed":
+            left_ms = int((call.wait_until_s - self._clock.monotonic_s()) * 1000)
+            if not earlier.owner_alive or left_ms <= 0:
+                code = "still_running" if earlier.owner_alive else "in_doubt"
+                return await self._tell(call, refusal(call.id, code, of=earlier.call_id), decided)
+            if await self._settlements.wait(earlier.claim_id, left_ms):
+                return standing  # settled, or its key is free again: decide again on today's facts
+            earlier = msgspec.structs.replace(earlier, owner_alive=self._clock.monotonic_s() >= call.wait_until_s)
+        if earlier.claim_state == "in_doubt":
+            return await self._tell(call, refusal(call.id, "in_doubt", of=earlier.call_id), decided)
+        if earlier.outcome is None:
+            return await self._tell(call, refusal(call.id, "result_withheld", of=earlier.call_id), decided)
+        released = release_output(read.contract, decision, stored_output(earlier.outcome))
+        replayed = CallReplayed(
+            operation=read.contract.operation,
+            of_call=earlier.call_id,
+            claim_id=earlier.claim_id,
+            claimed_at_us=earlier.claimed_at_us,
+            released_digest=digest(msgspec.json.encode(released)),
+        )
+        events = (self._proposed(call), decided, self._draft(call, replayed))
+        answer = await self._desk.record(self._record_request(call, events, standing))
+        match answer:
+            case Recorded():
+                return to_caller(call.id, read.contract, decision, released, replayed=earlier)
+            case Stale():
+                return self._beliefs.correct(call.session.lineage.id, answer)
+            case SessionEnded():
+                return refusal(call.id, "session_ended")
+            case _:
+                assert_never(answer)
+
+    async def _record(
+        self, call: _Call, standing: Standing, told: Refusal, decided: EventDraft | None, detail: str = ""
+    ) -> CallResult | Standing:
+        """Record a decision that claims nothing, unless what it was made on has changed: then decide again."""
+        events = self._refused_events(call, told, decided, detail)
+        answer = await self._desk.record(self._record_request(call, events, standing))
+        match answer:
+            case Recorded():
+                return told
+            case Stale():
+                return self._beliefs.correct(call.session.lineage.id, answer)
+            case SessionEnded():
+                self._beliefs.forget(call.session.lineage.id)
+                return refusal(call.id, "session_ended")
+            case _:
+                assert_never(answer)
+
+    async def _tell(self, call: _Call, told: Refusal, decided: EventDraft | None = None, *, detail: str = "") -> Refusal:
+        """Record a refusal that the store itself gave the reason for; it stands whatever has changed since."""
+        await self._desk.record(self._record_request(call, self._refused_events(call, told, decided, detail), None))
+        return told
+
+    def _record_request(self, call: _Call, events: tuple[EventDraft, ...], standing: Standing | None) -> RecordRequest:
+        return RecordRequest(
+            call_id=call.id,
+            session_id=call.session.session_id,
+            lineage_id=call.session.lineage.id,
+            epochs=None if standing is None else standing.epochs,
+            facts_version=None if standing is None else standing.state.facts_version,
+            events=events,
+        )
+
+    def _refused_events(self, call: _Call, told: Refusal, decided: EventDraft | None, detail: str) -> tuple[EventDraft, ...]:
+        question = told.details.get("question", 0)
+        body = CallRefused(
+            operation=call.proposal.operation[:200],
+            outcome=told.outcome.value,
+            code=told.code,
+            effect=told.effect.value,
+            field=told.field,
+            question=question if isinstance(question, int) else 0,
+            detail=detail[:500],
+        )
+        refused = self._draft(call, body)
+        return (self._proposed(call), refused) if decided is None else (self._proposed(call), decided, refused)
+
+    def _proposed(self, call: _Call) -> EventDraft:
+        read, proposal = call.read, call.proposal
+        body = CallProposed(
+            operation=proposal.operation[:200],
+            arguments=None if read is None else msgspec.Raw(read.raw),
+            arguments_digest=digest(proposal.arguments),
+            call_hash="" if read is None else read.call_hash,
+            key_source="" if read is None or read.same.idempotency is None else read.same.idempotency.source,
+            repeat_of=proposal.repeat_of[:200],
+        )
+        return self._draft(call, body)
+
+    def _draft(self, call: _Call, body: CallProposed | CallDecided | CallClaimed | CallRefused | CallReplayed) -> EventDraft:
+        return draft(body, ids=self._ids, call_id=call.id)

@@ -1,0 +1,142 @@
+"""A release made ready to govern: its engine and its compiled schemas, one object per digest."""
+
+from __future__ import annotations
+
+import asyncio
+
+import jsonschema_rs
+
+from interlock.core.canonical import JsonValue
+from interlock.core.claim import LineageState
+from interlock.core.contract import Contract
+from interlock.core.decision import Facts, Obligations, ResourceFacts
+from interlock.core.who import Session
+from interlock.gateway.ports import Shelf
+from interlock.policy.engine import Engine
+from interlock.release.model import Release
+
+
+class ArgumentError(Exception):
+    """Arguments that do not fit the schema. `field` is the dotted path of the first that does not."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Governed:
+    """A release with its policy engine and validators. Validators are compiled on first use."""
+
+    def __init__(self, release: Release) -> None:
+        self.release = release
+        self.engine = Engine(release)
+        self._inputs: dict[str, jsonschema_rs.Validator] = {}
+
+    def contract(self, operation: str) -> Contract | None:
+        """The contract of an operation that callers may name; None for unknown and internal ones."""
+        found = self.release.contracts.get(operation)
+        return None if found is None or found.internal else found
+
+    def check_arguments(self, contract: Contract, arguments: JsonValue) -> None:
+        """Raise `ArgumentError` unless the arguments fit the contract's input schema."""
+        validator = self._inputs.get(contract.operation)
+        if validator is None:
+            validator = jsonschema_rs.validator_for(contract.input_schema)
+            self._inputs[contract.operation] = validator
+        if validator.is_valid(arguments):
+            return
+        error = next(iter(validator.iter_errors(arguments)))
+        raise ArgumentError(error.message, ".".join(str(part) for part in error.instance_path))
+
+    def facts(
+        self,
+        session: Session,
+        contract: Contract,
+        arguments: bytes,
+        hashed: str,
+        state: LineageState,
+        resource: ResourceFacts | None,
+        now_us: int,
+    ) -> Facts:
+        """The closed record of all that the decision on this call may depend on."""
+        task = self.release.tasks.get(session.task)
+        lineage = session.lineage
+        return Facts(
+            operation=contract.operation,
+            arguments=arguments.decode(),
+            call_hash=hashed,
+            effects=contract.effects,
+            classification=contract.classification,
+            entities=contract.entities,
+            agent=lineage.agent,
+            user=lineage.user,
+            tenant=lineage.tenant,
+            environment=lineage.environment,
+            task=session.task,
+            purpose="" if task is None else task.purpose,
+            roles=session.roles,
+            attributes=session.attributes,
+            session_id=session.session_id,
+            posture=state.posture,
+            tainted=state.tainted,
+            confidentiality=state.confidentiality,
+            resource=resource,
+            now_us=now_us,
+        )
+
+    def visible(self, session: Session, state: LineageState, now_us: int) -> tuple[str, ...]:
+        """The operations worth showing to this session."""
+        task = self.release.tasks.get(session.task)
+        lineage = session.lineage
+        return self.engine.visible(
+            agent=lineage.agent,
+            user=lineage.user,
+            tenant=lineage.tenant,
+            environment=lineage.environment,
+            task=session.task,
+            purpose="" if task is None else task.purpose,
+            roles=session.roles,
+            attributes=session.attributes,
+            posture=state.posture,
+            tainted=state.tainted,
+            confidentiality=state.confidentiality,
+            now_us=now_us,
+        )
+
+    def may_apply(self, contract: Contract) -> Obligations:
+        """Every output obligation that some policy could put on this operation, as one: what a listing must allow for."""
+        tags = frozenset().union(*contract.fields.values()) if contract.fields else frozenset()
+        groups = {
+            f"tool:{contract.tool}",
+            contract.operation,
+            *(f"{effect.value}s" for effect in contract.effects),
+            "destructive",
+            "egress",
+        }
+        columns = []
+        for policy in self.release.policies:
+            if policy.actions is None or groups & set(policy.actions):
+                columns += [obligation for obligation in policy.obligations if obligation.startswith("columns:")]
+        return Obligations(redact=tags, columns=tuple(parse_columns(text) for text in sorted(set(columns))))
+
+
+class Governing:
+    """Keeps the release in force ready, and makes another ready when the store says that it is in force now."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._ready: dict[str, Governed] = {}
+        self._lock = asyncio.Lock()
+
+    async def by_digest(self, digest: str) -> Governed:
+        """The release with this digest, loaded once. Raises what the shelf raises: the call is then refused."""
+        found = self._ready.get(digest)
+        if found is not None:
+            return found
+        async with self._lock:
+            if digest not in self._ready:
+                release = await self._shelf.load(digest)
+                # Two are enough: the one in force, and the one that calls under way may still be deciding by.
+                keep = list(self._ready.items())[-1:]
+                self._ready = dict([*keep, (digest, await asyncio.to_thread(Governed, release))])
+            return self._ready[digest]

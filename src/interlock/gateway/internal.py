@@ -1,0 +1,169 @@
+"""Calls of the gateway's own, to learn facts: claimed, recorded and settled like any other, and only ever reads."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from interlock.core.canonical import digest
+from interlock.core.claim import (
+    Claimed,
+    ClaimRequest,
+    Duplicate,
+    Halted,
+    KeyReused,
+    Labels,
+    OverRate,
+    SessionEnded,
+    Stale,
+)
+from interlock.core.contract import Contract
+from interlock.core.decision import Allow
+from interlock.core.ports import Clock, Ids
+from interlock.core.who import Session
+from interlock.gateway.execution import Executor, MoreEvents, RawOutput, Released, Work
+from interlock.gateway.keys import call_hash
+from interlock.gateway.limits import MAX_ORDERED_DECISION_ROUNDS, PERMIT_HOLDS_S, SETTLE_MARGIN_MS
+from interlock.gateway.ports import ClaimDesk, Standing
+from interlock.gateway.standing import Beliefs
+from interlock.ledger.drafts import draft
+from interlock.ledger.events import CallClaimed, CallProposed
+from interlock.policy.permit import mint
+
+_ENGINE = "contract: internal read"
+
+
+class StoppedError(Exception):
+    """The call this read was for must end: `code` is a refusal code."""
+
+    def __init__(self, code: str, say: str = "") -> None:
+        super().__init__(code)
+        self.code = code
+        self.say = say
+
+
+class InternalCalls:
+    """Implements `resources.InternalCall`."""
+
+    def __init__(self, *, desk: ClaimDesk, beliefs: Beliefs, executor: Executor, clock: Clock, ids: Ids) -> None:
+        self._desk = desk
+        self._beliefs = beliefs
+        self._executor = executor
+        self._clock = clock
+        self._ids = ids
+
+    async def __call__(
+        self, session: Session, contract: Contract, arguments: bytes, call_id: str, more_events: MoreEvents
+    ) -> RawOutput | None:
+        """The raw output, or None when the tool gave none. Raises `StoppedError` when execution is stopped."""
+        hashed = call_hash(contract.operation, arguments)
+        for _ in range(MAX_ORDERED_DECISION_ROUNDS):
+            standing = await self._beliefs.of(session)
+            if standing is None:
+                raise StoppedError("session_ended")
+            claim_id = self._ids.new("clm")
+            request = self._request(session, contract, arguments, hashed, call_id, claim_id, standing)
+            answer = await self._desk.claim(request)
+            match answer:
+                case Claimed():
+                    return await self._run(session, contract, arguments, hashed, call_id, answer, standing, more_events)
+                case Stale():
+                    self._beliefs.correct(session.lineage.id, answer)
+                case Halted():
+                    self._beliefs.forget(session.lineage.id)
+                    raise StoppedError("halted")
+                case SessionEnded():
+                    raise StoppedError("session_ended")
+                case Duplicate() | KeyReused() | OverRate():
+                    return None  # cannot happen without a key or a rate; if it does, nothing was learnt
+                case _:
+                    assert_never(answer)
+        raise StoppedError("contended")
+
+    async def _run(
+        self,
+        session: Session,
+        contract: Contract,
+        arguments: bytes,
+        hashed: str,
+        call_id: str,
+        claimed: Claimed,
+        standing: Standing,
+        more_events: MoreEvents,
+    ) -> RawOutput | None:
+        grounds = Allow(release_digest=standing.release_digest, facts_digest="", engine=_ENGINE)
+        permit = mint(
+            grounds,
+            call_hash=hashed,
+            claim_id=claimed.claim_id,
+            expires_monotonic_s=self._clock.monotonic_s() + PERMIT_HOLDS_S,
+        )
+        work = Work(
+            call_id=call_id,
+            session=session,
+            contract=contract,
+            arguments=arguments,
+            call_hash=hashed,
+            claimed=claimed,
+            permit=permit,
+            labels=Labels(),
+        )
+        learnt: list[RawOutput] = []
+
+        def keep_inside(raw: RawOutput) -> Released:
+            # What is learnt for policy is never released to a caller, so the ledger records it as facts, not as output.
+            learnt.append(raw)
+            return Released()
+
+        await self._executor.run(work, keep_inside, more_events)
+        return learnt[0] if learnt else None
+
+    def _request(
+        self,
+        session: Session,
+        contract: Contract,
+        arguments: bytes,
+        hashed: str,
+        call_id: str,
+        claim_id: str,
+        standing: Standing,
+    ) -> ClaimRequest:
+        proposed = CallProposed(
+            operation=contract.operation,
+            arguments=msgspec.Raw(arguments),
+            arguments_digest=digest(arguments),
+            call_hash=hashed,
+        )
+        claimed = CallClaimed(claim_id=claim_id, operation=contract.operation, worst_labels=Labels())
+        return ClaimRequest(
+            claim_id=claim_id,
+            call_id=call_id,
+            session_id=session.session_id,
+            lineage_id=session.lineage.id,
+            operation=contract.operation,
+            call_hash=hashed,
+            release_digest=standing.release_digest,
+            epochs=standing.epochs,
+            facts_version=standing.state.facts_version,
+            scopes=scopes_of(session, contract),
+            idempotency=None,
+            settle_by_ms=contract.timeout_ms + SETTLE_MARGIN_MS,
+            events=(
+                draft(proposed, ids=self._ids, call_id=call_id),
+                draft(claimed, ids=self._ids, call_id=call_id),
+            ),
+        )
+
+
+def scopes_of(session: Session, contract: Contract) -> tuple[str, ...]:
+    """Every control scope that can stop a call of this contract in this session."""
+    lineage = session.lineage
+    return (
+        "fleet",
+        f"tenant:{lineage.tenant}",
+        f"environment:{lineage.environment}",
+        f"agent:{lineage.agent}",
+        f"tool:{contract.tool}",
+        f"operation:{contract.operation}",
+    )

@@ -1,0 +1,20 @@
+"""Every limit of the gate, with its unit."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_ARGUMENT_BYTES: Final = 256 * 1024
+MAX_IDEMPOTENCY_KEY_CHARS: Final = 255
+MAX_RELEASED_IN_LEDGER_BYTES: Final = 16 * 1024
+MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
+CALLER_KEY_WINDOW_S: Final = 24 * 3600
+CLAIM_WAIT_MS: Final = 15_000
+SETTLE_MARGIN_MS: Final = 10_000
+MAX_FREE_DECISION_ROUNDS: Final = 3
+MAX_ORDERED_DECISION_ROUNDS: Final = 20
+RESOURCE_CACHE_S: Final = 5.0
+MAX_CACHED_RESOURCES: Final = 10_000
+MAX_CACHED_LINEAGES: Final = 20_000
+MAX_CALLS_IN_FLIGHT: Final = 2_000
+PERMIT_HOLDS_S: Final = 10.0

@@ -1,0 +1,101 @@
+"""From a raw output to what the caller gets: obligations, the schema as this session sees it, labels, replay marks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+
+from interlock.core.claim import Duplicate, Labels
+from interlock.core.contract import Contract
+from interlock.core.decision import Allow
+from interlock.core.terms import Effect
+from interlock.gateway import filters
+from interlock.gateway.execution import RawOutput, Released
+from interlock.gateway.messages import CallResult, Effected, Returned
+from interlock.gateway.refusals import refusal
+
+_WITHHELD_ERROR = "The tool reported an error. Its text is withheld in this session."
+
+
+def worst_labels(contract: Contract) -> Labels:
+    """The labels that a call of this contract may bring into the lineage: set at the claim, before anything is read."""
+    tainted = bool(contract.effects & {Effect.READ, Effect.EGRESS}) and "*" not in contract.trusted
+    return Labels(confidentiality=contract.classification.rank, tainted=tainted)
+
+
+def release_output(contract: Contract, decision: Allow, raw: RawOutput) -> Released:
+    """Apply the decision's obligations. What cannot be filtered, or no longer fits the schema, is withheld."""
+    obligations = decision.obligations
+    filtering = filters.must_filter(contract, obligations) or bool(obligations.redact)
+    if raw.is_error:
+        content = ({"type": "text", "text": _WITHHELD_ERROR},) if filtering else raw.content
+        return Released(content=content, is_error=True)
+    filtered = filters.apply(contract, obligations, raw.structured)
+    if filtered.withheld:
+        return Released(withheld=filtered.withheld)
+    schema = filters.schema_as_seen(contract, obligations)
+    if schema is not None and (
+        filtered.structured is None or not jsonschema_rs.validator_for(schema).is_valid(dict(filtered.structured))
+    ):
+        return Released(withheld="the result does not fit the contract's output schema")
+    # Structured results are rendered again as text, so that no text says what the structure no longer says.
+    content = raw.content if filtered.structured is None else filters.text_of(filtered.structured)
+    return Released(content=content, structured=filtered.structured, redacted=filtered.redacted)
+
+
+def to_caller(
+    call_id: str, contract: Contract, decision: Allow, released: Released, *, replayed: Duplicate | None = None
+) -> CallResult:
+    """The answer for the caller, with labels; a withheld result becomes a refusal that says the call was done."""
+    if released.withheld:
+        return refusal(call_id, "result_withheld")
+    labels: dict[str, Any] = {
+        "source": contract.operation,
+        "classification": contract.classification.value,
+        "integrity": "untrusted" if worst_labels(contract).tainted or "*" not in contract.trusted else "trusted",
+        "redacted": list(released.redacted),
+    }
+    meta: dict[str, Any] = {
+        "interlock/labels": labels,
+        "interlock/decision": {
+            "id": call_id,
+            "outcome": "allowed",
+            "release": decision.release_digest,
+            "effect": (Effected.NONE if contract.is_read_only else Effected.DONE).value,
+        },
+    }
+    if replayed is not None:
+        meta["interlock/replayed"] = _replay_mark(replayed)
+    return Returned(
+        call_id=call_id,
+        content=_marked(released.content, replayed),
+        structured=released.structured,
+        is_error=released.is_error,
+        meta=meta,
+    )
+
+
+def stored_output(outcome: str) -> RawOutput:
+    """The raw output kept with a settled claim."""
+    return msgspec.json.decode(outcome, type=RawOutput)
+
+
+def _replay_mark(earlier: Duplicate) -> Mapping[str, Any]:
+    return {
+        "of": earlier.call_id,
+        "at_us": earlier.settled_at_us or earlier.claimed_at_us,
+        "again": f'to do it once more on purpose, send _meta["interlock/repeat-of"] = "{earlier.call_id}"',
+    }
+
+
+def _marked(content: tuple[Mapping[str, Any], ...], replayed: Duplicate | None) -> tuple[Mapping[str, Any], ...]:
+    if replayed is None:
+        return content
+    note = (
+        f"This call was made before (reference {replayed.call_id}); nothing was done again. The first outcome stands above. "
+        f'To repeat it on purpose, send it with _meta["interlock/repeat-of"] = "{replayed.call_id}".'
+    )
+    return (*content, {"type": "text", "text": note})

@@ -1,0 +1,58 @@
+"""What the gate needs from the store and from the release shelf."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from interlock.core.claim import (
+    ClaimAnswer,
+    ClaimRequest,
+    Epochs,
+    LineageState,
+    RecordAnswer,
+    RecordRequest,
+    SettleAnswer,
+    SettleRequest,
+)
+from interlock.core.who import Session
+from interlock.release.model import Release
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where things stand for one lineage: what a decision must be made on, and what its claim is compared with."""
+
+    epochs: Epochs
+    release_digest: str
+    state: LineageState
+
+
+class ClaimDesk(Protocol):
+    """Commits claims, records and settlements. Raises `store.StoreUnavailableError`: nothing may then be executed."""
+
+    async def claim(self, request: ClaimRequest) -> ClaimAnswer: ...
+
+    async def record(self, request: RecordRequest) -> RecordAnswer: ...
+
+    async def settle(self, request: SettleRequest) -> SettleAnswer: ...
+
+
+class Standings(Protocol):
+    """Reads where a session's lineage stands; None for a session that is unknown, expired or revoked."""
+
+    async def load(self, session: Session) -> Standing | None: ...
+
+
+class Settlements(Protocol):
+    """Waits for somebody else's claim to be settled."""
+
+    async def wait(self, claim_id: str, timeout_ms: int) -> bool:
+        """True as soon as the claim is no longer `claimed`; False when its owner is gone or the time is up."""
+        ...
+
+
+class Shelf(Protocol):
+    """Where releases are kept. `load` raises when the release is missing or does not load: calls are then refused."""
+
+    async def load(self, digest: str) -> Release: ...

@@ -1,0 +1,153 @@
+"""The texts of refusals: one place, one golden file per code. Identity, delegation and risk reveal only the code."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from interlock.core.decision import Deny, RequireApproval
+from interlock.core.terms import Question
+from interlock.gateway.messages import Effected, Refusal, RefusalOutcome
+
+NOTHING_CHANGED: Final = "Nothing was changed."
+
+
+class _Wording(NamedTuple):
+    outcome: RefusalOutcome
+    text: str
+    effect: Effected
+    retry: str
+
+
+_INVALID, _DENIED, _UNAVAILABLE = RefusalOutcome.INVALID, RefusalOutcome.DENIED, RefusalOutcome.UNAVAILABLE
+_NONE, _DONE, _UNKNOWN = Effected.NONE, Effected.DONE, Effected.UNKNOWN
+
+WORDINGS: Final[dict[str, _Wording]] = {
+    "unknown_operation": _Wording(
+        _INVALID, "There is no such tool in this session. List the tools again and choose one of them.", _NONE, "never"
+    ),
+    "invalid_arguments": _Wording(_INVALID, "The arguments do not fit this tool.", _NONE, "changed_args"),
+    "idempotency_key_invalid": _Wording(
+        _INVALID, "The idempotency key must be 1 to 255 printable characters.", _NONE, "changed_args"
+    ),
+    "idempotency_key_reused": _Wording(
+        _INVALID,
+        "This idempotency key belongs to an earlier call with other arguments. Use a new key for a new call.",
+        _NONE,
+        "changed_args",
+    ),
+    "agent_not_permitted": _Wording(_DENIED, "This agent may not use this tool.", _NONE, "never"),
+    "user_not_permitted": _Wording(
+        _DENIED, "The user may not do this, or has not let this agent do it for them.", _NONE, "never"
+    ),
+    "arguments_not_permitted": _Wording(_DENIED, "This tool may be used, but not with these arguments.", _NONE, "changed_args"),
+    "data_not_permitted": _Wording(_DENIED, "This data may not be used for this purpose here.", _NONE, "never"),
+    "forbidden": _Wording(_DENIED, "This is forbidden here.", _NONE, "never"),
+    "evaluation_error": _Wording(
+        _DENIED, "The policy could not be evaluated for this call, so it was refused.", _NONE, "changed_args"
+    ),
+    "unknown_obligation": _Wording(_DENIED, "A condition of this permission cannot be met here.", _NONE, "never"),
+    "read_only": _Wording(_DENIED, "Only reading is allowed here.", _NONE, "never"),
+    "needs_approval": _Wording(
+        RefusalOutcome.NEEDS_APPROVAL,
+        "This call waits for a person's approval. Once it is given, repeat it with the same arguments.",
+        _NONE,
+        "same_args_after_approval",
+    ),
+    "rate_limited": _Wording(_DENIED, "This tool has been used too often in a short time.", _NONE, "after_ms"),
+    "halted": _Wording(
+        RefusalOutcome.HALTED, "A person has stopped execution here. Do not try again by yourself.", _NONE, "never"
+    ),
+    "session_ended": _Wording(_DENIED, "This session has ended. A new session token is needed.", _NONE, "never"),
+    "contended": _Wording(_UNAVAILABLE, "Too many calls of this session change what this one depends on.", _NONE, "after_ms"),
+    "control_plane_unavailable": _Wording(
+        _UNAVAILABLE, "The control plane cannot decide or record right now, so the call was not made.", _NONE, "after_ms"
+    ),
+    "overloaded": _Wording(_UNAVAILABLE, "Too many calls are under way.", _NONE, "after_ms"),
+    "tool_unavailable": _Wording(_UNAVAILABLE, "The tool could not be reached.", _NONE, "after_ms"),
+    "tool_failed": _Wording(_UNAVAILABLE, "The tool gave no usable answer.", _NONE, "after_ms"),
+    "in_doubt": _Wording(
+        RefusalOutcome.IN_DOUBT,
+        "The call was sent and its outcome is not known: it may or may not have taken effect. Do not send it in another form; "
+        "the same call with the same arguments is safe to repeat and will not run twice.",
+        _UNKNOWN,
+        "after_ms",
+    ),
+    "not_recorded": _Wording(
+        RefusalOutcome.IN_DOUBT,
+        "The tool answered, but the outcome could not be recorded, so it is not released. It will be looked into; "
+        "do not send the call in another form.",
+        _UNKNOWN,
+        "after_ms",
+    ),
+    "still_running": _Wording(
+        RefusalOutcome.IN_DOUBT,
+        "The same call is still under way. Repeat it with the same arguments to learn its outcome; it will not run twice.",
+        _UNKNOWN,
+        "after_ms",
+    ),
+    "result_withheld": _Wording(
+        _DENIED, "The call was done, but its result may not be released in this session.", _DONE, "never"
+    ),
+}
+
+_RETRY_AFTER_MS: Final = {"in_doubt": 5_000, "not_recorded": 5_000, "still_running": 1_000}
+_DEFAULT_RETRY_AFTER_MS: Final = 1_000
+_SILENT: Final = {Question.MAY_THE_AGENT, Question.FOR_THIS_USER}
+
+
+def refusal(call_id: str, code: str, *, say: str = "", field: str = "", retry_after_ms: int = 0, **details: object) -> Refusal:
+    """The refusal for a code. `say` replaces the standard sentence; raises KeyError for a code without a wording."""
+    wording = WORDINGS[code]
+    text = say or wording.text
+    if field:
+        text = f"{text} Look at `{field}`." if not say else text
+    if wording.effect is Effected.NONE:
+        text = f"{text} {NOTHING_CHANGED}"
+    return Refusal(
+        call_id=call_id,
+        outcome=wording.outcome,
+        code=code,
+        text=f"{text} (reference {call_id})",
+        field=field,
+        effect=wording.effect,
+        retry=wording.retry,
+        retry_after_ms=(retry_after_ms or _RETRY_AFTER_MS.get(code, _DEFAULT_RETRY_AFTER_MS))
+        if wording.retry == "after_ms"
+        else 0,
+        details=details,
+    )
+
+
+def of_deny(call_id: str, decision: Deny) -> Refusal:
+    """What the caller is told of a Deny: the first reason, in the policy's own words where it may be heard."""
+    reason = decision.reasons[0]
+    code = reason.code if reason.code in WORDINGS else "forbidden"
+    silent = decision.question in _SILENT
+    return refusal(
+        call_id,
+        code,
+        say="" if silent else reason.say,
+        field="" if silent else reason.field,
+        question=int(decision.question),
+    )
+
+
+def of_approval(call_id: str, decision: RequireApproval) -> Refusal:
+    """What the caller is told while people decide: who they are, and what they will look at."""
+    return refusal(
+        call_id,
+        "needs_approval",
+        say=_sentence(decision),
+        question=int(decision.question),
+        approvals=[
+            {"rule": item.rule, "role": item.role, "holds_s": item.holds_s, "show": list(item.show)}
+            for item in decision.requirements
+        ],
+    )
+
+
+def _sentence(decision: RequireApproval) -> str:
+    said = " ".join(reason.say for reason in decision.reasons if reason.say)
+    roles = ", ".join(sorted({item.role for item in decision.requirements if item.role}))
+    waiting = f"This call waits for the approval of {roles or 'a person'}. Once it is given, repeat it with the same arguments."
+    return f"{said} {waiting}".strip()
