@@ -22,7 +22,8 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """`lin_` and 32 hexadecimal digits, the same for the same four names."""
-        joined = "\x00".join((self.tenant, self.environment, self.agent, self.user))
+        # Each name is preceded by its length, so that no two lineages can join to the same text.
+        joined = "".join(f"{len(part)}:{part}" for part in (self.tenant, self.environment, self.agent, self.user))
         return "lin_" + hashlib.sha256(joined.encode()).hexdigest()[:32]
 
 

@@ -1,0 +1,73 @@
+"""One byte form for every value, and no value that two readers could take differently."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from interlock.core.canonical import MAX_SAFE_INTEGER, AmbiguousJsonError, canonical, parse_strict
+
+LIMIT = 100_000
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"))
+numbers = st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER) | st.integers(-(10**9), 10**9).map(lambda n: n / 10_000)
+values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(texts.filter(lambda key: not key.startswith("__")), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(values)
+def test_reading_the_canonical_bytes_gives_the_same_canonical_bytes(value):
+    once = canonical(parse_strict(json.dumps(value), max_bytes=LIMIT))
+    assert canonical(parse_strict(once, max_bytes=LIMIT)) == once
+
+
+@given(values)
+def test_canonical_bytes_mean_the_same_to_an_ordinary_reader(value):
+    assert json.loads(canonical(parse_strict(json.dumps(value), max_bytes=LIMIT))) == value
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_either_read_or_refused_as_ambiguous(raw):
+    try:
+        canonical(parse_strict(raw, max_bytes=LIMIT))
+    except AmbiguousJsonError:
+        pass
+
+
+def test_keys_are_sorted_and_numbers_have_one_form():
+    assert canonical(parse_strict(b'{"b": 1.50, "a": [80.0, -0, 1e2]}', max_bytes=LIMIT)) == b'{"a":[80,0,100],"b":1.5}'
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        (b'{"a":1,"a":2}', "a"),
+        (b'{"x":{"__entity":{"type":"User","id":"root"}}}', "x.__entity"),
+        (b'{"a":"\\u0000"}', "a"),
+        (b'{"a":["\\ud800"]}', "a[0]"),
+        (b'{"a":9007199254740993}', ""),
+        (b'{"a":1e400}', ""),
+        (b'{"a":0.1234567890123456789}', ""),
+        (b'{"a":1e-30}', ""),
+        (b'{"a":NaN}', ""),
+        (b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", None),
+        (b"\xff\xfe", ""),
+        (b"", ""),
+        (b'{"a":1} x', ""),
+    ],
+)
+def test_what_two_readers_could_take_differently_is_refused_naming_the_field(raw, field):
+    with pytest.raises(AmbiguousJsonError) as refused:
+        parse_strict(raw, max_bytes=LIMIT)
+    if field is not None:
+        assert refused.value.field == field
+
+
+def test_text_longer_than_the_limit_is_refused_before_it_is_read():
+    with pytest.raises(AmbiguousJsonError, match="longer than 10 bytes"):
+        parse_strict(b"[" + b" " * 20 + b"]", max_bytes=10)

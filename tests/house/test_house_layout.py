@@ -1,0 +1,78 @@
+"""The house rules as tests: import contracts that can be broken, rooms of a readable size, nothing of this machine."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "interlock"
+
+VIOLATIONS = {
+    "A package imports only from lower floors": ("core/intruder.py", "import interlock.gateway.keys\n"),
+    "Tools are importable only from the gateway and the composition root": (
+        "policy/intruder.py",
+        "import interlock.tools.port\n",
+    ),
+    "Only the gateway handles permits": ("identity/intruder.py", "import interlock.policy.permit\n"),
+    "The verifier shares nothing with the writer": ("ledger/verify.py", "import interlock.ledger.events\n"),
+    "Core and policy do no I/O, read no clock, roll no dice": ("policy/intruder.py", "import secrets\n"),
+}
+
+
+def lint_imports(folder):
+    script = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    return subprocess.run(
+        [sys.executable, "-c", script, "--no-cache"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(folder / "src"), "PATH": "/usr/bin:/bin"},
+    )
+
+
+@pytest.mark.parametrize("contract", VIOLATIONS)
+def test_each_import_contract_notices_when_it_is_broken(contract, tmp_path):
+    copy_of_house(tmp_path)
+    place, line = VIOLATIONS[contract]
+    target = tmp_path / "src" / "interlock" / place
+    before = target.read_text() if target.exists() else '"""An intruder."""\n'
+    target.write_text(before + line)
+    found = lint_imports(tmp_path)
+    assert found.returncode != 0, found.stdout
+    assert re.search(re.escape(contract) + r"\s+BROKEN", found.stdout), found.stdout
+
+
+def test_every_contract_of_the_house_is_broken_once_on_purpose():
+    named = set(re.findall(r"^name = (.+)$", (ROOT / ".importlinter").read_text(), re.MULTILINE))
+    assert named == set(VIOLATIONS)
+
+
+def copy_of_house(folder):
+    (folder / ".importlinter").write_text((ROOT / ".importlinter").read_text())
+    for path in SOURCE.rglob("*.py"):
+        target = folder / "src" / "interlock" / path.relative_to(SOURCE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(path.read_text())
+
+
+def test_no_room_is_longer_than_five_hundred_lines():
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in SOURCE.rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 500
+    }
+    assert not long
+
+
+def test_every_package_says_what_its_room_is_for():
+    silent = [str(path) for path in SOURCE.rglob("__init__.py") if not path.read_text().startswith('"""')]
+    assert not silent
+
+
+def test_no_package_is_an_empty_room():
+    empty = [folder.name for folder in SOURCE.iterdir() if folder.is_dir() and not list(folder.glob("[!_]*"))]
+    assert not empty
