@@ -1,0 +1,39 @@
+"""The real clock and the real randomness, which everything else has injected."""
+
+from __future__ import annotations
+
+import os
+import time
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_TIME_CHARS = 10
+_RANDOM_CHARS = 16
+_SALT_BYTES = 16
+
+
+class SystemClock:
+    """Implements `core.ports.Clock` with the machine's clocks."""
+
+    def wall_us(self) -> int:
+        """Microseconds since the Unix epoch, UTC."""
+        return time.time_ns() // 1000
+
+    def monotonic_s(self) -> float:
+        """Seconds since some point before the process started; never goes back."""
+        return time.monotonic()
+
+
+class SystemIds:
+    """Implements `core.ports.Ids`: 48 bits of time in ms, then 80 random bits, in Crockford's base 32."""
+
+    def new(self, prefix: str) -> str:
+        """The prefix, an underscore and 26 characters that sort by time."""
+        return f"{prefix}_{_base32(time.time_ns() // 1_000_000, _TIME_CHARS)}{_base32(int.from_bytes(os.urandom(10)), _RANDOM_CHARS)}"
+
+    def salt(self) -> bytes:
+        """16 random bytes from the operating system."""
+        return os.urandom(_SALT_BYTES)
+
+
+def _base32(number: int, chars: int) -> str:
+    return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(chars - 1, -1, -1))

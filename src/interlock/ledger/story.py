@@ -1,0 +1,157 @@
+"""A trace as a person reads it: asked, looked at, decided by which policy, done, returned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, assert_never
+
+import msgspec
+
+from interlock.core.decision import Allow, Decision, Deny, RequireApproval
+from interlock.core.terms import Question
+from interlock.ledger import events as e
+from interlock.ledger.drafts import read_body
+
+_QUESTIONS = {
+    Question.WHICH_TOOL: "which tool?",
+    Question.MAY_THE_AGENT: "may this agent?",
+    Question.FOR_THIS_USER: "may it for this user?",
+    Question.WHICH_OPERATION: "with these arguments?",
+    Question.WHICH_DATA: "with this data?",
+    Question.WHO_APPROVES: "who must approve?",
+    Question.WHAT_IS_FORBIDDEN: "what is forbidden now?",
+}
+_SHOWN_CHARS = 240
+
+
+class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event as read back. `body` is None when it has been forgotten."""
+
+    chain_id: str
+    seq: int
+    kind: str
+    at_us: int
+    call_id: str
+    body: str | None
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a story. `tone` is `plain`, `good`, `bad`, `wait` or `doubt`, for colouring."""
+
+    seq: int
+    at_us: int
+    call_id: str
+    kind: str
+    tone: str
+    text: str
+
+
+def tell(stored: Iterable[StoredEvent]) -> tuple[Line, ...]:
+    """The story of these events, in their order, a line each."""
+    return tuple(_line(event) for event in stored)
+
+
+def _line(event: StoredEvent) -> Line:
+    if event.body is None:
+        tone, text = "doubt", "its content was forgotten; that it happened stays on record"
+    else:
+        try:
+            tone, text = _words(read_body(event.body))
+        except msgspec.MsgspecError:
+            tone, text = "doubt", f"a {event.kind} event that this version cannot read"
+    return Line(seq=event.seq, at_us=event.at_us, call_id=event.call_id, kind=event.kind, tone=tone, text=text)
+
+
+def _words(body: e.Body) -> tuple[str, str]:
+    match body:
+        case e.SessionOpened():
+            who = f"{body.agent} acts for {body.user} ({', '.join(body.roles) or 'no roles'})"
+            return "plain", f"session opened: {who}, tenant {body.tenant}, {body.environment}, task {body.task}"
+        case e.SessionRefreshed():
+            return "plain", "session refreshed under a new token"
+        case e.CallProposed():
+            asked = _short(body.arguments) if body.arguments is not None else "arguments that could not be read"
+            again = f", again on purpose after {body.repeat_of}" if body.repeat_of else ""
+            return "plain", f"asked: {body.operation} {asked}{again}"
+        case e.ResourceRead():
+            known = "could not be learnt" if body.attributes is None else _short(dict(body.attributes))
+            return "plain", f"looked at: {body.type} {body.id} by {body.operation}: {known}"
+        case e.CallDecided():
+            return _decision(body.decision)
+        case e.CallClaimed():
+            return "plain", f"claimed: the right to run {body.operation} once ({body.claim_id})"
+        case e.CallRefused():
+            tone = {"needs_approval": "wait", "in_doubt": "doubt"}.get(body.outcome, "bad")
+            where = f", field {body.field}" if body.field else ""
+            why = f" ({body.detail})" if body.detail else ""
+            return tone, f"told the caller: {body.outcome}, {body.code}{where}, effect {body.effect}{why}"
+        case e.CallSettled():
+            return _settled(body)
+        case e.CallReplayed():
+            return "good", f"answered from the record of {body.of_call}: not run again"
+        case e.ControlChanged():
+            return (
+                "bad" if body.halted else "good",
+                f"{'stopped' if body.halted else 'resumed'}: {body.scope} by {body.by}: {body.reason}",
+            )
+        case e.ControlRefused():
+            return "bad", f"refused to {body.by}: {body.operation} {body.target}: {body.reason}"
+        case e.ReleaseActivated():
+            return "plain", f"release {body.name} activated by {body.by}: {body.digest}"
+        case e.ClaimOrphaned():
+            return "doubt", f"in doubt: {body.reason}"
+        case _:
+            assert_never(body)
+
+
+def _decision(decision: Decision) -> tuple[str, str]:
+    by = ", ".join(sorted({f"{policy.layer.value}:{policy.id}" for policy in decision.policies})) or "no policy"
+    match decision:
+        case Allow():
+            duties = _duties(decision)
+            return "good", f"allowed by {by}{duties} [release {_digest(decision.release_digest)}]"
+        case Deny():
+            why = "; ".join(reason.say or reason.detail or reason.code for reason in decision.reasons)
+            asked = _QUESTIONS[decision.question]
+            return (
+                "bad",
+                f"denied at question {int(decision.question)} ({asked}) by {by}: {why} [release {_digest(decision.release_digest)}]",
+            )
+        case RequireApproval():
+            rules = ", ".join(f"{item.rule} ({item.role})" for item in decision.requirements)
+            return "wait", f"needs approval: {rules}, asked for by {by} [release {_digest(decision.release_digest)}]"
+        case _:
+            assert_never(decision)
+
+
+def _duties(decision: Allow) -> str:
+    duties = decision.obligations
+    said = [f"redact {tag}" for tag in sorted(duties.redact)]
+    said += [f"keep columns {', '.join(sorted(rule.keep))}" for rule in duties.columns]
+    said += [f"only rows with {rule.field} = {rule.value}" for rule in duties.rows]
+    said += [f"at most {rate.limit} in {rate.window_s} s" for rate in duties.rates]
+    said += ["read only"] if duties.read_only else []
+    said += ["extra log"] if duties.extra_log else []
+    return f", on condition: {'; '.join(said)}" if said else ""
+
+
+def _settled(body: e.CallSettled) -> tuple[str, str]:
+    took = f"{body.took_us / 1000:.1f} ms"
+    if body.state == "in_doubt":
+        return "doubt", f"in doubt after {took}: {body.operation} may have taken effect ({body.detail})"
+    if body.state == "failed":
+        return "bad", f"failed after {took}: {body.detail or 'the tool reported an error'}"
+    held = f", withheld {', '.join(body.redacted)}" if body.redacted else ""
+    return (
+        "good",
+        f"done in {took}{held}; returned {_short(body.released) if body.released is not None else body.released_digest}",
+    )
+
+
+def _short(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def _digest(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
