@@ -22,7 +22,8 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """One call to one tool. `arguments` are the canonical bytes that were hashed; they are sent as they are.
 
     `before_first_byte` is called where the first byte of this call is about to be written, after connect and TLS; when it
-    raises, nothing may be sent. `idempotency_key` is the tool's own, passed in `_meta` under `idempotency-key`, empty when it has none.
+    raises, nothing may be sent. `idempotency_key` is the tool's own, passed in `_meta` under `idempotency-key`, empty when
+    it has none.
     """
 
     key: ConnectionKey
@@ -45,7 +46,8 @@ class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class ToolFailure(msgspec.Struct, frozen=True, kw_only=True):
     """No answer. `sent` says whether any byte of the call may have left: if not, the tool certainly did nothing.
 
-    `code` is one of `unreachable`, `timeout`, `protocol`, `too_large`, `refused`, `cancelled`; `detail` is for operators, not for callers.
+    `code` is one of `unreachable`, `timeout`, `protocol`, `too_large`, `refused`, `cancelled`; `detail` is for operators, not
+    for callers.
     """
 
     sent: bool

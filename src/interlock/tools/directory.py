@@ -1,0 +1,178 @@
+"""Which connector serves which tool, from one release to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Protocol
+
+import msgspec
+
+from interlock.core.ports import Clock
+from interlock.core.who import Session
+from interlock.release.model import Release, Tool, ToolSource
+from interlock.tools.connector import McpConnector, UnusableConnector, Upstream
+from interlock.tools.credential import Credential
+from interlock.tools.errors import ToolConfigurationError
+from interlock.tools.http.endpoint import Endpoint, Mirrored, mirrored_parameters
+from interlock.tools.http.upstream import HttpUpstream
+from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
+from interlock.tools.messages import ACCEPTED_HANDSHAKES, STATELESS
+from interlock.tools.port import ConnectionKey, Connector
+from interlock.tools.python import PythonTools
+from interlock.tools.stdio import StdioUpstream
+
+
+def connection_key(tool: Tool, session: Session) -> ConnectionKey:
+    """Whose upstream connection a call of `session` may use.
+
+    INVARIANT: for a tool that is not stateless, two users, agents or tenants never share one.
+    """
+    lineage = session.lineage
+    source = tool.sources.get(lineage.environment)
+    credential = source.credential if source is not None else ""
+    if tool.stateless:
+        return ConnectionKey(tool=tool.name, credential=credential)
+    return ConnectionKey(tool=tool.name, tenant=lineage.tenant, user=lineage.user, agent=lineage.agent, credential=credential)
+
+
+class _Kept(Connector, Protocol):
+    async def quiet(self) -> None: ...
+
+
+class _Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a connector depends on: the same recipe in the next release keeps it, connections and all."""
+
+    tool: Tool
+    source: ToolSource
+    mirrored: Mapping[str, Mirrored]
+
+
+class Connectors:
+    """The connectors of one environment. Belongs to one event loop; `replace` before first use, `aclose` at the end."""
+
+    def __init__(
+        self,
+        *,
+        environment: str,
+        clock: Clock,
+        python: PythonTools | None = None,
+        limits: ToolLimits = DEFAULT_LIMITS,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._environment = environment
+        self._clock = clock
+        self._python = python
+        self._limits = limits
+        self._tls = tls
+        self._made: dict[str, tuple[_Recipe, _Kept]] = {}
+        self._retiring: dict[asyncio.Task[None], _Kept] = {}
+        self._closed = False
+
+    def get(self, tool_name: str) -> Connector | None:
+        """The connector of a tool, None when the release gives it no source in this environment."""
+        found = self._made.get(tool_name)
+        return None if found is None else found[1]
+
+    def tool(self, tool_name: str) -> Tool:
+        """The tool as the release has it; only for names that `get` knows (else `KeyError`)."""
+        return self._made[tool_name][0].tool
+
+    def replace(self, release: Release) -> None:
+        """Take up a release, on the event loop: connectors that are the same stay, the others close after their calls.
+
+        A source that cannot be used as written makes the calls of its tool fail before anything is sent.
+        """
+        if self._closed:
+            return
+        made: dict[str, tuple[_Recipe, _Kept]] = {}
+        for name, tool in release.tools.items():
+            source = tool.sources.get(self._environment)
+            if source is None:
+                continue
+            recipe = _Recipe(tool=tool, source=source, mirrored=_mirrored(release, name))
+            before = self._made.get(name)
+            made[name] = before if before is not None and before[0] == recipe else (recipe, self._make(recipe))
+        gone = [kept for name, (_, kept) in self._made.items() if name not in made or made[name][1] is not kept]
+        self._made = made
+        for kept in gone:
+            task = asyncio.get_running_loop().create_task(self._retire(kept))
+            self._retiring[task] = kept
+            task.add_done_callback(lambda done: self._retiring.pop(done, None))
+
+    async def aclose(self) -> None:
+        """Close all at once; calls in flight end as `ToolFailure` (`cancelled`)."""
+        self._closed = True
+        retiring, made = dict(self._retiring), self._made
+        self._made = {}
+        for task in retiring:
+            task.cancel()
+        await asyncio.gather(*retiring, return_exceptions=True)
+        kept = [*retiring.values(), *(entry[1] for entry in made.values())]
+        await asyncio.gather(*(connector.aclose() for connector in kept))
+        if self._python is not None:
+            self._python.close()
+
+    async def _retire(self, kept: _Kept) -> None:
+        """Close once the calls decided by the old release, and those just about to start, are over."""
+        await asyncio.sleep(self._limits.retire_grace_s)
+        await kept.quiet()
+        await kept.aclose()
+
+    def _make(self, recipe: _Recipe) -> _Kept:
+        try:
+            return self._connector(recipe)
+        except ToolConfigurationError as error:
+            return UnusableConnector(f"tool {recipe.tool.name} in {self._environment}: {error}")
+
+    def _connector(self, recipe: _Recipe) -> _Kept:
+        source, tool, limits, clock = recipe.source, recipe.tool, self._limits, self._clock
+        if bool(source.url) + bool(source.command) + bool(source.python) != 1:
+            raise ToolConfigurationError("give exactly one of `url`, `command` and `python`")
+        if tool.protocol not in {"", STATELESS, *ACCEPTED_HANDSHAKES}:
+            raise ToolConfigurationError(f"`protocol` is {STATELESS}, 2025-11-25 or nothing")
+        if source.python:
+            if self._python is None:
+                raise ToolConfigurationError("no Python functions are registered in this process")
+            return self._python.connector(source.python)
+        if source.command:
+            credential = Credential(source.credential, clock=clock, limits=limits)
+
+            def process(_: ConnectionKey) -> StdioUpstream:
+                return StdioUpstream(
+                    command=source.command, credential=credential, pin=tool.protocol, limits=limits, clock=clock
+                )
+
+            return self._mcp(tool, process, limits.processes_max)
+        endpoint = Endpoint.parse(source.url)
+        tls = (self._tls or _default_tls()) if endpoint.tls else None
+        secret = Credential(source.credential, clock=clock, limits=limits)
+
+        def server(_: ConnectionKey) -> HttpUpstream:
+            return HttpUpstream(
+                endpoint=endpoint, tls=tls, credential=secret, pin=tool.protocol, mirrored=recipe.mirrored, limits=limits
+            )
+
+        return self._mcp(tool, server, limits.keys_max)
+
+    def _mcp(self, tool: Tool, make: Callable[[ConnectionKey], Upstream], keys_max: int) -> McpConnector:
+        return McpConnector(
+            tool=tool.name, stateless=tool.stateless, make=make, keys_max=keys_max, limits=self._limits, clock=self._clock
+        )
+
+
+def _mirrored(release: Release, tool: str) -> Mapping[str, Mirrored]:
+    found = {
+        contract.upstream_name: mirrored_parameters(contract.input_schema)
+        for contract in release.contracts.values()
+        if contract.tool == tool
+    }
+    return {name: mirrored for name, mirrored in found.items() if mirrored}
+
+
+@cache
+def _default_tls() -> ssl.SSLContext:
+    """Verifies certificates and host names; built once, for it costs tens of milliseconds."""
+    return ssl.create_default_context()

@@ -1,0 +1,23 @@
+"""Everything the tools package raises. What a tool or a network does is never raised: that is a `ToolFailure`."""
+
+from __future__ import annotations
+
+from interlock.tools.port import ToolUnavailableError
+
+__all__ = ["CallFailedError", "ToolConfigurationError", "ToolUnavailableError"]
+
+
+class ToolConfigurationError(ValueError):
+    """A tool's source cannot be used as written; the message says what to change in its file."""
+
+
+class CallFailedError(Exception):
+    """Inside this package only: why a request had no answer. Turned into a `ToolFailure` before it leaves a connector.
+
+    `code` is one of those of `ToolFailure`; `detail` is for operators and never holds a credential.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail

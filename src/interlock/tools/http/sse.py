@@ -1,0 +1,51 @@
+"""Server-sent events, as far as MCP uses them (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+from interlock.tools.errors import CallFailedError
+
+
+class EventReader:
+    """Turns chunks of a stream into the data of its `message` events. Ids, retries and comments mean nothing to us."""
+
+    def __init__(self, *, max_events: int) -> None:
+        self._rest = b""
+        self._after_cr = False
+        self._data: list[bytes] = []
+        self._name = b""
+        self._events = 0
+        self._max_events = max_events
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The events completed by `chunk`. Bounded by the caller's limit on bytes and by `max_events`."""
+        # Lines end in CRLF, LF or CR, and a CRLF may be cut in two by the network.
+        fresh = chunk.removeprefix(b"\n") if self._after_cr else chunk
+        self._after_cr = chunk.endswith(b"\r")
+        lines = (self._rest + fresh).splitlines(keepends=True)
+        self._rest = lines.pop() if lines and not lines[-1].endswith((b"\n", b"\r")) else b""
+        found: list[bytes] = []
+        for raw in lines:
+            line = raw.rstrip(b"\r\n")
+            if line:
+                self._field(line)
+            elif self._data:
+                if self._name in {b"", b"message"}:
+                    found.append(b"\n".join(self._data))
+                self._reset()
+            else:
+                self._name = b""
+        return found
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+        elif name == b"event":
+            self._name = value
+
+    def _reset(self) -> None:
+        self._data, self._name = [], b""
+        self._events += 1
+        if self._events > self._max_events:
+            raise CallFailedError("too_large", f"more than {self._max_events} events before the result")

@@ -1,0 +1,307 @@
+"""One MCP server over HTTP, as one connection key sees it: negotiation, session, calls."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+import ssl
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from interlock.tools import messages
+from interlock.tools.attempt import Attempt
+from interlock.tools.credential import Credential
+from interlock.tools.errors import CallFailedError
+from interlock.tools.http.endpoint import Endpoint, Mirrored, header_value, parameter_headers
+from interlock.tools.http.exchange import OK, HttpResponse, OnEvent
+from interlock.tools.http.pool import Pool
+from interlock.tools.limits import ToolLimits
+from interlock.tools.messages import STATELESS, Message
+from interlock.tools.port import ListedTool, ToolAnswer
+
+_LOG: Final = logging.getLogger(__name__)
+_SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,1024}")
+_REDIRECTS: Final = range(300, 400)
+_SERVER_ERRORS: Final = range(500, 600)
+_SUCCESSES: Final = range(200, 300)
+_NOT_AUTHORISED: Final = frozenset({401, 403})
+_NOT_FOUND: Final = 404
+
+
+class _Link(msgspec.Struct, frozen=True, kw_only=True):
+    """What was agreed with the server; replaced, never changed."""
+
+    version: str
+    session_id: str = ""
+    head: bytes
+
+
+class HttpUpstream:
+    """Speaks 2026-07-28 where the server does, else shakes hands for 2025-11-25. `pin` allows one of them only."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        tls: ssl.SSLContext | None,
+        credential: Credential,
+        pin: str,
+        mirrored: Mapping[str, Mirrored],
+        limits: ToolLimits,
+    ) -> None:
+        self._endpoint = endpoint
+        self._tls = tls
+        self._credential = credential
+        self._pin = pin
+        self._mirrored = mirrored
+        self._limits = limits
+        self._pool = self._new_pool()
+        self._ids = itertools.count(1)
+        self._link: _Link | None = None
+        self._negotiating: asyncio.Task[_Link] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def call(self, attempt: Attempt) -> ToolAnswer:
+        """One `tools/call`; see `Upstream`."""
+        link = await self._ready()
+        invocation = attempt.invocation
+        request_id = next(self._ids)
+        body = messages.call(request_id, invocation, version=link.version)
+        routing = ""
+        if link.version == STATELESS:
+            name = header_value(invocation.upstream_name)
+            mirrored = parameter_headers(self._mirrored.get(invocation.upstream_name, ()), invocation.arguments)
+            routing = f"Mcp-Method: tools/call\r\nMcp-Name: {name}\r\n{mirrored}"
+        try:
+            message = await self._ask(link, request_id, body, routing=routing, before_first_byte=attempt.first_byte)
+        except asyncio.CancelledError:
+            if link.version != STATELESS and attempt.sent:
+                # Here hanging up is no sign to stop; a stateless server takes it as one.
+                self._tell(link, messages.notification("notifications/cancelled", {"requestId": request_id}))
+            raise
+        return messages.read_answer(message)
+
+    async def list_tools(self) -> tuple[ListedTool, ...]:
+        """All pages; see `Upstream`."""
+        link = await self._ready()
+        found: list[ListedTool] = []
+        seen: set[str] = set()
+        params: Mapping[str, Any] | None = {}
+        while params is not None:
+            message = await self._request(link, "tools/list", params)
+            page, cursor = messages.read_page(message)
+            found += page
+            params = messages.next_page(found, cursor, seen, self._limits)
+        return tuple(found)
+
+    async def aclose(self) -> None:
+        """Hang up, and end the session if there is one; see `Upstream`."""
+        self._closed = True
+        self._pool.close()
+        tasks: list[asyncio.Task[Any]] = [*self._background]
+        if self._negotiating is not None:
+            tasks.append(self._negotiating)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        link, self._link = self._link, None
+        if link is not None and link.session_id:
+            await self._end_session(link)
+
+    # -- what was agreed ---------------------------------------------------------------------------------------------
+
+    async def _ready(self) -> _Link:
+        """The link, negotiated once however many calls wait for it; one that fails is tried again by the next call."""
+        if self._link is not None:
+            return self._link
+        if self._closed:
+            raise CallFailedError("cancelled", "the connector was closed")
+        if self._negotiating is None or self._negotiating.done():
+            self._negotiating = asyncio.get_running_loop().create_task(self._negotiate())
+            self._negotiating.add_done_callback(_seen)
+        task = self._negotiating
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and self._closed:
+                raise CallFailedError("cancelled", "the connector was closed") from None
+            raise
+
+    async def _negotiate(self) -> _Link:
+        try:
+            async with asyncio.timeout(self._limits.negotiate_timeout_ms / 1000):
+                link = None if self._pin in messages.ACCEPTED_HANDSHAKES else await self._discover()
+                if link is None and self._pin == STATELESS:
+                    raise CallFailedError("protocol", f"the server does not speak {STATELESS}, which this tool is pinned to")
+                self._link = link or await self._shake_hands()
+                return self._link
+        except TimeoutError:
+            raise CallFailedError("unreachable", "the server did not answer the negotiation in time") from None
+
+    async def _discover(self) -> _Link | None:
+        link = self._new_link(STATELESS)
+        try:
+            message = await self._request(link, "server/discover", {})
+        except CallFailedError as error:
+            if error.code == "protocol":
+                return None
+            raise
+        return link if messages.discovered_stateless(message) else None
+
+    async def _shake_hands(self) -> _Link:
+        request_id = next(self._ids)
+        link = self._new_link("")
+        response, message = await self._exchange(link, request_id, messages.initialize(request_id))
+        version = messages.agreed_version(message)
+        if response.session_id and not _SESSION_ID.fullmatch(response.session_id):
+            raise CallFailedError("protocol", "the session id is not visible ASCII")
+        link = self._new_link(version, response.session_id)
+        await self._post(link, messages.notification("notifications/initialized"))
+        return link
+
+    def _new_link(self, version: str, session_id: str = "") -> _Link:
+        headers = {"Content-Type": "application/json"}
+        if version:
+            headers["MCP-Protocol-Version"] = version
+        if session_id:
+            headers["Mcp-Session-Id"] = session_id
+        return _Link(version=version, session_id=session_id, head=self._endpoint.head("POST", headers))
+
+    def _forget(self, link: _Link) -> None:
+        """What was agreed holds no longer; the next call negotiates anew."""
+        if self._link is link:
+            self._link = None
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    async def _request(self, link: _Link, method: str, params: Mapping[str, Any]) -> Message:
+        request_id = next(self._ids)
+        body = messages.request(request_id, method, params, version=link.version)
+        routing = f"Mcp-Method: {method}\r\n" if link.version == STATELESS else ""
+        return await self._ask(link, request_id, body, routing=routing)
+
+    async def _ask(
+        self,
+        link: _Link,
+        request_id: int,
+        body: bytes,
+        *,
+        routing: str = "",
+        before_first_byte: Callable[[], None] = lambda: None,
+    ) -> Message:
+        _, message = await self._exchange(link, request_id, body, routing=routing, before_first_byte=before_first_byte)
+        return message
+
+    async def _exchange(
+        self,
+        link: _Link,
+        request_id: int,
+        body: bytes,
+        *,
+        routing: str = "",
+        before_first_byte: Callable[[], None] = lambda: None,
+    ) -> tuple[HttpResponse, Message]:
+        response = await self._post(
+            link, body, routing=routing, before_first_byte=before_first_byte, on_event=self._listener(link, request_id)
+        )
+        self._check_status(link, response)
+        message = messages.read_reply(self._credential.scrub(response.body), request_id)
+        code, _ = messages.error_of(message)
+        if response.status not in _SUCCESSES and not code:
+            raise CallFailedError("protocol", f"a result with HTTP status {response.status}")
+        if code in messages.PROTOCOL_ERRORS or (response.status not in _SUCCESSES and code not in messages.CALL_ERRORS):
+            self._forget(link)
+        return response, message
+
+    async def _post(
+        self,
+        link: _Link,
+        body: bytes,
+        *,
+        routing: str = "",
+        before_first_byte: Callable[[], None] = lambda: None,
+        on_event: OnEvent = lambda _: False,
+    ) -> HttpResponse:
+        secret = self._credential.value()
+        authorization = b"Authorization: Bearer %b\r\n" % secret if secret else b""
+        data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (link.head, routing.encode("ascii"), authorization, len(body), body)
+        return await self._pool.request(data, before_first_byte=before_first_byte, on_event=on_event)
+
+    def _check_status(self, link: _Link, response: HttpResponse) -> None:
+        """Raise for every response that cannot hold a JSON-RPC reply."""
+        status = response.status
+        if status in _NOT_AUTHORISED:
+            raise CallFailedError("refused", f"the server does not accept our credential (HTTP {status})")
+        if status in _REDIRECTS:
+            raise CallFailedError("protocol", f"the server redirects (HTTP {status}); put the final address in the tool's url")
+        if status == _NOT_FOUND and link.session_id:
+            self._forget(link)
+            raise CallFailedError("protocol", "the server has ended the session; the next call opens another")
+        if status == OK and response.media_type in {"application/json", "text/event-stream"}:
+            return
+        if status >= _REDIRECTS.stop and response.media_type == "application/json":
+            return
+        if status not in _SUCCESSES:
+            self._forget(link)
+        code = "unreachable" if status in _SERVER_ERRORS else "protocol"
+        raise CallFailedError(code, f"no JSON-RPC reply but HTTP {status} with {response.media_type[:60] or 'no type'}")
+
+    def _listener(self, link: _Link, request_id: int) -> OnEvent:
+        """Watches a stream for the reply. INVARIANT: progress, logs and requests of the server go no further than here."""
+        requests = itertools.count(1)
+
+        def on_event(data: bytes) -> bool:
+            message = messages.read(data)
+            if message.is_reply:
+                messages.read_reply(data, request_id)
+                return True
+            if message.is_request:
+                if next(requests) > self._limits.server_requests_max:
+                    raise CallFailedError("too_large", f"more than {self._limits.server_requests_max} requests of the server")
+                if link.version != STATELESS:
+                    self._tell(link, messages.refusal(message))
+            return False
+
+        return on_event
+
+    # -- beside the call ---------------------------------------------------------------------------------------------
+
+    def _tell(self, link: _Link, body: bytes) -> None:
+        """Post something whose answer does not matter."""
+        if not self._closed:
+            task = asyncio.get_running_loop().create_task(self._quietly(self._post(link, body)))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    async def _quietly(self, post: Coroutine[Any, Any, HttpResponse]) -> None:
+        try:
+            async with asyncio.timeout(self._limits.close_timeout_ms / 1000):
+                await post
+        except (TimeoutError, CallFailedError) as error:
+            _LOG.debug("a courtesy message was not delivered: %s", error)
+
+    async def _end_session(self, link: _Link) -> None:
+        pool = self._new_pool()
+        headers = {"MCP-Protocol-Version": link.version, "Mcp-Session-Id": link.session_id}
+        try:
+            secret = self._credential.value()
+        except CallFailedError:
+            return
+        authorization = b"Authorization: Bearer %b\r\n" % secret if secret else b""
+        data = self._endpoint.head("DELETE", headers) + authorization + b"\r\n"
+        await self._quietly(pool.request(data, before_first_byte=lambda: None, on_event=lambda _: False))
+        pool.close()
+
+    def _new_pool(self) -> Pool:
+        return Pool(host=self._endpoint.host, port=self._endpoint.port, tls=self._tls, limits=self._limits)
+
+
+def _seen(task: asyncio.Task[_Link]) -> None:
+    """A negotiation that failed after everyone stopped waiting is no news."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,177 @@
+"""Tools that are Python functions of the application itself."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import msgspec
+
+from interlock.tools.attempt import Attempt
+from interlock.tools.errors import CallFailedError, ToolUnavailableError
+from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
+from interlock.tools.port import Invocation, ListedTool, ToolAnswer, ToolResult
+
+_LOG: Final = logging.getLogger(__name__)
+_FAILED_TEXT: Final = "The tool failed. Its error is in the operator's log."
+
+
+class PythonFunction(msgspec.Struct, frozen=True, kw_only=True):
+    """One registered function, called with the arguments as keywords.
+
+    `function` may be a coroutine function; else it runs in a thread. It returns an object (structured content), a string
+    (text), None, any other JSON value (wrapped as `{"result": ...}`), or a `ToolAnswer`.
+    """
+
+    function: Callable[..., Any]
+    input_schema: str = '{"type":"object"}'
+    output_schema: str | None = None
+    title: str = ""
+    description: str = ""
+    hints: Mapping[str, object] = {}
+
+
+class PythonTools:
+    """The functions an application offers, by full name `module:function`. Belongs to one event loop."""
+
+    def __init__(self, functions: Mapping[str, PythonFunction], *, limits: ToolLimits = DEFAULT_LIMITS) -> None:
+        self._functions = dict(functions)
+        self._limits = limits
+        self._threads: ThreadPoolExecutor | None = None
+        self._free_threads = asyncio.Semaphore(limits.python_threads_max)
+
+    def connector(self, prefix: str) -> PythonConnector:
+        """The tool whose operations are the functions that begin with `prefix` (`ToolSource.python`)."""
+        found = {name.removeprefix(prefix): made for name, made in self._functions.items() if name.startswith(prefix)}
+        return PythonConnector(prefix=prefix, functions=found, run_in_thread=self._run_in_thread, limits=self._limits)
+
+    def close(self) -> None:
+        """Start no more threads. Those that run end with their function."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run_in_thread(self, attempt: Attempt, work: Callable[[], Any]) -> Any:
+        """Run `work` in a thread that is free now, so that the first byte is checked when it starts and not before."""
+        await self._free_threads.acquire()
+        try:
+            attempt.first_byte()
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(self._limits.python_threads_max, thread_name_prefix="interlock-tool")
+            started = self._threads.submit(work)
+        except BaseException:
+            self._free_threads.release()
+            raise
+        ended = asyncio.wrap_future(started)
+        # The thread counts until its function is done, however early the caller gave up.
+        loop = asyncio.get_running_loop()
+        started.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._free_threads.release))
+        return await asyncio.shield(ended)
+
+
+class PythonConnector:
+    """The `Connector` of functions in process. A function that is out of time goes on in its thread: Python cannot stop it."""
+
+    def __init__(
+        self,
+        *,
+        prefix: str,
+        functions: Mapping[str, PythonFunction],
+        run_in_thread: Callable[[Attempt, Callable[[], Any]], Awaitable[Any]],
+        limits: ToolLimits,
+    ) -> None:
+        self._prefix = prefix
+        self._functions = functions
+        self._run_in_thread = run_in_thread
+        self._limits = limits
+        self._calls: set[asyncio.Task[ToolAnswer]] = set()
+        self._closed = False
+
+    async def invoke(self, invocation: Invocation) -> ToolResult:
+        """Call once, within `invocation.timeout_ms`."""
+        attempt = Attempt(invocation)
+        function = self._functions.get(invocation.upstream_name)
+        if self._closed:
+            return attempt.failed("cancelled", "the connector was closed")
+        if function is None:
+            return attempt.failed("unreachable", f"no function {self._prefix}{invocation.upstream_name} is registered")
+        task = asyncio.get_running_loop().create_task(self._call(attempt, function))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return await attempt.end(self._wait(task))
+
+    async def list_tools(self) -> tuple[ListedTool, ...]:
+        """The registered functions; raises `ToolUnavailableError` when there is none."""
+        if not self._functions:
+            raise ToolUnavailableError(f"no function whose name begins with {self._prefix} is registered in this process")
+        return tuple(
+            ListedTool(
+                name=name,
+                title=function.title,
+                description=function.description,
+                input_schema=function.input_schema,
+                output_schema=function.output_schema,
+                hints=function.hints,
+            )
+            for name, function in sorted(self._functions.items())
+        )
+
+    async def quiet(self) -> None:
+        """Wait until no call is under way."""
+        while self._calls:
+            await asyncio.wait(self._calls)
+
+    async def aclose(self) -> None:
+        """Take no more calls; those under way end as `cancelled`."""
+        self._closed = True
+        for task in self._calls:
+            task.cancel()
+
+    async def _wait(self, task: asyncio.Task[ToolAnswer]) -> ToolAnswer:
+        # A task of its own: a function that swallows its cancellation must not hold the caller.
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and self._closed:
+                raise CallFailedError("cancelled", "the connector was closed during the call") from None
+            task.cancel()
+            raise
+
+    async def _call(self, attempt: Attempt, function: PythonFunction) -> ToolAnswer:
+        try:
+            arguments = msgspec.json.decode(attempt.invocation.arguments, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise CallFailedError("refused", f"the arguments are not a JSON object: {error}") from None
+        try:
+            if inspect.iscoroutinefunction(function.function):
+                attempt.first_byte()
+                value = await function.function(**arguments)
+            else:
+                value = await self._run_in_thread(attempt, lambda: function.function(**arguments))
+        except CallFailedError:
+            raise
+        except (Exception, SystemExit):
+            # What a function raises may hold anything, so it goes to the log and not to the caller.
+            _LOG.exception("%s%s raised", self._prefix, attempt.invocation.upstream_name)
+            return ToolAnswer(content=({"type": "text", "text": _FAILED_TEXT},), is_error=True)
+        return self._answer(value)
+
+    def _answer(self, value: Any) -> ToolAnswer:
+        if isinstance(value, ToolAnswer):
+            return value
+        if value is None:
+            return ToolAnswer()
+        try:
+            text = msgspec.json.encode(value)
+            plain = msgspec.json.decode(text)
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            raise CallFailedError("protocol", f"the function returned what is not JSON: {error}") from None
+        if len(text) > self._limits.response_max_bytes:
+            raise CallFailedError("too_large", f"the result is longer than {self._limits.response_max_bytes} bytes")
+        if isinstance(plain, str):
+            return ToolAnswer(content=({"type": "text", "text": plain},))
+        structured = plain if isinstance(plain, dict) else {"result": plain}
+        return ToolAnswer(content=({"type": "text", "text": text.decode()},), structured=structured)

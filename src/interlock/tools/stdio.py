@@ -1,0 +1,307 @@
+"""MCP servers that are processes: one JSON-RPC message a line, over stdin and stdout.
+
+Why not the SDK's client: it parses and serialises messages again, so the bytes that were hashed would not be the bytes sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from interlock.core.ports import Clock
+from interlock.tools import messages
+from interlock.tools.attempt import Attempt
+from interlock.tools.credential import Credential
+from interlock.tools.errors import CallFailedError
+from interlock.tools.limits import ToolLimits
+from interlock.tools.messages import STATELESS, Message
+from interlock.tools.port import ListedTool, ToolAnswer
+
+_LOG: Final = logging.getLogger(__name__)
+_CHUNK_BYTES: Final = 64 * 1024
+_STDERR_WINDOW_S: Final = 60.0
+# What a program needs to start at all. No HOME: a tool has no business in somebody's dot files.
+_INHERITED: Final = ("PATH", "SYSTEMROOT") if sys.platform == "win32" else ("PATH",)
+
+
+class StdioUpstream:
+    """One process for one connection key: started on first use, and again by the next call after it has died."""
+
+    def __init__(self, *, command: tuple[str, ...], credential: Credential, pin: str, limits: ToolLimits, clock: Clock) -> None:
+        self._command = command
+        self._credential = credential
+        self._pin = pin
+        self._limits = limits
+        self._clock = clock
+        self._server: _Server | None = None
+        self._starting: asyncio.Lock = asyncio.Lock()
+        self._closed = False
+
+    async def call(self, attempt: Attempt) -> ToolAnswer:
+        """One `tools/call`; see `Upstream`."""
+        server = await self._ready()
+        async with server.calls:
+            return messages.read_answer(
+                await server.ask(
+                    lambda request_id: messages.call(request_id, attempt.invocation, version=server.version),
+                    before_first_byte=attempt.first_byte,
+                )
+            )
+
+    async def list_tools(self) -> tuple[ListedTool, ...]:
+        """All pages; see `Upstream`."""
+        server = await self._ready()
+        found: list[ListedTool] = []
+        seen: set[str] = set()
+        params: Mapping[str, Any] | None = {}
+        while params is not None:
+            page, cursor = messages.read_page(await server.request("tools/list", params))
+            found += page
+            params = messages.next_page(found, cursor, seen, self._limits)
+        return tuple(found)
+
+    async def aclose(self) -> None:
+        """Stop the process and all it started; see `Upstream`."""
+        self._closed = True
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop("the connector was closed during the call")
+
+    async def _ready(self) -> _Server:
+        async with self._starting:
+            if self._closed:
+                raise CallFailedError("cancelled", "the connector was closed")
+            if self._server is not None and self._server.is_alive and self._server.version:
+                return self._server
+            if self._server is not None:
+                await self._server.stop("the process was replaced")
+            return await self._start()
+
+    async def _start(self) -> _Server:
+        """Start and negotiate. A server of the old kind may die of the first question of the new: then once more without."""
+        attempts = (False,) if self._pin in messages.ACCEPTED_HANDSHAKES else (True, False)
+        failure: CallFailedError | None = None
+        for discover in attempts:
+            self._server = server = await _Server.spawn(
+                self._command,
+                environment=self._environment(),
+                credential=self._credential,
+                limits=self._limits,
+                clock=self._clock,
+            )
+            try:
+                async with asyncio.timeout(self._limits.negotiate_timeout_ms / 1000):
+                    await server.negotiate(discover=discover, pin=self._pin)
+            except TimeoutError:
+                failure = CallFailedError("unreachable", "the process did not answer the negotiation in time")
+            except CallFailedError as error:
+                failure = error
+            except BaseException:
+                await server.stop("nobody waits for the process any more")
+                raise
+            else:
+                return server
+            survived = server.is_alive
+            await server.stop("the negotiation failed")
+            if survived or self._closed:
+                break
+        raise failure or CallFailedError("unreachable", "the process did not start")
+
+    def _environment(self) -> dict[str, str]:
+        found = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        secret = self._credential.value()
+        if secret:
+            found[self._credential.variable] = secret.decode("ascii")
+        return found
+
+
+class _Server:
+    """A running process and the requests it has not answered."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, *, credential: Credential, limits: ToolLimits, clock: Clock
+    ) -> None:
+        self._process = process
+        self._credential = credential
+        self._limits = limits
+        self._clock = clock
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._end: CallFailedError | None = None
+        loop = asyncio.get_running_loop()
+        self._readers = (loop.create_task(self._read_stdout()), loop.create_task(self._read_stderr()))
+        self.calls = asyncio.Semaphore(limits.process_calls_max)
+        self.version = ""
+
+    @classmethod
+    async def spawn(
+        cls,
+        command: tuple[str, ...],
+        *,
+        environment: Mapping[str, str],
+        credential: Credential,
+        limits: ToolLimits,
+        clock: Clock,
+    ) -> _Server:
+        """Start `command` in a process group of its own, with nothing of our environment but `environment`."""
+        pipe = asyncio.subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
+            )
+        except (OSError, ValueError) as error:
+            raise CallFailedError("unreachable", f"{command[0]!r} cannot be started: {error}") from None
+        return cls(process, credential=credential, limits=limits, clock=clock)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can still be asked something."""
+        return self._end is None and self._process.returncode is None
+
+    async def negotiate(self, *, discover: bool, pin: str) -> None:
+        """Settle on a revision: 2026-07-28 where the server knows it, else the handshake."""
+        if discover:
+            self.version = STATELESS
+            reply = await self.request("server/discover", {})
+            if messages.discovered_stateless(reply):
+                return
+            self.version = ""
+        if pin == STATELESS:
+            raise CallFailedError("protocol", f"the server does not speak {STATELESS}, which this tool is pinned to")
+        self.version = messages.agreed_version(await self.ask(messages.initialize))
+        self._write(messages.notification("notifications/initialized"))
+
+    async def request(self, method: str, params: Mapping[str, Any]) -> Message:
+        """Any request but a call."""
+        return await self.ask(lambda request_id: messages.request(request_id, method, params, version=self.version))
+
+    async def ask(self, body: Callable[[int], bytes], *, before_first_byte: Callable[[], None] = lambda: None) -> Message:
+        """Write one request and wait for its reply. A cancelled wait tells the server so."""
+        request_id = next(self._ids)
+        line = body(request_id)
+        reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._check_writable()
+        before_first_byte()
+        self._waiting[request_id] = reply
+        self._write(line)
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            if self.is_alive:
+                self._write(messages.notification("notifications/cancelled", {"requestId": request_id}))
+            raise
+        finally:
+            self._waiting.pop(request_id, None)
+
+    async def stop(self, reason: str) -> None:
+        """Close its stdin, then SIGTERM, then SIGKILL to the whole group; what waits ends as `cancelled`."""
+        self._fail(CallFailedError("cancelled", reason))
+        process, step_s = self._process, self._limits.close_timeout_ms / 1000
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            if not await _exits(process, step_s):
+                self._signal(signal.SIGTERM)
+                await _exits(process, step_s)
+        finally:
+            # Also when the leader went by itself: what it started must not outlive it.
+            self._signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+            for reader in self._readers:
+                reader.cancel()
+            await asyncio.gather(*self._readers, return_exceptions=True)
+            await _exits(process, step_s)
+            _close_transport(process)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            if sys.platform == "win32":
+                self._process.send_signal(number)
+            else:
+                os.killpg(self._process.pid, number)
+
+    def _check_writable(self) -> None:
+        stdin = self._process.stdin
+        if not self.is_alive or stdin is None or stdin.is_closing():
+            raise CallFailedError("unreachable", "the process has ended")
+        if stdin.transport.get_write_buffer_size() > self._limits.process_unread_max_bytes:
+            raise CallFailedError("unreachable", "the process does not read its input")
+
+    def _write(self, line: bytes) -> None:
+        # Canonical JSON holds no raw line break, so one message is one line whatever its strings say.
+        if self._process.stdin is not None:
+            self._process.stdin.write(line + b"\n")
+
+    def _fail(self, error: CallFailedError) -> None:
+        self._end = self._end or error
+        for reply in self._waiting.values():
+            if not reply.done():
+                reply.set_exception(CallFailedError(error.code, error.detail))
+
+    async def _read_stdout(self) -> None:
+        stdout = self._process.stdout
+        rest = bytearray()
+        try:
+            while stdout is not None and (chunk := await stdout.read(_CHUNK_BYTES)):
+                searched = len(rest)
+                rest += chunk
+                if b"\n" in chunk:
+                    *lines, last = bytes(rest).split(b"\n")
+                    rest = bytearray(last)
+                    for line in lines:
+                        if line.strip():
+                            self._take(self._credential.scrub(line))
+                if len(rest) > self._limits.response_max_bytes or searched > self._limits.response_max_bytes:
+                    raise CallFailedError("too_large", f"a line longer than {self._limits.response_max_bytes} bytes")
+            self._fail(CallFailedError("unreachable", "the process ended before it answered"))
+        except CallFailedError as error:
+            self._fail(error)
+            self._signal(signal.SIGTERM)
+
+    def _take(self, line: bytes) -> None:
+        """One message of the server. INVARIANT: only replies to our own requests go further than here."""
+        if len(line) > self._limits.response_max_bytes:
+            raise CallFailedError("too_large", f"a line longer than {self._limits.response_max_bytes} bytes")
+        message = messages.read(line)
+        if message.is_request:
+            self._check_writable()
+            self._write(messages.refusal(message))
+        elif message.is_reply:
+            reply = self._waiting.get(message.id) if type(message.id) is int else None
+            # Nobody waits for a reply that comes after its caller has given up.
+            if reply is not None and not reply.done() and type(message.id) is int:
+                try:
+                    reply.set_result(messages.read_reply(line, message.id))
+                except CallFailedError as error:
+                    reply.set_exception(error)
+
+    async def _read_stderr(self) -> None:
+        stderr = self._process.stderr
+        budget, since = self._limits.stderr_max_bytes_per_minute, self._clock.monotonic_s()
+        while stderr is not None and (chunk := await stderr.read(_CHUNK_BYTES)):
+            now = self._clock.monotonic_s()
+            if now - since >= _STDERR_WINDOW_S:
+                budget, since = self._limits.stderr_max_bytes_per_minute, now
+            text = self._credential.scrub(chunk)[: max(budget, 0)].decode("utf-8", "backslashreplace").rstrip()
+            budget -= len(chunk)
+            if text:
+                _LOG.info("process %d says: %s", self._process.pid, text)
+
+
+async def _exits(process: asyncio.subprocess.Process, within_s: float) -> bool:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await process.wait()
+    return process.returncode is not None
+
+
+def _close_transport(process: asyncio.subprocess.Process) -> None:
+    # Nothing public closes the pipes that a survivor may still hold open; without this they warn at collection.
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001
+    transport.close()
