@@ -1,0 +1,120 @@
+"""The decision point: Facts and a Release in, a Decision out. No I/O, no clock, no randomness.
+
+The seven questions are asked in order and the first No stops the call. A layer says yes when one of its permits holds and
+no forbid is left standing; a forbid that names an approval or an obligation is lifted by it, and all that fire apply.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Final
+
+import msgspec
+
+from interlock.core.canonical import digest
+from interlock.core.decision import Allow, Decision, Deny, Facts, PolicyRef, Reason, RequireApproval
+from interlock.core.terms import Question
+from interlock.policy.case import Case, Prepared, StoppedError, invalid_facts
+from interlock.policy.codes import Code
+from interlock.policy.encoding import RESERVED_ENTITY_TYPES, check_user_attributes
+from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
+from interlock.policy.evaluate import MEMO_MAX_ENTRIES, Memo
+from interlock.policy.slices import Slices
+from interlock.release.model import Release
+
+__all__ = ["ENGINE", "Engine", "FactsRefusedError", "deny_without_release", "digest_of"]
+
+ENGINE: Final = f"cedarpy {importlib.metadata.version('cedarpy')}/interlock-policy 1"
+
+
+class Engine:
+    """Decides by one release. Make a new one for a new release; nothing in it ever changes but what it remembers."""
+
+    def __init__(self, release: Release) -> None:
+        """Index the release. Slow (milliseconds per thousand policies), so make it before the release goes live.
+
+        Raises:
+            UnusableReleaseError: the release cannot decide; the message says what to correct.
+        """
+        check_user_attributes(release.user_attributes)
+        for contract in release.contracts.values():
+            if contract.resource is not None and contract.resource.type in RESERVED_ENTITY_TYPES:
+                raise UnusableReleaseError(
+                    f"the resource type {contract.resource.type!r} of {contract.operation} is reserved; rename it"
+                )
+        self.release = release
+        self.prepared = Prepared(release=release, slices=Slices(release), memo=Memo(MEMO_MAX_ENTRIES))
+
+    def warm(self) -> None:
+        """Parse every slice now instead of on first use, so that no early call pays for it.
+
+        Raises:
+            UnusableReleaseError: Cedar does not accept a policy.
+        """
+        for contract in self.release.contracts.values():
+            for agent in ("", *self.prepared.slices.named_agents):
+                self.prepared.slices.of(contract, contract.effects, agent)
+
+    def decide(self, facts: Facts) -> Decision:
+        """Answer the seven questions for one proposed call. Never raises; whatever cannot be decided is a Deny."""
+        try:
+            facts_digest = digest_of(facts)
+        except (ValueError, TypeError) as error:
+            return self._deny(facts_digest="", question=Question.WHICH_TOOL, reasons=(invalid_facts(str(error)),))
+        case = Case(self.prepared, facts)
+        try:
+            case.answer()
+        except StoppedError as stop:
+            return self._deny(
+                facts_digest=facts_digest, question=stop.question, reasons=stop.reasons, policies=tuple(case.policies)
+            )
+        except Exception as error:  # noqa: BLE001 whatever goes wrong while deciding, the answer is no
+            reason = Reason(code=Code.EVALUATION_ERROR, detail=f"{type(error).__name__}: {error}")
+            return self._deny(
+                facts_digest=facts_digest, question=case.question, reasons=(reason,), policies=tuple(case.policies)
+            )
+        if case.requirements:
+            return RequireApproval(
+                release_digest=self.release.digest,
+                facts_digest=facts_digest,
+                engine=ENGINE,
+                policies=tuple(case.policies),
+                requirements=tuple(case.requirements),
+                reasons=tuple(case.asks),
+                obligations=case.obligations,
+            )
+        return Allow(
+            release_digest=self.release.digest,
+            facts_digest=facts_digest,
+            engine=ENGINE,
+            policies=tuple(case.policies),
+            obligations=case.obligations,
+        )
+
+    def _deny(
+        self, *, facts_digest: str, question: Question, reasons: tuple[Reason, ...], policies: tuple[PolicyRef, ...] = ()
+    ) -> Deny:
+        return Deny(
+            release_digest=self.release.digest,
+            facts_digest=facts_digest,
+            engine=ENGINE,
+            policies=policies,
+            question=question,
+            reasons=reasons,
+        )
+
+
+def digest_of(facts: Facts) -> str:
+    """`sha256:` of the facts in one byte form: compact JSON with all keys and sets sorted."""
+    return digest(msgspec.json.encode(facts, order="sorted"))
+
+
+def deny_without_release(facts: Facts) -> Deny:
+    """The decision when no release is active: nothing may run."""
+    return Deny(
+        release_digest="",
+        facts_digest=digest_of(facts),
+        engine=ENGINE,
+        question=Question.WHICH_TOOL,
+        reasons=(Reason(code=Code.NO_RELEASE),),
+    )

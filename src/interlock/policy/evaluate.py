@@ -1,0 +1,66 @@
+"""One evaluation by Cedar, through the smallest door there is: given bytes in, what fired out."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+import cedarpy
+import msgspec
+
+from interlock.policy.slices import Handle
+
+MEMO_MAX_ENTRIES: Final = 8_192
+MAX_DETAIL_CHARS: Final = 500
+
+Value = TypeVar("Value")
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy set said: `fired` are the permits behind an Allow or the forbids behind a Deny. Any error is a no."""
+
+    allowed: bool
+    fired: tuple[str, ...]
+    errors: tuple[str, ...] = ()
+
+
+class Memo(Generic[Value]):
+    """Remembers the most recently used answers, up to `max_entries`."""
+
+    def __init__(self, max_entries: int) -> None:
+        self._max_entries = max_entries
+        self._entries: OrderedDict[Hashable, Value] = OrderedDict()
+
+    def get(self, key: Hashable) -> Value | None:
+        """The remembered answer, or None."""
+        value = self._entries.get(key)
+        if value is not None:
+            try:
+                self._entries.move_to_end(key)
+            except KeyError:  # another thread has just dropped it; the value is as good as before
+                return value
+        return value
+
+    def put(self, key: Hashable, value: Value) -> None:
+        """Remember an answer and forget the one unused for longest."""
+        self._entries[key] = value
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
+
+
+def evaluate(handle: Handle, request: Mapping[str, Any], entities: cedarpy.Entities) -> Outcome:
+    """Ask Cedar. Never raises: whatever goes wrong is an outcome with errors, which is a no."""
+    try:
+        result = cedarpy.is_authorized_batch([dict(request)], handle.policies, entities)[0]
+        diagnostics = result.diagnostics
+        errors = tuple(sorted(str(error)[:MAX_DETAIL_CHARS] for error in diagnostics.errors))
+        allowed = result.allowed and not errors
+        return Outcome(allowed=allowed, fired=tuple(sorted(diagnostics.reasons)), errors=errors)
+    except Exception as error:  # noqa: BLE001 whatever the binding raises, the answer is no
+        return failed(error)
+
+
+def failed(error: Exception) -> Outcome:
+    """The outcome of an evaluation that could not be made."""
+    return Outcome(allowed=False, fired=(), errors=(f"{type(error).__name__}: {error}"[:MAX_DETAIL_CHARS],))

@@ -1,0 +1,236 @@
+"""Which policies can have a say about one operation, parsed once, so that the cost of a call does not grow with the release.
+
+For each operation and layer there are two parsed sets: all policies, and the permits alone (which answer for a call whose
+forbids have all been lifted). Capability and guard share a third, because they share a principal: one evaluation then
+answers both, and is taken apart only when a forbid fires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import cedarpy
+import msgspec
+
+from interlock.core.contract import Contract
+from interlock.core.decision import PolicyRef
+from interlock.core.terms import Effect, Layer
+from interlock.policy.errors import ObligationError, UnusableReleaseError
+from interlock.policy.obligations import Demand, parse
+from interlock.policy.reads import Reads, Scope, reads_of, scope_of, unite
+from interlock.release.model import Policy, Release
+
+USER_LAYERS: Final = frozenset({Layer.DELEGATION, Layer.DATA})
+GUARD_PERMIT_ID: Final = "interlock:guard"
+EFFECT_GROUPS: Final = {
+    Effect.READ: "reads",
+    Effect.WRITE: "writes",
+    Effect.DESTRUCTIVE: "destructive",
+    Effect.EGRESS: "egress",
+}
+
+_GUARD_PERMIT: Final = (
+    '{"effect":"permit","principal":{"op":"All"},"action":{"op":"All"},"resource":{"op":"All"},"conditions":[]}'
+)
+
+
+class Rule:
+    """A policy of the release as the engine holds it. `demands` is None when an obligation of it is unknown."""
+
+    __slots__ = ("demands", "est", "is_forbid", "is_liftable", "policy", "ref", "scope", "unknown")
+
+    def __init__(self, policy: Policy) -> None:
+        est = _decode(policy)
+        if est.get("effect") not in ("permit", "forbid") or est["effect"] != policy.effect:
+            raise UnusableReleaseError(f"policy {policy.id!r} says it is a {policy.effect!r}, its text says otherwise")
+        if policy.layer is Layer.GUARD and policy.effect == "permit":
+            raise UnusableReleaseError(f"policy {policy.id!r} is a permit; the guard layer holds forbids only")
+        self.policy = policy
+        self.est = policy.est
+        self.scope: Scope = scope_of(est)
+        self.is_forbid = policy.effect == "forbid"
+        self.is_liftable = bool(policy.approval or policy.obligations)
+        self.ref = PolicyRef(id=policy.id, layer=policy.layer, effect=policy.effect, owner=policy.owner)
+        self.demands: tuple[Demand, ...] | None = ()
+        self.unknown = ""
+        try:
+            self.demands = tuple(parse(text) for text in policy.obligations)
+        except ObligationError as error:
+            self.demands, self.unknown = None, str(error)
+
+    def reads(self) -> Reads:
+        """What the policy reads. Decoded on demand: only the slices that are used are analysed."""
+        return reads_of(_decode(self.policy))
+
+
+class Handle:
+    """A parsed policy set and what it needs to be shown. `number` tells handles of one engine apart."""
+
+    __slots__ = ("number", "plan", "policies", "reads", "uses_resource")
+
+    def __init__(self, number: int, rules: Sequence[Rule], reads: Reads, *, guard_permit: bool = False) -> None:
+        self.number = number
+        self.reads = reads
+        self.plan = reads.plan()
+        self.uses_resource = bool(reads.resource)
+        self.policies = parse_set(rules, guard_permit=guard_permit)
+
+    @property
+    def is_volatile(self) -> bool:
+        """Whether the answer depends on what differs from call to call, so that remembering it is of no use."""
+        return self.uses_resource or "args" in self.reads.context or "now" in self.reads.context
+
+
+class LayerSlice:
+    """The policies of one layer for one operation. `full` is None when there are none, `permits` likewise."""
+
+    __slots__ = ("forbid_resource_reads", "full", "layer", "permits", "rules")
+
+    def __init__(self, layer: Layer, rules: tuple[Rule, ...], numbers: Numbers) -> None:
+        self.layer = layer
+        self.rules = rules
+        reads = {rule.policy.id: rule.reads() for rule in rules}
+        permits = [rule for rule in rules if not rule.is_forbid]
+        forbids = [rule for rule in rules if rule.is_forbid]
+        self.forbid_resource_reads = unite(reads[rule.policy.id] for rule in forbids).resource
+        guard = layer is Layer.GUARD
+        self.permits = Handle(numbers.next(), permits, unite(reads[rule.policy.id] for rule in permits)) if permits else None
+        self.full = self.permits
+        if forbids:
+            self.full = Handle(numbers.next(), rules, unite(reads.values()), guard_permit=guard)
+
+
+class OperationSlices:
+    """Everything policy can say about one operation when one agent calls it."""
+
+    __slots__ = ("action_id", "capability_and_guard", "entities", "layers", "resource_type")
+
+    def __init__(
+        self, *, contract: Contract, parents: Iterable[str], layers: dict[Layer, LayerSlice], numbers: Numbers
+    ) -> None:
+        self.action_id = contract.operation
+        self.resource_type = contract.resource.type if contract.resource is not None else "Tool"
+        self.layers = layers
+        self.entities = cedarpy.Entities.from_json_str(_action_entity(contract.operation, parents))
+        capability, guard = layers[Layer.CAPABILITY], layers[Layer.GUARD]
+        self.capability_and_guard = capability.full
+        if guard.full is not None and capability.permits is not None:
+            both = (*capability.rules, *guard.rules)
+            self.capability_and_guard = Handle(numbers.next(), both, unite(rule.reads() for rule in both))
+
+
+class Numbers:
+    """Counts handles."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self) -> int:
+        """The next number, from 1."""
+        self._last += 1
+        return self._last
+
+
+class Slices:
+    """The policies of a release, indexed. A slice is built when it is first needed and kept.
+
+    Their number is bounded by operations times agents that policies name.
+    """
+
+    def __init__(self, release: Release) -> None:
+        self._contracts = release.contracts
+        self._numbers = Numbers()
+        self.rules: dict[str, Rule] = {}
+        self._by_action: dict[str, list[Rule]] = {}
+        self._everywhere: list[Rule] = []
+        self.named_agents: set[str] = set()
+        self._built: dict[tuple[str, frozenset[Effect], str], OperationSlices] = {}
+        self._built_layers: dict[tuple[str, frozenset[Effect], Layer], LayerSlice] = {}
+        for policy in release.policies:
+            if policy.id in self.rules or policy.id == GUARD_PERMIT_ID:
+                raise UnusableReleaseError(f"two policies are called {policy.id!r}; give each its own @id")
+            rule = self.rules[policy.id] = Rule(policy)
+            if rule.scope.agent is not None:
+                self.named_agents.add(rule.scope.agent)
+            if rule.scope.actions is None:
+                self._everywhere.append(rule)
+            else:
+                for action in rule.scope.actions:
+                    self._by_action.setdefault(action, []).append(rule)
+
+    def of(self, contract: Contract, effects: frozenset[Effect], agent: str) -> OperationSlices:
+        """The slices of an operation for an agent.
+
+        Args:
+            contract: a contract of the release.
+            effects: what the call may do; effects beyond the contract's only add forbids.
+            agent: who calls. Agents that no policy names share one slice.
+        """
+        key = (contract.operation, effects, agent if agent in self.named_agents else "")
+        built = self._built.get(key)
+        if built is None:
+            built = self._built[key] = self._build(contract, effects, key[2])
+        return built
+
+    def _build(self, contract: Contract, effects: frozenset[Effect], agent: str) -> OperationSlices:
+        own = {contract.operation, f"tool:{contract.tool}"}
+        reviewed = own | {EFFECT_GROUPS[effect] for effect in contract.effects}
+        possible = reviewed | {EFFECT_GROUPS[effect] for effect in effects}
+        found: dict[str, Rule] = {rule.policy.id: rule for rule in self._everywhere}
+        for action in possible:
+            for rule in self._by_action.get(action, ()):
+                if rule.is_forbid or action in reviewed:
+                    found[rule.policy.id] = rule
+        layers: dict[Layer, LayerSlice] = {}
+        for layer in Layer:
+            shared = (contract.operation, effects, layer)
+            if layer in USER_LAYERS and shared in self._built_layers:
+                layers[layer] = self._built_layers[shared]
+                continue
+            rules = tuple(
+                found[name]
+                for name in sorted(found)
+                if found[name].policy.layer is layer and (layer in USER_LAYERS or found[name].scope.agent in (None, agent))
+            )
+            layers[layer] = LayerSlice(layer, rules, self._numbers)
+            if layer in USER_LAYERS:
+                self._built_layers[shared] = layers[layer]
+        parents = sorted(possible - {contract.operation})
+        return OperationSlices(contract=contract, parents=parents, layers=layers, numbers=self._numbers)
+
+
+def parse_set(rules: Sequence[Rule], *, guard_permit: bool = False) -> cedarpy.PolicySet:
+    """The rules as a Cedar policy set that keeps their ids. `guard_permit` adds the guard layer's one permit.
+
+    Raises:
+        UnusableReleaseError: Cedar does not accept one of them.
+    """
+    members = [f"{msgspec.json.encode(rule.policy.id).decode()}:{rule.est}" for rule in rules]
+    if guard_permit:
+        members.append(f"{msgspec.json.encode(GUARD_PERMIT_ID).decode()}:{_GUARD_PERMIT}")
+    text = '{"templates":{},"templateLinks":[],"staticPolicies":{' + ",".join(members) + "}}"
+    try:
+        return cedarpy.PolicySet.from_json_str(text)
+    except ValueError as error:
+        names = ", ".join(rule.policy.id for rule in rules[:3])
+        raise UnusableReleaseError(f"Cedar does not accept the policies {names}…: {error}") from error
+
+
+def _decode(policy: Policy) -> dict[str, Any]:
+    try:
+        est: dict[str, Any] = msgspec.json.decode(policy.est, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise UnusableReleaseError(f"policy {policy.id!r} has no readable syntax tree: {error}") from error
+    return est
+
+
+def _action_entity(operation: str, parents: Iterable[str]) -> str:
+    entity = {
+        "uid": {"type": "Action", "id": operation},
+        "attrs": {},
+        "parents": [{"type": "Action", "id": parent} for parent in parents],
+    }
+    return msgspec.json.encode([entity]).decode()
