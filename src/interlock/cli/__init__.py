@@ -1,0 +1,1 @@
+"""Commands: how people start Interlock and speak to it."""

@@ -1,0 +1,70 @@
+"""The `interlock` command. Commands are imported when they are run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from cyclopts import App
+
+from interlock import __version__
+
+_HERE = "interlock.cli"
+
+app = App(
+    name="interlock",
+    help="The control plane that production AI agents run behind: the model proposes, the control plane decides.",
+    version=__version__,
+)
+app.command(f"{_HERE}.up:up", name="up", help="Serve the gate: MCP, HTTP API, embedded Postgres unless --database-url.")
+app.command(
+    f"{_HERE}.people:token", name="token", help="Get a session token for an agent acting for a user (development issuer)."
+)
+app.command(
+    f"{_HERE}.people:kill",
+    name="kill",
+    help="Stop execution: fleet, tenant:T, environment:E, agent:A, tool:T, operation:O, source:S.",
+)
+app.command(f"{_HERE}.people:resume", name="resume", help="Let execution go on in a scope that was stopped.")
+app.command(f"{_HERE}.people:status", name="status", help="What is stopped, which release decides, what is in flight.")
+
+_db = App(name="db", help="The embedded Postgres, shared by several `interlock up`.")
+_db.command(f"{_HERE}.db:start", name="start", help="Start it and leave it running.")
+_db.command(f"{_HERE}.db:url", name="url", help="Print its URL.")
+_db.command(f"{_HERE}.db:stop", name="stop", help="Stop it.")
+_db.command(f"{_HERE}.db:migrate", name="migrate", help="Bring a database to this version's schema.")
+app.command(_db)
+
+_release = App(name="release", help="The bundle of contracts, grants and policies that decides.")
+_release.command(f"{_HERE}.release:check", name="check", help="Validate a release folder: every error with file and line.")
+_release.command(f"{_HERE}.release:show", name="show", help="Show what a release compiles to (--cedar, --schema).")
+_release.command(f"{_HERE}.people:activate", name="activate", help="Make a release decide from now on, in every process.")
+app.command(_release)
+
+_policy = App(name="policy", help="Ask what the policies say.")
+_policy.command(f"{_HERE}.release:test", name="test", help="Run the release's own tests.")
+_policy.command(f"{_HERE}.release:explain", name="explain", help="For one request: which policy of which layer said what.")
+app.command(_policy)
+
+_trace = App(name="trace", help="Why did it do that?")
+_trace.command(f"{_HERE}.record:list_traces", name="list", help="Recorded calls, newest first.")
+_trace.command(f"{_HERE}.record:show", name="show", help="One session or call as a story.")
+app.command(_trace)
+
+_audit = App(name="audit", help="Is the record what it was?")
+_audit.command(f"{_HERE}.record:verify", name="verify", help="Check every chain, commitment and signed head.")
+_audit.command(f"{_HERE}.record:checkpoint", name="checkpoint", help="Sign the heads of all chains now.")
+app.command(_audit)
+
+
+def main() -> NoReturn:
+    """Run the command line. Exit codes: 0 done, 1 the answer is no, 2 wrong usage, 3 something could not be reached."""
+    from interlock.cli.output import Failure, show_failure  # noqa: PLC0415  # kept out of the way of --help
+
+    try:
+        result = app(result_action="return_value")
+    except Failure as failure:
+        sys.exit(show_failure(failure))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(result if isinstance(result, int) else 0)

@@ -1,0 +1,39 @@
+"""What commands print: for people by default, JSON with --json; errors on standard error, each saying what to do next."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+import msgspec
+
+OK: Final = 0
+NO: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+
+
+class Failure(Exception):  # noqa: N818  # not a defect: the command's way of saying no
+    """A command cannot do what it was asked. `code` is the exit code; `hint` says what to do next."""
+
+    def __init__(self, message: str, *, hint: str = "", code: int = NO, details: Any = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.code = code
+        self.details = details
+
+
+def show_failure(failure: Failure) -> int:
+    """Print a failure and give its exit code. With --json on the command line it is JSON too."""
+    if "--json" in sys.argv:
+        print_json({"error": str(failure), "hint": failure.hint, "details": failure.details})
+    else:
+        print(f"error: {failure}", file=sys.stderr)
+        if failure.hint:
+            print(f"  {failure.hint}", file=sys.stderr)
+    return failure.code
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(msgspec.json.encode(value).decode(), flush=True)
