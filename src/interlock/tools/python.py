@@ -135,8 +135,8 @@ class PythonConnector:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled() and self._closed:
-                raise CallFailedError("cancelled", "the connector was closed during the call") from None
+            if task.cancelled() and not _is_cancelled():
+                raise CallFailedError("cancelled", "the call was cancelled by the function or by closing") from None
             task.cancel()
             raise
 
@@ -153,7 +153,7 @@ class PythonConnector:
                 value = await self._run_in_thread(attempt, lambda: function.function(**arguments))
         except CallFailedError:
             raise
-        except (Exception, SystemExit):
+        except (Exception, SystemExit):  # noqa: BLE001  # whatever a function raises is an answer of the tool
             # What a function raises may hold anything, so it goes to the log and not to the caller.
             _LOG.exception("%s%s raised", self._prefix, attempt.invocation.upstream_name)
             return ToolAnswer(content=({"type": "text", "text": _FAILED_TEXT},), is_error=True)
@@ -175,3 +175,9 @@ class PythonConnector:
             return ToolAnswer(content=({"type": "text", "text": plain},))
         structured = plain if isinstance(plain, dict) else {"result": plain}
         return ToolAnswer(content=({"type": "text", "text": text.decode()},), structured=structured)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is our own task that was asked to stop, and not one that we waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -70,15 +70,20 @@ class StdioUpstream:
     async def aclose(self) -> None:
         """Stop the process and all it started; see `Upstream`."""
         self._closed = True
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop("the connector was closed during the call")
+        if self._server is not None:
+            await self._server.stop("the connector was closed during the call")
+        # Whoever was starting one has been stopped by that, or finds us closed; then nothing is left running.
+        async with self._starting:
+            if self._server is not None:
+                await self._server.stop("the connector was closed")
 
     async def _ready(self) -> _Server:
+        if self._server is not None and self._server.is_ready and not self._closed:
+            return self._server
         async with self._starting:
             if self._closed:
                 raise CallFailedError("cancelled", "the connector was closed")
-            if self._server is not None and self._server.is_alive and self._server.version:
+            if self._server is not None and self._server.is_ready:
                 return self._server
             if self._server is not None:
                 await self._server.stop("the process was replaced")
@@ -89,6 +94,8 @@ class StdioUpstream:
         attempts = (False,) if self._pin in messages.ACCEPTED_HANDSHAKES else (True, False)
         failure: CallFailedError | None = None
         for discover in attempts:
+            if self._closed:
+                raise CallFailedError("cancelled", "the connector was closed")
             self._server = server = await _Server.spawn(
                 self._command,
                 environment=self._environment(),
@@ -110,7 +117,7 @@ class StdioUpstream:
                 return server
             survived = server.is_alive
             await server.stop("the negotiation failed")
-            if survived or self._closed:
+            if survived:
                 break
         raise failure or CallFailedError("unreachable", "the process did not start")
 
@@ -139,6 +146,7 @@ class _Server:
         self._readers = (loop.create_task(self._read_stdout()), loop.create_task(self._read_stderr()))
         self.calls = asyncio.Semaphore(limits.process_calls_max)
         self.version = ""
+        self._agreed = False
 
     @classmethod
     async def spawn(
@@ -165,18 +173,25 @@ class _Server:
         """Whether it can still be asked something."""
         return self._end is None and self._process.returncode is None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is alive and a revision was agreed on."""
+        return self._agreed and self.is_alive
+
     async def negotiate(self, *, discover: bool, pin: str) -> None:
         """Settle on a revision: 2026-07-28 where the server knows it, else the handshake."""
         if discover:
             self.version = STATELESS
             reply = await self.request("server/discover", {})
             if messages.discovered_stateless(reply):
+                self._agreed = True
                 return
             self.version = ""
         if pin == STATELESS:
             raise CallFailedError("protocol", f"the server does not speak {STATELESS}, which this tool is pinned to")
         self.version = messages.agreed_version(await self.ask(messages.initialize))
         self._write(messages.notification("notifications/initialized"))
+        self._agreed = True
 
     async def request(self, method: str, params: Mapping[str, Any]) -> Message:
         """Any request but a call."""
@@ -249,16 +264,13 @@ class _Server:
         rest = bytearray()
         try:
             while stdout is not None and (chunk := await stdout.read(_CHUNK_BYTES)):
-                searched = len(rest)
                 rest += chunk
                 if b"\n" in chunk:
                     *lines, last = bytes(rest).split(b"\n")
                     rest = bytearray(last)
                     for line in lines:
-                        if line.strip():
-                            self._take(self._credential.scrub(line))
-                if len(rest) > self._limits.response_max_bytes or searched > self._limits.response_max_bytes:
-                    raise CallFailedError("too_large", f"a line longer than {self._limits.response_max_bytes} bytes")
+                        self._take(line)
+                self._check_length(rest)
             self._fail(CallFailedError("unreachable", "the process ended before it answered"))
         except CallFailedError as error:
             self._fail(error)
@@ -266,20 +278,31 @@ class _Server:
 
     def _take(self, line: bytes) -> None:
         """One message of the server. INVARIANT: only replies to our own requests go further than here."""
-        if len(line) > self._limits.response_max_bytes:
-            raise CallFailedError("too_large", f"a line longer than {self._limits.response_max_bytes} bytes")
+        self._check_length(line)
+        if not line.lstrip().startswith(b"{"):
+            # A stray print() of the server; it answers nothing, so it harms nobody.
+            return
+        line = self._credential.scrub(line)
         message = messages.read(line)
         if message.is_request:
             self._check_writable()
             self._write(messages.refusal(message))
         elif message.is_reply:
-            reply = self._waiting.get(message.id) if type(message.id) is int else None
-            # Nobody waits for a reply that comes after its caller has given up.
-            if reply is not None and not reply.done() and type(message.id) is int:
-                try:
-                    reply.set_result(messages.read_reply(line, message.id))
-                except CallFailedError as error:
-                    reply.set_exception(error)
+            self._settle(message.id, line)
+
+    def _settle(self, reply_id: object, line: bytes) -> None:
+        # Nobody waits for a reply that comes after its caller has given up.
+        reply = self._waiting.get(reply_id) if isinstance(reply_id, int) else None
+        if reply is None or reply.done() or not isinstance(reply_id, int):
+            return
+        try:
+            reply.set_result(messages.read_reply(line, reply_id))
+        except CallFailedError as error:
+            reply.set_exception(error)
+
+    def _check_length(self, line: bytes | bytearray) -> None:
+        if len(line) > self._limits.response_max_bytes:
+            raise CallFailedError("too_large", f"a line longer than {self._limits.response_max_bytes} bytes")
 
     async def _read_stderr(self) -> None:
         stderr = self._process.stderr
