@@ -49,8 +49,8 @@ class Case:
     __slots__ = (
         "_attributes",
         "_encoded",
-        "_prepared",
         "_entities",
+        "_prepared",
         "_refusal",
         "asks",
         "contract",
