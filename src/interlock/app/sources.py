@@ -28,7 +28,8 @@ class SystemIds:
 
     def new(self, prefix: str) -> str:
         """The prefix, an underscore and 26 characters that sort by time."""
-        return f"{prefix}_{_base32(time.time_ns() // 1_000_000, _TIME_CHARS)}{_base32(int.from_bytes(os.urandom(10)), _RANDOM_CHARS)}"
+        when = _base32(time.time_ns() // 1_000_000, _TIME_CHARS)
+        return f"{prefix}_{when}{_base32(int.from_bytes(os.urandom(10)), _RANDOM_CHARS)}"
 
     def salt(self) -> bytes:
         """16 random bytes from the operating system."""

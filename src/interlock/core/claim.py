@@ -36,7 +36,9 @@ class Labels(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
-    """A write that happens at most once. `key` is the 32-byte digest of scope and key; `source` is `caller`, `once_per` or `arguments`.
+    """A write that happens at most once. `key` is the 32-byte digest of scope and key.
+
+    `source` is `caller`, `once_per` or `arguments`.
 
     A match counts when the earlier claim carries the same `call_hash` (else the key was reused for another call) and is
     younger than `window_s`.
@@ -118,7 +120,10 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
-    """The same call was claimed before; nothing was written. `claim_state` is `claimed`, `succeeded`, `failed` or `in_doubt`."""
+    """The same call was claimed before; nothing was written.
+
+    `claim_state` is `claimed`, `succeeded`, `failed` or `in_doubt`.
+    """
 
     claim_id: str
     call_id: str

@@ -84,6 +84,7 @@ class Executor:
         started = self._clock.monotonic_s()
         result = await self._invoke(work)
         took_us = int((self._clock.monotonic_s() - started) * 1e6)
+        raw: RawOutput | None = None
         match result:
             case ToolAnswer():
                 raw = RawOutput(content=result.content, structured=result.structured, is_error=result.is_error)
@@ -91,7 +92,7 @@ class Executor:
                 released = filtered(raw)
                 state, code, detail = ("failed" if result.is_error else "succeeded"), "", released.withheld
             case ToolFailure():
-                raw, text, released = None, b"", Released()
+                text, released = b"", Released()
                 state, code = _state_of_failure(work.contract, result)
                 detail = f"{result.code}: {result.detail}"
             case _:

@@ -1,7 +1,7 @@
 """Obligations on an output, applied to structured content by the contract's field paths (DESIGN section 4, Settle).
 
-Paths are dotted names; `name[]` steps into every item of a list; the empty path is the result itself. What cannot be filtered is
-withheld: a result without structured content, a path that meets another shape than the contract says.
+Paths are dotted names; `name[]` steps into every item of a list; the empty path is the result itself. What cannot be
+filtered is withheld: a result without structured content, a path that meets another shape than the contract says.
 """
 
 from __future__ import annotations

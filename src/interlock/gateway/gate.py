@@ -52,7 +52,6 @@ from interlock.gateway.resources import Resources
 from interlock.gateway.standing import Beliefs
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallClaimed, CallDecided, CallProposed, CallRefused, CallReplayed
-from interlock.policy.encoding import FactsRefusedError
 from interlock.policy.permit import mint
 from interlock.store.errors import StoreUnavailableError
 from interlock.tools.directory import Connectors
@@ -69,7 +68,7 @@ class _Call:
         self.proposal = proposal
         self.wait_until_s = wait_until_s
         self.abandoned = False
-        self.claimed = False
+        self.may_have_acted = False
         self.read: ReadProposal | None = None
 
 
@@ -89,7 +88,7 @@ class Gate:
     ) -> None:
         self._desk = desk
         self._settlements = settlements
-        self._governing = Governing(shelf)
+        self._governing = Governing(shelf, connectors)
         self._beliefs = Beliefs(standings)
         self._clock = clock
         self._ids = ids
@@ -118,12 +117,16 @@ class Gate:
             raise
 
     async def visible(self, session: Session) -> tuple[VisibleOperation, ...]:
-        """The operations this session may use, as it will see them. Raises `StoreUnavailableError`; empty for an ended session."""
+        """The operations this session may use, as it will see them; none for a session that has ended.
+
+        Raises:
+            StoreUnavailableError: it cannot be known; show nothing.
+        """
         self._beliefs.forget(session.lineage.id)
         standing = await self._beliefs.of(session)
         if standing is None:
             return ()
-        governed = await self._governing.by_digest(standing.release_digest)
+        governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         names = governed.visible(session, standing.state, self._clock.wall_us())
         contracts = [contract for name in names if (contract := governed.contract(name)) is not None]
         return tuple(visible_operation(contract, governed.may_apply(contract)) for contract in contracts)
@@ -135,15 +138,16 @@ class Gate:
 
     async def _through(self, call: _Call) -> CallResult:
         try:
-            return await self._decide_until_current(call)
+            try:
+                return await self._decide_until_current(call)
+            except StoppedError as stopped:
+                return await self._tell(call, refusal(call.id, stopped.code, say=stopped.say))
         except StoreUnavailableError:
-            return refusal(call.id, "not_recorded" if call.claimed else "control_plane_unavailable")
-        except StoppedError as stopped:
-            return await self._tell(call, refusal(call.id, stopped.code, say=stopped.say))
-        except Exception:
-            # INVARIANT: after the claim nothing here may say that nothing happened.
+            pass
+        except Exception:  # noqa: BLE001  # whatever breaks in here, the caller gets a refusal and the operator a traceback
             _log.exception("a call failed inside the gate: %s", call.id)
-            return refusal(call.id, "not_recorded" if call.claimed else "control_plane_unavailable")
+        # INVARIANT: once a call that can change something is claimed, nobody is told that nothing was changed.
+        return refusal(call.id, "not_recorded" if call.may_have_acted else "control_plane_unavailable")
 
     async def _decide_until_current(self, call: _Call) -> CallResult:
         standing = await self._beliefs.of(call.session)
@@ -165,7 +169,7 @@ class Gate:
 
     async def _round(self, call: _Call, standing: Standing) -> CallResult | Standing:
         """Decide once on where things stand. A `Standing` answer means: it has moved, decide again on this one."""
-        governed = await self._governing.by_digest(standing.release_digest)
+        governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         contract = governed.contract(call.proposal.operation)
         if contract is None:
             told = refusal(call.id, "unknown_operation", question=int(Question.WHICH_TOOL))
@@ -176,11 +180,7 @@ class Gate:
             except UnreadableProposalError as error:
                 told = refusal(call.id, error.code, say=f"{error}.".capitalize(), field=error.field)
                 return await self._record(call, standing, told, None)
-        try:
-            facts, decision = await self._decide(call, governed, call.read, standing)
-        except FactsRefusedError as error:
-            told = refusal(call.id, "invalid_arguments", say=f"{error}.", field=error.field)
-            return await self._record(call, standing, told, None)
+        facts, decision = await self._decide(call, governed, call.read, standing)
         decided = self._draft(
             call,
             CallDecided(
@@ -258,7 +258,7 @@ class Gate:
         )
         match answer:
             case Claimed():
-                call.claimed = True
+                call.may_have_acted = not contract.is_read_only
                 self._beliefs.advance(session.lineage.id, answer.state)
                 work = Work(
                     call_id=call.id,

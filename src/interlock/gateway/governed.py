@@ -13,7 +13,10 @@ from interlock.core.decision import Facts, Obligations, ResourceFacts
 from interlock.core.who import Session
 from interlock.gateway.ports import Shelf
 from interlock.policy.engine import Engine
+from interlock.policy.obligations import parse
+from interlock.policy.slices import EFFECT_GROUPS
 from interlock.release.model import Release
+from interlock.tools.directory import Connectors
 
 
 class ArgumentError(Exception):
@@ -106,32 +109,37 @@ class Governed:
     def may_apply(self, contract: Contract) -> Obligations:
         """Every output obligation that some policy could put on this operation, as one: what a listing must allow for."""
         tags = frozenset().union(*contract.fields.values()) if contract.fields else frozenset()
-        groups = {
-            f"tool:{contract.tool}",
-            contract.operation,
-            *(f"{effect.value}s" for effect in contract.effects),
-            "destructive",
-            "egress",
+        named = {contract.operation, f"tool:{contract.tool}", *(EFFECT_GROUPS[effect] for effect in contract.effects)}
+        columns = {
+            text
+            for policy in self.release.policies
+            if policy.actions is None or named & set(policy.actions)
+            for text in policy.obligations
+            if text.startswith("columns:")
         }
-        columns = []
-        for policy in self.release.policies:
-            if policy.actions is None or groups & set(policy.actions):
-                columns += [obligation for obligation in policy.obligations if obligation.startswith("columns:")]
-        return Obligations(redact=tags, columns=tuple(parse_columns(text) for text in sorted(set(columns))))
+        demands = [parse(text) for text in sorted(columns)]
+        kept = [demand.columns for demand in demands if isinstance(demand, Obligations)]
+        return Obligations(redact=tags, columns=tuple(rule for rules in kept for rule in rules))
 
 
 class Governing:
     """Keeps the release in force ready, and makes another ready when the store says that it is in force now."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Shelf, connectors: Connectors) -> None:
         self._shelf = shelf
+        self._connectors = connectors
         self._ready: dict[str, Governed] = {}
+        self._epoch = -1
         self._lock = asyncio.Lock()
 
-    async def by_digest(self, digest: str) -> Governed:
-        """The release with this digest, loaded once. Raises what the shelf raises: the call is then refused."""
+    async def in_force(self, digest: str, release_epoch: int) -> Governed:
+        """The release with this digest, loaded once. Raises what the shelf raises: the call is then refused.
+
+        Tools follow the release with the highest epoch seen, so that a call decided by an older one, which can no longer be
+        claimed, does not bring its tools back.
+        """
         found = self._ready.get(digest)
-        if found is not None:
+        if found is not None and release_epoch <= self._epoch:
             return found
         async with self._lock:
             if digest not in self._ready:
@@ -139,4 +147,7 @@ class Governing:
                 # Two are enough: the one in force, and the one that calls under way may still be deciding by.
                 keep = list(self._ready.items())[-1:]
                 self._ready = dict([*keep, (digest, await asyncio.to_thread(Governed, release))])
+            if release_epoch > self._epoch:
+                self._connectors.replace(self._ready[digest].release)
+                self._epoch = release_epoch
             return self._ready[digest]

@@ -31,17 +31,25 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimDesk(Protocol):
     """Commits claims, records and settlements. Raises `store.StoreUnavailableError`: nothing may then be executed."""
 
-    async def claim(self, request: ClaimRequest) -> ClaimAnswer: ...
+    async def claim(self, request: ClaimRequest) -> ClaimAnswer:
+        """Take the right to execute one call."""
+        ...
 
-    async def record(self, request: RecordRequest) -> RecordAnswer: ...
+    async def record(self, request: RecordRequest) -> RecordAnswer:
+        """Append events that claim nothing."""
+        ...
 
-    async def settle(self, request: SettleRequest) -> SettleAnswer: ...
+    async def settle(self, request: SettleRequest) -> SettleAnswer:
+        """Record what became of a claim."""
+        ...
 
 
 class Standings(Protocol):
     """Reads where a session's lineage stands; None for a session that is unknown, expired or revoked."""
 
-    async def load(self, session: Session) -> Standing | None: ...
+    async def load(self, session: Session) -> Standing | None:
+        """Where the lineage stands now."""
+        ...
 
 
 class Settlements(Protocol):
@@ -55,4 +63,6 @@ class Settlements(Protocol):
 class Shelf(Protocol):
     """Where releases are kept. `load` raises when the release is missing or does not load: calls are then refused."""
 
-    async def load(self, digest: str) -> Release: ...
+    async def load(self, digest: str) -> Release:
+        """The release with this digest."""
+        ...

@@ -45,6 +45,9 @@ WORDINGS: Final[dict[str, _Wording]] = {
     "evaluation_error": _Wording(
         _DENIED, "The policy could not be evaluated for this call, so it was refused.", _NONE, "changed_args"
     ),
+    "resource_unknown": _Wording(
+        _DENIED, "What this call is about could not be looked up, so it was refused.", _NONE, "changed_args"
+    ),
     "unknown_obligation": _Wording(_DENIED, "A condition of this permission cannot be met here.", _NONE, "never"),
     "read_only": _Wording(_DENIED, "Only reading is allowed here.", _NONE, "never"),
     "needs_approval": _Wording(
@@ -92,6 +95,12 @@ WORDINGS: Final[dict[str, _Wording]] = {
 
 _RETRY_AFTER_MS: Final = {"in_doubt": 5_000, "not_recorded": 5_000, "still_running": 1_000}
 _DEFAULT_RETRY_AFTER_MS: Final = 1_000
+# Why exactly is for operators; a caller learns nothing from the difference that it could act on.
+_SAME_TO_CALLERS: Final = {
+    "operation_internal": "unknown_operation",
+    "operation_not_reviewed": "unknown_operation",
+    "task_unknown": "user_not_permitted",
+}
 _SILENT: Final = {Question.MAY_THE_AGENT, Question.FOR_THIS_USER}
 
 
@@ -121,7 +130,8 @@ def refusal(call_id: str, code: str, *, say: str = "", field: str = "", retry_af
 def of_deny(call_id: str, decision: Deny) -> Refusal:
     """What the caller is told of a Deny: the first reason, in the policy's own words where it may be heard."""
     reason = decision.reasons[0]
-    code = reason.code if reason.code in WORDINGS else "forbidden"
+    code = _SAME_TO_CALLERS.get(reason.code, reason.code)
+    code = code if code in WORDINGS else "forbidden"
     silent = decision.question in _SILENT
     return refusal(
         call_id,

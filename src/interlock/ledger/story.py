@@ -112,10 +112,11 @@ def _decision(decision: Decision) -> tuple[str, str]:
             return "good", f"allowed by {by}{duties} [release {_digest(decision.release_digest)}]"
         case Deny():
             why = "; ".join(reason.say or reason.detail or reason.code for reason in decision.reasons)
-            asked = _QUESTIONS[decision.question]
+            asked = f"question {int(decision.question)} ({_QUESTIONS[decision.question]})"
+            release = _digest(decision.release_digest)
             return (
                 "bad",
-                f"denied at question {int(decision.question)} ({asked}) by {by}: {why} [release {_digest(decision.release_digest)}]",
+                f"denied at {asked} by {by}: {why} [release {release}]",
             )
         case RequireApproval():
             rules = ", ".join(f"{item.rule} ({item.role})" for item in decision.requirements)
