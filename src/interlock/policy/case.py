@@ -258,7 +258,7 @@ class Case:
         if not needed or self.contract.resource is None:
             return
         missing = needed - {WHOLE} - self._attributes.keys()
-        if self.facts.resource is None or missing:
+        if self.facts.resource is None or not self.facts.resource.id or missing:
             detail = f"unknown about the resource: {', '.join(sorted(missing)) or 'everything'}"
             raise StoppedError(LAYER_QUESTION[piece.layer], Reason(code=Code.RESOURCE_UNKNOWN, detail=detail))
 
@@ -281,6 +281,14 @@ class Case:
         except (FactsRefusedError, ValueError) as error:
             return failed(error)
         return outcome
+
+    def evaluate(self, handle: Handle, layer: Layer) -> Outcome:
+        """Evaluate a policy set and remember nothing."""
+        return evaluate(handle, self._request(handle, layer, self.context(handle)), self.entities(handle, layer))
+
+    def everything(self) -> str:
+        """The JSON text of the whole context, for people; arguments that were refused are left out."""
+        return json_text({**self._encoded, "now": now_section(self.facts.now_us)})
 
     def context(self, handle: Handle) -> str:
         """The JSON text of the part of the context that the handle's policies read."""

@@ -7,19 +7,23 @@ no forbid is left standing; a forbid that names an approval or an obligation is 
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from interlock.core.canonical import digest
 from interlock.core.decision import Allow, Decision, Deny, Facts, PolicyRef, Reason, RequireApproval
-from interlock.core.terms import Question
+from interlock.core.terms import Posture, Question
+from interlock.core.who import AttributeValue
 from interlock.policy.case import Case, Prepared, StoppedError, invalid_facts
 from interlock.policy.codes import Code
 from interlock.policy.encoding import RESERVED_ENTITY_TYPES, check_user_attributes
 from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
 from interlock.policy.evaluate import MEMO_MAX_ENTRIES, Memo
+from interlock.policy.explain import Explanation, explain
 from interlock.policy.slices import Slices
+from interlock.policy.visible import VISIBLE_MEMO_MAX_ENTRIES, VISIBLE_TIME_STEP_US, Viewer, reads_the_time, visible
 from interlock.release.model import Release
 
 __all__ = ["ENGINE", "Engine", "FactsRefusedError", "deny_without_release", "digest_of"]
@@ -44,6 +48,8 @@ class Engine:
                 )
         self.release = release
         self.prepared = Prepared(release=release, slices=Slices(release), memo=Memo(MEMO_MAX_ENTRIES))
+        self._reads_the_time: bool | None = None
+        self._visible: Memo[tuple[str, ...]] = Memo(VISIBLE_MEMO_MAX_ENTRIES)
 
     def warm(self) -> None:
         """Parse every slice now instead of on first use, so that no early call pays for it.
@@ -90,6 +96,53 @@ class Engine:
             policies=tuple(case.policies),
             obligations=case.obligations,
         )
+
+    def visible(
+        self,
+        *,
+        agent: str,
+        user: str,
+        tenant: str,
+        environment: str,
+        task: str,
+        purpose: str,
+        roles: tuple[str, ...],
+        attributes: Mapping[str, AttributeValue],
+        posture: Posture,
+        tainted: bool,
+        confidentiality: int,
+        now_us: int,
+    ) -> tuple[str, ...]:
+        """The names of the operations worth showing to a session, sorted. A hint for lists: each call is decided in full.
+
+        Remembered by these inputs; the time counts by the minute, and only where policies read it.
+        """
+        if self._reads_the_time is None:
+            self._reads_the_time = reads_the_time(self.prepared.slices)
+        viewer = Viewer(
+            agent=agent,
+            user=user,
+            tenant=tenant,
+            environment=environment,
+            task=task,
+            purpose=purpose,
+            roles=roles,
+            attributes=attributes,
+            posture=posture,
+            tainted=tainted,
+            confidentiality=confidentiality,
+            now_us=now_us - now_us % VISIBLE_TIME_STEP_US if self._reads_the_time else 0,
+        )
+        key = msgspec.json.encode(viewer, order="sorted")
+        known = self._visible.get(key)
+        if known is None:
+            known = visible(self.prepared, viewer)
+            self._visible.put(key, known)
+        return known
+
+    def explain(self, facts: Facts) -> Explanation:
+        """The decision about these facts, with what every policy of every layer had to say. Slow; for people."""
+        return explain(self.prepared, facts, self.decide(facts))
 
     def _deny(
         self, *, facts_digest: str, question: Question, reasons: tuple[Reason, ...], policies: tuple[PolicyRef, ...] = ()
