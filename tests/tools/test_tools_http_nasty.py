@@ -1,0 +1,605 @@
+"""Against a server that misbehaves: whatever it does, the outcome is told truthfully."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from interlock.tools.errors import CallFailedError
+from interlock.tools.http.sse import EventReader
+from interlock.tools.port import ConnectionKey, ToolAnswer, ToolFailure, ToolResult
+from tests.tools.conftest import Connect
+from tests.tools.worlds import RawServer, Request, Wire, invocation, shop
+
+
+async def answers(wire: Wire, request: Request) -> None:
+    await wire.answer(request)
+
+
+def failed(result: ToolResult) -> tuple[str, bool]:
+    assert isinstance(result, ToolFailure), result
+    return result.code, result.sent
+
+
+def reply(request: Request, **fields: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": request.message["id"], **fields}).encode()
+
+
+# -- what goes out -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_bytes_that_were_hashed_are_the_bytes_that_are_sent(connect: Connect) -> None:
+    odd = '{"a":1.10,"b":"\\u00e9 é","c":{ "z":1,"a":2 },"text":"}}"}'.encode()
+    async with RawServer(answers) as server:
+        await connect(shop(url=server.url)).invoke(invocation(arguments=odd))
+        assert b'"arguments":' + odd in server.requests[-1].body
+        assert server.requests[-1].body.count(odd) == 1
+
+
+async def test_a_call_carries_the_headers_and_the_envelope_of_the_stateless_revision(connect: Connect) -> None:
+    async with RawServer(answers) as server:
+        call = invocation("größe", idempotency_key="k-1", trace_meta={"traceparent": "00-1"})
+        await connect(shop(url=server.url)).invoke(call)
+        request = server.requests[-1]
+    meta = request.message["params"]["_meta"]
+    assert request.headers["mcp-protocol-version"] == meta["io.modelcontextprotocol/protocolVersion"] == "2026-07-28"
+    assert request.headers["mcp-method"] == "tools/call"
+    assert request.headers["mcp-name"] == "=?base64?Z3LDtsOfZQ==?="
+    assert meta["io.modelcontextprotocol/clientCapabilities"] == {}
+    assert (meta["idempotency-key"], meta["traceparent"]) == ("k-1", "00-1")
+    assert "authorization" not in request.headers
+
+
+async def test_trace_fields_cannot_change_the_envelope(connect: Connect) -> None:
+    async with RawServer(answers) as server:
+        call = invocation(trace_meta={"io.modelcontextprotocol/protocolVersion": "1999-01-01"})
+        await connect(shop(url=server.url)).invoke(call)
+        meta = server.requests[-1].message["params"]["_meta"]
+    assert meta["io.modelcontextprotocol/protocolVersion"] == "2026-07-28"
+
+
+async def test_the_older_revision_shakes_hands_once_keeps_its_session_and_ends_it(connect: Connect) -> None:
+    async with RawServer(answers, stateful=True) as server:
+        connector = connect(shop(url=server.url))
+        for _ in range(2):
+            assert isinstance(await connector.invoke(invocation()), ToolAnswer)
+        await connector.aclose()
+        await server.until(lambda: "DELETE" in server.methods)
+        told = [request.method for request in server.requests]
+        assert told == [
+            "server/discover",
+            "initialize",
+            "notifications/initialized",
+            "tools/call",
+            "tools/call",
+            "DELETE",
+        ]
+        for request in server.requests[2:]:
+            assert request.headers["mcp-session-id"] == "s-1"
+            assert request.headers["mcp-protocol-version"] == "2025-11-25"
+
+
+async def test_many_first_calls_negotiate_once(connect: Connect) -> None:
+    async with RawServer(answers) as server:
+        connector = connect(shop(url=server.url))
+        await asyncio.gather(*(connector.invoke(invocation()) for _ in range(10)))
+        assert server.methods.count("server/discover") == 1
+
+
+async def test_a_pin_to_the_stateless_revision_never_shakes_hands(connect: Connect) -> None:
+    async with RawServer(answers, stateful=True) as server:
+        assert failed(await connect(shop("2026-07-28", url=server.url)).invoke(invocation())) == ("protocol", False)
+        assert "initialize" not in server.methods
+
+
+# -- the first byte ----------------------------------------------------------------------------------------------------
+
+
+def stop() -> None:
+    raise PermissionError("the lease has run out")
+
+
+async def test_a_call_refused_at_the_first_byte_leaves_nothing_on_a_new_connection(connect: Connect) -> None:
+    async with RawServer(answers) as server:
+        connector = connect(shop(url=server.url))
+        assert failed(await connector.invoke(invocation(before_first_byte=stop))) == ("refused", False)
+        assert "tools/call" not in server.methods
+
+
+async def test_a_call_refused_at_the_first_byte_leaves_nothing_on_a_kept_connection(connect: Connect) -> None:
+    async with RawServer(answers) as server:
+        connector = connect(shop(url=server.url))
+        await connector.invoke(invocation())
+        assert failed(await connector.invoke(invocation(before_first_byte=stop))) == ("refused", False)
+        assert isinstance(await connector.invoke(invocation()), ToolAnswer)
+        assert server.methods.count("tools/call") == 2
+
+
+async def test_the_permit_is_asked_only_once_connected(connect: Connect) -> None:
+    asked: list[bool] = []
+    call = invocation(before_first_byte=lambda: asked.append(True))
+    result = await connect(shop(url="http://127.0.0.1:1/mcp")).invoke(call)
+    assert failed(result) == ("unreachable", False)
+    assert not asked
+
+
+# -- what was sent and what was not ------------------------------------------------------------------------------------
+
+
+async def test_a_name_that_does_not_resolve_was_not_sent(connect: Connect) -> None:
+    result = await connect(shop(url="http://no-such-host.invalid/mcp")).invoke(invocation())
+    assert failed(result) == ("unreachable", False)
+
+
+async def test_a_server_without_tls_where_tls_is_asked_was_not_sent(connect: Connect) -> None:
+    async with RawServer(answers) as server:
+        result = await connect(shop(url=server.url.replace("http:", "https:")), connect_timeout_ms=200).invoke(invocation())
+    assert failed(result) == ("unreachable", False)
+
+
+async def hangs(wire: Wire, request: Request) -> None:
+    await wire.closed_by_peer()
+
+
+async def dies_at_once(wire: Wire, request: Request) -> None:
+    wire.close()
+
+
+async def dies_in_the_head(wire: Wire, request: Request) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\nContent-")
+    wire.close()
+
+
+async def dies_in_the_body(wire: Wire, request: Request) -> None:
+    await wire.send(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"jsonrpc"')
+    wire.close()
+
+
+async def dies_in_the_stream(wire: Wire, request: Request) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\n")
+    wire.close()
+
+
+async def stream_without_result(wire: Wire, request: Request) -> None:
+    await wire.stream({"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
+
+
+async def not_http(wire: Wire, request: Request) -> None:
+    await wire.send(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
+
+
+async def two_lengths(wire: Wire, request: Request) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello")
+
+
+async def not_json(wire: Wire, request: Request) -> None:
+    await wire.reply(b"<html>hello</html>")
+
+
+async def html(wire: Wire, request: Request) -> None:
+    await wire.reply(b"<html>hello</html>", kind="text/html")
+
+
+async def deep(wire: Wire, request: Request) -> None:
+    await wire.reply(b'{"jsonrpc":"2.0","id":2,"result":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+
+
+async def compressed(wire: Wire, request: Request) -> None:
+    await wire.reply(b"\x1f\x8b", extra="Content-Encoding: gzip\r\n")
+
+
+async def wrong_id(wire: Wire, request: Request) -> None:
+    await wire.reply(reply(request, id=request.message["id"] + 1, result={"content": []}))
+
+
+async def id_as_text(wire: Wire, request: Request) -> None:
+    await wire.reply(reply(request, id=str(request.message["id"]), result={"content": []}))
+
+
+async def wrong_id_in_stream(wire: Wire, request: Request) -> None:
+    await wire.stream({"jsonrpc": "2.0", "id": 999, "result": {"content": []}})
+
+
+async def result_and_error(wire: Wire, request: Request) -> None:
+    await wire.reply(reply(request, result={"content": []}, error={"code": 1, "message": "x"}))
+
+
+async def no_content(wire: Wire, request: Request) -> None:
+    await wire.result(request, {"structuredContent": {}})
+
+
+async def content_without_type(wire: Wire, request: Request) -> None:
+    await wire.result(request, {"content": [{"text": "hello"}]})
+
+
+async def structured_list(wire: Wire, request: Request) -> None:
+    await wire.result(request, {"content": [], "structuredContent": [1]})
+
+
+async def is_error_as_text(wire: Wire, request: Request) -> None:
+    await wire.result(request, {"content": [], "isError": "no"})
+
+
+async def wants_input(wire: Wire, request: Request) -> None:
+    await wire.result(request, {"resultType": "input_required", "inputRequests": {}, "content": []})
+
+
+async def redirects(wire: Wire, request: Request) -> None:
+    await wire.reply(b"", status=307, extra="Location: http://127.0.0.1:1/\r\n")
+
+
+async def accepts_only(wire: Wire, request: Request) -> None:
+    await wire.reply(b"", status=202)
+
+
+async def overloaded(wire: Wire, request: Request) -> None:
+    await wire.reply(b"busy", status=503, kind="text/plain")
+
+
+async def forbids(wire: Wire, request: Request) -> None:
+    await wire.reply(b"no", status=401, kind="text/plain")
+
+
+async def mismatch(wire: Wire, request: Request) -> None:
+    await wire.reply(reply(request, error={"code": -32020, "message": "header mismatch"}), status=400)
+
+
+async def huge_length(wire: Wire, request: Request) -> None:
+    await wire.reply(b"x" * 200_000)
+
+
+async def huge_event(wire: Wire, request: Request) -> None:
+    await wire.stream({"jsonrpc": "2.0", "method": "notifications/message", "params": "x" * 200_000})
+
+
+async def many_events(wire: Wire, request: Request) -> None:
+    await wire.stream(*({"jsonrpc": "2.0", "method": "notifications/message"} for _ in range(60)))
+
+
+async def endless_head(wire: Wire, request: Request) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        await wire.send(b"x" * 10_000)
+
+
+async def many_headers(wire: Wire, request: Request) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"Content-Length: 0\r\n\r\n")
+
+
+async def asks_without_end(wire: Wire, request: Request) -> None:
+    await wire.stream(*({"jsonrpc": "2.0", "id": n, "method": "sampling/createMessage"} for n in range(40)))
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (dies_at_once, "unreachable"),
+        (dies_in_the_head, "unreachable"),
+        (dies_in_the_body, "protocol"),
+        (dies_in_the_stream, "protocol"),
+        (stream_without_result, "protocol"),
+        (not_http, "protocol"),
+        (two_lengths, "protocol"),
+        (not_json, "protocol"),
+        (html, "protocol"),
+        (deep, "protocol"),
+        (compressed, "protocol"),
+        (wrong_id, "protocol"),
+        (id_as_text, "protocol"),
+        (wrong_id_in_stream, "protocol"),
+        (result_and_error, "protocol"),
+        (no_content, "protocol"),
+        (content_without_type, "protocol"),
+        (structured_list, "protocol"),
+        (is_error_as_text, "protocol"),
+        (wants_input, "protocol"),
+        (redirects, "protocol"),
+        (accepts_only, "protocol"),
+        (overloaded, "unreachable"),
+        (forbids, "refused"),
+        (mismatch, "protocol"),
+        (huge_length, "too_large"),
+        (huge_event, "too_large"),
+        (many_events, "too_large"),
+        (endless_head, "too_large"),
+        (many_headers, "too_large"),
+        (asks_without_end, "too_large"),
+    ],
+)
+async def test_after_the_first_byte_every_failure_says_that_the_call_may_have_arrived(
+    script: Callable[[Wire, Request], Awaitable[None]], code: str, connect: Connect
+) -> None:
+    async with RawServer(script) as server:
+        connector = connect(
+            shop(url=server.url), response_max_bytes=100_000 if code == "too_large" else 400_000, stream_max_events=50
+        )
+        assert failed(await connector.invoke(invocation())) == (code, True)
+        assert server.methods.count("tools/call") == 1, "nothing is sent twice"
+
+
+async def test_a_server_that_hangs_runs_into_the_time_of_the_call(connect: Connect) -> None:
+    async with RawServer(hangs) as server:
+        connector = connect(shop(url=server.url))
+        assert failed(await connector.invoke(invocation(timeout_ms=150))) == ("timeout", True)
+
+
+async def test_a_server_that_hangs_before_the_call_is_a_failure_that_was_not_sent(connect: Connect) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        connector = connect(shop(url=f"http://127.0.0.1:{deaf.getsockname()[1]}/mcp"))
+        assert failed(await connector.invoke(invocation(timeout_ms=150))) == ("timeout", False)
+
+
+async def test_a_slow_drip_does_not_stretch_the_time_of_the_call(connect: Connect) -> None:
+    async def drips(wire: Wire, request: Request) -> None:
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 4000000\r\n\r\n")
+        while True:
+            await wire.send(b" ")
+            await asyncio.sleep(0)
+
+    async with RawServer(drips) as server:
+        connector = connect(shop(url=server.url))
+        assert failed(await connector.invoke(invocation(timeout_ms=200))) == ("timeout", True)
+
+
+async def test_waiting_for_a_free_connection_that_never_comes_was_not_sent(connect: Connect) -> None:
+    async with RawServer(hangs) as server:
+        connector = connect(shop(url=server.url), connections_max=1)
+        first = asyncio.ensure_future(connector.invoke(invocation()))
+        await server.until(lambda: "tools/call" in server.methods)
+        assert failed(await connector.invoke(invocation(timeout_ms=100))) == ("timeout", False)
+        await connector.aclose()
+        assert failed(await first) == ("cancelled", True)
+
+
+async def test_closing_ends_calls_in_flight_truthfully_and_takes_no_more(connect: Connect) -> None:
+    async with RawServer(hangs) as server:
+        connector = connect(shop(url=server.url))
+        call = asyncio.ensure_future(connector.invoke(invocation()))
+        await server.until(lambda: "tools/call" in server.methods)
+        await connector.aclose()
+        assert failed(await call) == ("cancelled", True)
+        assert failed(await connector.invoke(invocation())) == ("cancelled", False)
+
+
+async def test_a_caller_that_stops_waiting_hangs_up_and_frees_the_connection(connect: Connect) -> None:
+    seen = asyncio.Event()
+    hung_up = asyncio.Event()
+
+    async def waits(wire: Wire, request: Request) -> None:
+        if seen.is_set():
+            await wire.answer(request)
+            return
+        seen.set()
+        await wire.closed_by_peer()
+        hung_up.set()
+
+    async with RawServer(waits) as server:
+        connector = connect(shop(url=server.url), connections_max=1)
+        call = asyncio.ensure_future(connector.invoke(invocation()))
+        await asyncio.wait_for(seen.wait(), 5)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.wait_for(hung_up.wait(), 5)
+        assert isinstance(await connector.invoke(invocation()), ToolAnswer)
+
+
+async def test_an_older_server_is_told_that_a_call_was_given_up(connect: Connect) -> None:
+    async with RawServer(hangs, stateful=True) as server:
+        connector = connect(shop(url=server.url))
+        assert failed(await connector.invoke(invocation(timeout_ms=200))) == ("timeout", True)
+        await server.until(lambda: "notifications/cancelled" in server.methods)
+        call = next(request for request in server.requests if request.method == "notifications/cancelled")
+        assert isinstance(call.message["params"]["requestId"], int)
+
+
+# -- kept connections --------------------------------------------------------------------------------------------------
+
+
+async def test_a_kept_connection_is_used_again(connect: Connect) -> None:
+    async with RawServer(answers) as server:
+        connector = connect(shop(url=server.url))
+        for _ in range(5):
+            assert isinstance(await connector.invoke(invocation()), ToolAnswer)
+        assert server.connections == 1
+
+
+async def test_an_idle_connection_that_the_peer_closed_is_noticed_before_anything_is_written(connect: Connect) -> None:
+    async with RawServer(answers) as server:
+        connector = connect(shop(url=server.url))
+        for _ in range(3):
+            assert isinstance(await connector.invoke(invocation()), ToolAnswer)
+            # The FIN is in our kernel, but our event loop has not read it when the next call begins.
+            raw = server.wires[-1].writer.get_extra_info("socket")
+            raw.shutdown(socket.SHUT_WR)
+        assert server.methods.count("tools/call") == 3
+        assert server.connections == 3
+
+
+async def test_a_response_that_nobody_asked_for_is_never_taken_for_an_answer(connect: Connect) -> None:
+    async def twice(wire: Wire, request: Request) -> None:
+        body = reply(request, result={"content": [{"type": "text", "text": "first"}]})
+        planted = reply(request, id=request.message["id"] + 1, result={"content": [{"type": "text", "text": "planted"}]})
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        await wire.send(head % len(body) + body + head % len(planted) + planted)
+
+    async with RawServer(twice) as server:
+        connector = connect(shop(url=server.url))
+        for _ in range(3):
+            answer = await connector.invoke(invocation())
+            assert isinstance(answer, ToolAnswer)
+            assert answer.content[0]["text"] == "first"
+        assert server.connections == 3
+
+
+async def test_a_response_without_a_length_ends_with_the_connection(connect: Connect) -> None:
+    async def old_style(wire: Wire, request: Request) -> None:
+        await wire.send(b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n" + reply(request, result={"content": []}))
+        wire.close()
+
+    async with RawServer(old_style) as server:
+        assert isinstance(await connect(shop(url=server.url)).invoke(invocation()), ToolAnswer)
+
+
+async def test_an_informational_response_is_passed_over(connect: Connect) -> None:
+    async def continues(wire: Wire, request: Request) -> None:
+        await wire.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+        await wire.answer(request)
+
+    async with RawServer(continues) as server:
+        assert isinstance(await connect(shop(url=server.url)).invoke(invocation()), ToolAnswer)
+
+
+async def test_a_stream_that_goes_on_after_the_result_is_hung_up_on(connect: Connect) -> None:
+    hung_up = asyncio.Event()
+
+    async def lingers(wire: Wire, request: Request) -> None:
+        data = b"data: " + reply(request, result={"content": []}) + b"\n\n"
+        await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + data)
+        await wire.closed_by_peer()
+        hung_up.set()
+
+    async with RawServer(lingers) as server:
+        connector = connect(shop(url=server.url), close_timeout_ms=20)
+        assert isinstance(await connector.invoke(invocation()), ToolAnswer)
+        await asyncio.wait_for(hung_up.wait(), 5)
+
+
+# -- the server asks, the credential, the session ------------------------------------------------------------------------
+
+
+async def test_requests_of_an_older_server_are_refused_and_its_ping_answered(connect: Connect) -> None:
+    async def asks(wire: Wire, request: Request) -> None:
+        await wire.stream(
+            {"jsonrpc": "2.0", "id": "a", "method": "sampling/createMessage", "params": {}},
+            {"jsonrpc": "2.0", "id": "b", "method": "ping"},
+            {"jsonrpc": "2.0", "id": request.message["id"], "result": {"content": []}},
+        )
+
+    async with RawServer(asks, stateful=True) as server:
+        connector = connect(shop(url=server.url))
+        assert isinstance(await connector.invoke(invocation()), ToolAnswer)
+        await server.until(lambda: server.methods.count("a reply") == 2)
+        told = {request.message["id"]: request.message for request in server.requests if request.method == "a reply"}
+    assert told["a"]["error"]["code"] == -32601
+    assert told["b"]["result"] == {}
+
+
+async def test_the_credential_is_sent_upstream_and_shown_nowhere_else(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", "tok-0123456789")
+
+    async def repeats(wire: Wire, request: Request) -> None:
+        await wire.answer(request, text=f"you sent {request.headers['authorization']}")
+
+    caplog.set_level("DEBUG")
+    async with RawServer(repeats) as server:
+        connector = connect(shop(url=server.url, credential="env:SHOP_TOKEN"))
+        answer = await connector.invoke(invocation())
+        assert server.requests[-1].headers["authorization"] == "Bearer tok-0123456789"
+    assert isinstance(answer, ToolAnswer)
+    assert answer.content[0]["text"] == "you sent Bearer [credential withheld]"
+    assert "tok-0123456789" not in caplog.text + repr(vars(connector))
+
+
+async def test_a_credential_in_a_file_is_read_again_after_a_while(connect: Connect, tmp_path: Any, clock: Any) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("tok-first-one\n")
+    async with RawServer(answers) as server:
+        connector = connect(shop(url=server.url, credential=f"file:{secret}"))
+        await connector.invoke(invocation())
+        secret.write_text("tok-second-one\n")
+        await connector.invoke(invocation())
+        clock.now_s += 60
+        await connector.invoke(invocation())
+        sent = [request.headers["authorization"] for request in server.requests if request.method == "tools/call"]
+    assert sent == ["Bearer tok-first-one", "Bearer tok-first-one", "Bearer tok-second-one"]
+
+
+@pytest.mark.parametrize("value", ["", "two lines\r\nX-Evil: 1"])
+async def test_a_credential_that_is_missing_or_could_split_a_header_stops_the_call(
+    value: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", value)
+    async with RawServer(answers) as server:
+        connector = connect(shop(url=server.url, credential="env:SHOP_TOKEN"))
+        assert failed(await connector.invoke(invocation())) == ("refused", False)
+        assert server.requests == []
+
+
+async def test_proxy_variables_are_ignored(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with RawServer(answers) as server:
+        assert isinstance(await connect(shop(url=server.url)).invoke(invocation()), ToolAnswer)
+
+
+async def test_a_session_that_the_server_has_ended_is_opened_anew_by_the_next_call(connect: Connect) -> None:
+    ended: list[bool] = []
+
+    async def forgets(wire: Wire, request: Request) -> None:
+        if ended:
+            await wire.answer(request)
+        else:
+            ended.append(True)
+            await wire.reply(reply(request, error={"code": -32600, "message": "Session not found"}), status=404)
+
+    async with RawServer(forgets, stateful=True) as server:
+        connector = connect(shop(url=server.url))
+        assert failed(await connector.invoke(invocation())) == ("protocol", True)
+        assert isinstance(await connector.invoke(invocation()), ToolAnswer)
+        assert server.methods.count("initialize") == 2
+
+
+async def test_connections_of_two_users_of_a_stateful_tool_are_never_shared(connect: Connect) -> None:
+    async with RawServer(answers, stateful=True) as server:
+        connector = connect(shop(url=server.url, stateless=False))
+        for user in ("ana", "ben", "ana"):
+            key = ConnectionKey(tool="shop", tenant="acme", user=user, agent="bot")
+            assert isinstance(await connector.invoke(invocation(key=key)), ToolAnswer)
+        assert server.methods.count("initialize") == 2
+        assert server.connections == 2
+
+
+async def test_a_stateful_tool_refuses_a_call_that_is_nobodys(connect: Connect) -> None:
+    async with RawServer(answers) as server:
+        connector = connect(shop(url=server.url, stateless=False))
+        assert failed(await connector.invoke(invocation())) == ("refused", False)
+        assert server.requests == []
+
+
+# -- event streams -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_events_are_read_whatever_their_line_ends_and_wherever_the_network_cuts(end: bytes, size: int) -> None:
+    lines = [
+        b": ping",
+        b"",
+        b"id: 1",
+        b"data:",
+        b"",
+        b"event: message",
+        b"data: {",
+        b"data: }",
+        b"",
+        b"event: other",
+        b"data: x",
+        b"",
+    ]
+    stream = b"".join(line + end for line in lines)
+    reader = EventReader(max_events=10)
+    found = [data for at in range(0, len(stream), size) for data in reader.feed(stream[at : at + size])]
+    assert [data for data in found if data] == [b"{\n}"]
+
+
+def test_a_stream_of_too_many_events_is_cut_off() -> None:
+    with pytest.raises(CallFailedError):
+        EventReader(max_events=3).feed(b"data: x\n\n" * 4)
