@@ -1,0 +1,1 @@
+"""Postgres: named SQL, migrations, and the transactions that carry the guarantees."""

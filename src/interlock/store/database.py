@@ -1,0 +1,75 @@
+"""Connections. Everything that goes wrong between us and Postgres becomes `StoreUnavailableError`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from interlock.store.errors import StoreUnavailableError
+from interlock.store.queries import load
+
+POOL_MAX_CONNECTIONS: Final = 6
+CONNECT_TIMEOUT_S: Final = 5.0
+COMMAND_TIMEOUT_S: Final = 10.0
+
+# What an unreachable, restarting, overloaded or read-only server looks like from here.
+UNAVAILABLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+
+
+class Database:
+    """A small pool on one database. Make it with `open_database`; close it when done."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+        self._sql = load("store")
+
+    async def rows(self, name: str, *arguments: Any) -> Sequence[asyncpg.Record]:
+        """All rows of the named statement. Raises `StoreUnavailableError`."""
+        try:
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                return await connection.fetch(self._sql[name], *arguments, timeout=COMMAND_TIMEOUT_S)
+        except UNAVAILABLE as error:
+            raise StoreUnavailableError(
+                f"the database did not answer ({type(error).__name__}); check that it is running and reachable"
+            ) from error
+
+    async def row(self, name: str, *arguments: Any) -> asyncpg.Record | None:
+        """The first row, or None. Raises `StoreUnavailableError`."""
+        found = await self.rows(name, *arguments)
+        return found[0] if found else None
+
+    def pool(self) -> asyncpg.Pool[asyncpg.Record]:
+        """The pool itself, for the writer, the head signer and listeners."""
+        return self._pool
+
+    async def close(self) -> None:
+        """Close every connection; statements under way get a few seconds."""
+        try:
+            await self._pool.close()
+        except UNAVAILABLE:
+            self._pool.terminate()
+
+
+async def open_database(url: str, *, max_connections: int = POOL_MAX_CONNECTIONS) -> Database:
+    """Connect. Raises `StoreUnavailableError` with the host but never the password."""
+    try:
+        pool = await asyncpg.create_pool(
+            url, min_size=1, max_size=max_connections, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S
+        )
+    except (*UNAVAILABLE, asyncpg.PostgresError, ValueError) as error:
+        raise StoreUnavailableError(
+            f"cannot connect to the database ({type(error).__name__}: {error}); check the URL, or run `interlock db start`"
+        ) from error
+    return Database(pool)

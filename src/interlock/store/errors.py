@@ -1,0 +1,25 @@
+"""What can go wrong with the database, in one place. Each message says what to do next.
+
+StoreError
+├── StoreUnavailableError   it did not answer, or not in time: nothing may be executed
+├── MigrationError          the schema cannot be brought to this version
+└── UnknownReleaseError     a release is named that is not stored
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """The root of the store's errors."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database could not be asked or did not answer in time. Treat the request as not done: fail closed."""
+
+
+class MigrationError(StoreError):
+    """The database's schema cannot be brought to this version."""
+
+
+class UnknownReleaseError(StoreError):
+    """A release is named that is not stored."""

@@ -1,0 +1,121 @@
+-- name: commit_batch
+-- Claim, record and settle for many callers in one transaction; one answer a request.
+SELECT * FROM commit_batch($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9)
+
+-- name: standing
+-- Where a session's lineage stands, with the epochs and the release in force; no row when the session has ended.
+SELECT e.control, e.release, e.revocation, e.release_digest, l.facts_version, l.posture, l.tainted, l.confidentiality
+FROM session s JOIN lineage l USING (lineage_id) CROSS JOIN epoch e
+WHERE s.session_id = $1 AND s.lineage_id = $2 AND NOT s.revoked AND s.expires_at > clock_timestamp()
+
+-- name: session
+-- A live session as it was opened.
+SELECT session_id, tenant, environment, agent, user_id, task, roles, attributes,
+       (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at_us,
+       (extract(epoch FROM opened_at) * 1000000)::bigint AS opened_at_us
+FROM session WHERE session_id = $1 AND NOT revoked AND expires_at > clock_timestamp()
+
+-- name: open_session
+-- Open a session with its first event.
+SELECT open_session($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::float8 / 1000000), $11, $12, $13, $14)
+
+-- name: refresh_session
+-- Let a session go on until a later time.
+SELECT refresh_session($1, to_timestamp($2::float8 / 1000000), $3, $4, $5, $6)
+
+-- name: revoke_session
+-- End a session before its time.
+SELECT revoke_session($1)
+
+-- name: change_control
+-- Halt or resume a scope and list what was claimed before.
+SELECT * FROM change_control($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: controls
+-- Every control that has ever been set, halted ones first.
+SELECT scope, halted, reason, by_user, (extract(epoch FROM changed_at) * 1000000)::bigint AS changed_at_us
+FROM control ORDER BY halted DESC, scope
+
+-- name: epochs
+-- The epochs and the digest of the release in force.
+SELECT control, release, revocation, release_digest FROM epoch WHERE id = 1
+
+-- name: in_flight
+-- How many calls are claimed and not settled, by operation.
+SELECT operation, count(*) AS calls FROM claim WHERE state = 'claimed' GROUP BY operation ORDER BY operation
+
+-- name: append_control
+-- Append one event to the control chain.
+SELECT append_control($1, $2, $3, $4)
+
+-- name: save_release
+-- Store a release; one that is stored already stays as it is.
+INSERT INTO release (digest, name, files) VALUES ($1, $2, $3) ON CONFLICT (digest) DO NOTHING
+
+-- name: release_files
+-- The files of a stored release.
+SELECT files FROM release WHERE digest = $1
+
+-- name: activate_release
+-- Put a stored release in force.
+SELECT activate_release($1, $2, $3, $4, $5)
+
+-- name: register_process
+-- Announce a process that may hold claims.
+INSERT INTO process (process_id, environment) VALUES ($1, $2)
+
+-- name: heartbeat
+-- Say that a process is alive and which release epoch it decides by.
+UPDATE process SET seen_at = clock_timestamp(), release_epoch = greatest(release_epoch, $2) WHERE process_id = $1
+
+-- name: leave
+-- Say goodbye: what the process still holds is nobody's from now on.
+DELETE FROM process WHERE process_id = $1
+
+-- name: live_processes
+-- The processes that were seen within the last ten seconds.
+SELECT process_id, environment, release_epoch FROM process
+WHERE seen_at > clock_timestamp() - interval '10 seconds' ORDER BY process_id
+
+-- name: orphan_claims
+-- Put claims in doubt whose process is gone or whose time is over.
+SELECT * FROM orphan_claims($1, $2, $3, $4, $5)
+
+-- name: claim_states
+-- What became of some claims, and whether their owners may still settle them.
+SELECT claim_id, state, owner_is_alive(process_id, settle_by, clock_timestamp()) AS owner_alive
+FROM claim WHERE claim_id = ANY ($1)
+
+-- name: count_refusals
+-- Add to the counts of refused tokens.
+INSERT INTO auth_refusal AS r (minute, environment, code, hint, count)
+SELECT to_timestamp(minute_s), environment, code, hint, count
+FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[]) AS n(minute_s, environment, code, hint, count)
+ON CONFLICT (minute, environment, code, hint) DO UPDATE SET count = r.count + excluded.count
+
+-- name: refusals
+-- Refused tokens of the last hour, by reason.
+SELECT environment, code, sum(count)::bigint AS count FROM auth_refusal
+WHERE minute > clock_timestamp() - interval '1 hour' GROUP BY environment, code ORDER BY environment, code
+
+-- name: trace_calls
+-- Recorded calls, newest first: what was asked, by whom, for whom, and how it ended.
+SELECT p.call_id, p.chain_id AS session_id, s.agent, s.user_id, s.tenant, s.environment, s.task, p.at_us,
+       b.body AS proposed,
+       (SELECT lb.body FROM event le JOIN event_body lb USING (chain_id, seq)
+        WHERE le.call_id = p.call_id AND le.chain_id = p.chain_id
+          AND le.kind IN ('call.settled', 'call.refused', 'call.replayed', 'claim.orphaned')
+        ORDER BY le.seq DESC LIMIT 1) AS ended
+FROM event p JOIN session s ON s.session_id = p.chain_id LEFT JOIN event_body b USING (chain_id, seq)
+WHERE p.kind = 'call.proposed'
+  AND p.seq = (SELECT min(f.seq) FROM event f
+               WHERE f.call_id = p.call_id AND f.chain_id = p.chain_id AND f.kind = 'call.proposed')
+  AND ($1 = '' OR s.agent = $1) AND ($2 = '' OR s.user_id = $2) AND ($3 = '' OR s.session_id = $3)
+  AND ($4 = '' OR b.body::jsonb ->> 'operation' = $4) AND p.at_us >= $5
+ORDER BY p.at_us DESC, p.seq DESC LIMIT $6 OFFSET $7
+
+-- name: trace_events
+-- The events of one call, or of one whole chain, in their order.
+SELECT e.chain_id, e.seq, e.kind, e.at_us, e.call_id, b.body
+FROM event e LEFT JOIN event_body b USING (chain_id, seq)
+WHERE e.chain_id = $1 OR (e.call_id = $1 AND $1 <> '') ORDER BY e.chain_id, e.seq
