@@ -70,7 +70,11 @@ CREATE FUNCTION commit_batch(
     owner_alive boolean, scope text, reason text, rate_limit int, rate_window_s int, retry_after_ms int, attempt int,
     control bigint, release bigint, revocation bigint, release_digest text,
     facts_version bigint, posture text, tainted boolean, confidentiality int
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+-- Every look-up is by primary key. Planned for a batch of unknown size on tables whose statistics lag behind, a join would
+-- sometimes read a whole table instead.
+SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET jit = off
+AS $$
 #variable_conflict use_column
 DECLARE
     v_epoch     epoch%ROWTYPE;
