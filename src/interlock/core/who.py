@@ -36,6 +36,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...]
     attributes: Mapping[str, AttributeValue] = {}
     expires_at_us: int
+    opened_at_us: int = 0
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,91 @@
+"""Sessions as rows: opened with their first event, refreshed, revoked, and where their lineage stands."""
+
+from __future__ import annotations
+
+import msgspec
+
+from interlock.core.claim import Epochs, LineageState
+from interlock.core.event import EventDraft
+from interlock.core.terms import Posture
+from interlock.core.who import AttributeValue, Lineage, Session
+from interlock.store.database import Database
+
+
+class StoredStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a lineage stands: what a decision must be made on."""
+
+    epochs: Epochs
+    release_digest: str
+    state: LineageState
+
+
+class Sessions:
+    """Reads and writes sessions. Every method raises `StoreUnavailableError`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self, session: Session, event: EventDraft) -> None:
+        """Store a new session and its first event; its lineage is made when it is new."""
+        lineage = session.lineage
+        await self._database.rows(
+            "open_session",
+            session.session_id,
+            lineage.id,
+            lineage.tenant,
+            lineage.environment,
+            lineage.agent,
+            lineage.user,
+            session.task,
+            list(session.roles),
+            msgspec.json.encode(session.attributes).decode(),
+            float(session.expires_at_us),
+            event.kind,
+            event.body,
+            event.salt,
+            event.commitment,
+        )
+
+    async def get(self, session_id: str) -> Session | None:
+        """A live session; None when it is unknown, revoked or over."""
+        row = await self._database.row("session", session_id)
+        if row is None:
+            return None
+        attributes = msgspec.json.decode(row["attributes"], type=dict[str, AttributeValue])
+        return Session(
+            session_id=row["session_id"],
+            lineage=Lineage(tenant=row["tenant"], environment=row["environment"], agent=row["agent"], user=row["user_id"]),
+            task=row["task"],
+            roles=tuple(row["roles"]),
+            attributes=attributes,
+            expires_at_us=row["expires_at_us"],
+            opened_at_us=row["opened_at_us"],
+        )
+
+    async def refresh(self, session_id: str, expires_at_us: int, event: EventDraft) -> bool:
+        """Let a live session go on; False, and nothing changed, when it is not live any more."""
+        row = await self._database.row(
+            "refresh_session", session_id, float(expires_at_us), event.kind, event.body, event.salt, event.commitment
+        )
+        return row is not None and bool(row[0])
+
+    async def revoke(self, session_id: str) -> bool:
+        """End a session now; no claim of it commits after this has answered."""
+        row = await self._database.row("revoke_session", session_id)
+        return row is not None and bool(row[0])
+
+    async def load(self, session: Session) -> StoredStanding | None:
+        """Where the session's lineage stands; None when the session has ended."""
+        row = await self._database.row("standing", session.session_id, session.lineage.id)
+        if row is None:
+            return None
+        return StoredStanding(
+            epochs=Epochs(control=row["control"], release=row["release"], revocation=row["revocation"]),
+            release_digest=row["release_digest"],
+            state=LineageState(
+                facts_version=row["facts_version"],
+                posture=Posture(row["posture"]),
+                tainted=row["tainted"],
+                confidentiality=row["confidentiality"],
+            ),
+        )
