@@ -2,6 +2,7 @@
 
 StoreError
 ├── StoreUnavailableError   it did not answer, or not in time: nothing may be executed
+├── EmbeddedError           the embedded server cannot be started or kept private
 ├── MigrationError          the schema cannot be brought to this version
 └── UnknownReleaseError     a release is named that is not stored
 """
@@ -15,6 +16,10 @@ class StoreError(Exception):
 
 class StoreUnavailableError(StoreError):
     """The database could not be asked or did not answer in time. Treat the request as not done: fail closed."""
+
+
+class EmbeddedError(StoreError):
+    """The embedded server cannot be started or kept private."""
 
 
 class MigrationError(StoreError):

@@ -1,0 +1,43 @@
+"""Fixtures for every test: a real Postgres, and databases of one's own."""
+
+import msgspec
+import pytest
+
+from interlock.store.embedded import server
+from tests.support.postgres import TestServer
+
+
+class Urls(msgspec.Struct, frozen=True):
+    """One database, as its three roles and as the superuser see it."""
+
+    name: str
+    owner: str
+    app: str
+    auditor: str
+    superuser: str
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    running = TestServer()
+    yield running
+    running.close()
+
+
+def urls(postgres, name):
+    roles = (server.OWNER, server.APP, server.AUDITOR, "postgres")
+    return Urls(name, *(postgres.url(role, name) for role in roles))
+
+
+@pytest.fixture
+async def database_urls(postgres):
+    name = await postgres.clone()
+    yield urls(postgres, name)
+    await postgres.drop(name)
+
+
+@pytest.fixture
+async def empty_database_urls(postgres):
+    name = await postgres.empty()
+    yield urls(postgres, name)
+    await postgres.drop(name)

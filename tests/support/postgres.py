@@ -1,0 +1,59 @@
+"""One embedded Postgres per test worker, and a database cloned from a migrated template for every test that asks."""
+
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+
+import asyncpg
+
+from interlock.store.embedded import server
+from interlock.store.migrate import migrate
+
+_numbers = itertools.count(1)
+
+
+class TestServer:
+    """The worker's server. fsync is off; crash tests start their own."""
+
+    __test__ = False
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="il-"))
+        self.folder.chmod(0o755)
+        self.lease = server.acquire(self.folder, durable=False)
+        self.layout = self.lease.layout
+        self.has_template = False
+
+    def url(self, role, database):
+        return self.layout.url(role, database)
+
+    async def execute(self, sql):
+        connection = await asyncpg.connect(self.lease.running.superuser_url)
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    async def empty(self):
+        name = f"empty{next(_numbers)}"
+        await self.execute(f"CREATE DATABASE {name} OWNER {server.OWNER}")
+        return name
+
+    async def clone(self):
+        if not self.has_template:
+            await self.execute(f"CREATE DATABASE template_interlock OWNER {server.OWNER}")
+            await migrate(self.url(server.OWNER, "template_interlock"))
+            self.has_template = True
+        name = f"test{next(_numbers)}"
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE template_interlock OWNER {server.OWNER}")
+        return name
+
+    async def drop(self, name):
+        await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def close(self):
+        self.lease.release()
+        server.stop(self.folder)
+        shutil.rmtree(self.layout.cluster, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
