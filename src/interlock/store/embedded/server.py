@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import psutil
@@ -171,7 +171,19 @@ def _make_cluster(layout: Layout, programs: Path) -> None:
         return
     fresh = layout.cluster / "data.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    command = [programs / "initdb", "-D", fresh, "-U", "postgres", "-A", "peer", "-E", "UTF8", "--locale=C", "--data-checksums"]
+    command: list[str | Path] = [
+        programs / "initdb",
+        "-D",
+        fresh,
+        "-U",
+        "postgres",
+        "-A",
+        "peer",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--data-checksums",
+    ]
     made = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd="/", env={"LC_ALL": "C"}, **_as_service_user(layout)
     )
@@ -201,7 +213,9 @@ def _make_roles(layout: Layout, programs: Path) -> None:
         DO $$ BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{OWNER}') THEN CREATE ROLE {OWNER} LOGIN NOSUPERUSER; END IF;
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{APP}') THEN CREATE ROLE {APP} LOGIN NOSUPERUSER; END IF;
-            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{AUDITOR}') THEN CREATE ROLE {AUDITOR} LOGIN NOSUPERUSER; END IF;
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{AUDITOR}') THEN
+                CREATE ROLE {AUDITOR} LOGIN NOSUPERUSER;
+            END IF;
         END $$;
         SELECT 'CREATE DATABASE interlock OWNER {OWNER}'
         WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'interlock') \\gexec
@@ -214,7 +228,7 @@ def _make_roles(layout: Layout, programs: Path) -> None:
         raise EmbeddedError(f"the database roles could not be made: {done.stderr.strip()[-500:]}")
 
 
-def _as_service_user(layout: Layout) -> dict[str, object]:
+def _as_service_user(layout: Layout) -> dict[str, Any]:
     return {"user": layout.uid, "group": layout.gid, "extra_groups": []} if os.geteuid() != layout.uid else {}
 
 

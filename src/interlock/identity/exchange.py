@@ -1,0 +1,273 @@
+"""OAuth 2.0 token exchange (RFC 8693): an agent's token and a user's token become one session token.
+
+The user is the subject, the agent the actor. Which tasks an agent may open is the user's to grant, by role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, TypeGuard
+
+import msgspec
+
+from interlock.core.ports import Clock, Ids
+from interlock.core.who import AttributeValue, Lineage, Person, Session
+from interlock.identity.errors import ExchangeRefusedError, TokenCode, TokenRefusedError
+from interlock.identity.keys import KeyRing
+from interlock.identity.tokens import Checked, Verifier, sign
+from interlock.release.model import Release
+
+GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
+ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a type name, no secret
+SESSION_ISSUER: Final = "interlock"
+SESSION_KEY: Final = "session"
+SESSION_TOKEN_LIFETIME_S: Final = 900
+SESSION_LIFETIME_S: Final = 8 * 3600
+MAX_PROOF_LIFETIME_S: Final = 3600
+_MAX_ROLES: Final = 100
+_MAX_ATTRIBUTE_ITEMS: Final = 1_000
+
+
+class SessionStore(Protocol):
+    """Where sessions are kept. Raises `StoreUnavailableError`."""
+
+    async def open(self, session: Session, release_digest: str) -> None:
+        """Store a new session with its first event."""
+        ...
+
+    async def get(self, session_id: str) -> Session | None:
+        """A live session, or None."""
+        ...
+
+    async def refresh(self, session: Session) -> bool:
+        """Note that a live session goes on under a new token; False when it has ended."""
+        ...
+
+
+class ExchangeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The form of a token request. `session_id` asks for a new token of a session that goes on."""
+
+    grant_type: str = ""
+    subject_token: str = ""
+    subject_token_type: str = ""
+    actor_token: str = ""
+    actor_token_type: str = ""
+    task: str = ""
+    session_id: str = ""
+
+
+class ExchangeResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """What RFC 8693 answers, and the session's id."""
+
+    access_token: str
+    issued_token_type: str = ACCESS_TOKEN_TYPE
+    token_type: str = "Bearer"  # noqa: S105  # a scheme, no secret
+    expires_in: int = SESSION_TOKEN_LIFETIME_S
+    session_id: str = ""
+
+
+class SessionTokens:
+    """Issues and checks session tokens for one environment."""
+
+    def __init__(self, *, keys: KeyRing, environment: str, clock: Clock, ids: Ids) -> None:
+        self._keys = keys
+        self._environment = environment
+        self._clock = clock
+        self._ids = ids
+        self._verifier = Verifier(
+            keys={SESSION_ISSUER: keys.verifying(SESSION_KEY)},
+            audience=f"interlock:{environment}",
+            clock=clock,
+            max_lifetime_s=SESSION_TOKEN_LIFETIME_S,
+        )
+        self._sessions: dict[str, Session] = {}
+
+    def issue(self, session: Session) -> str:
+        """A token for a session, valid for a quarter of an hour and never longer than the session."""
+        now_s = self._clock.wall_us() // 1_000_000
+        lineage = session.lineage
+        claims = {
+            "iss": SESSION_ISSUER,
+            "sub": lineage.user,
+            "act": {"sub": lineage.agent},
+            "aud": f"interlock:{self._environment}",
+            "iat": now_s,
+            "exp": min(now_s + SESSION_TOKEN_LIFETIME_S, session.expires_at_us // 1_000_000),
+            "jti": self._ids.new("jti"),
+            "interlock_use": "session",
+            "sid": session.session_id,
+            "tenant": lineage.tenant,
+            "env": lineage.environment,
+            "task": session.task,
+            "roles": list(session.roles),
+            "attributes": dict(session.attributes),
+            "session_exp_us": session.expires_at_us,
+        }
+        return sign(claims, self._keys.signing(SESSION_KEY), kind="at+jwt")
+
+    def verify(self, token: str) -> Session:
+        """The session a token speaks for. Raises `TokenRefusedError`."""
+        checked = self._verifier.check(token, use="session")
+        claims = checked.claims
+        if claims.get("env") != self._environment:
+            raise TokenRefusedError(TokenCode.AUDIENCE, "a token for another environment", checked.issuer)
+        known = self._sessions.get(token)
+        if known is None:
+            known = _session_of(claims, checked)
+            if len(self._sessions) > MAX_SESSIONS_REMEMBERED:
+                self._sessions.clear()
+            self._sessions[token] = known
+        return known
+
+
+MAX_SESSIONS_REMEMBERED: Final = 10_000
+
+
+class TokenExchange:
+    """Binds an agent to a user, for a task. One for each process, for its one environment."""
+
+    def __init__(
+        self, *, proofs: Verifier, tokens: SessionTokens, sessions: SessionStore, environment: str, clock: Clock, ids: Ids
+    ) -> None:
+        self._proofs = proofs
+        self._tokens = tokens
+        self._sessions = sessions
+        self._environment = environment
+        self._clock = clock
+        self._ids = ids
+
+    async def exchange(self, request: ExchangeRequest, release: Release) -> ExchangeResponse:
+        """Check both proofs and the user's right to open the task; open or refresh a session.
+
+        Raises:
+            ExchangeRefusedError: with an OAuth error code.
+            TokenRefusedError: a proof is not what it must be.
+            StoreUnavailableError: nothing was opened.
+        """
+        if request.grant_type != GRANT_TYPE:
+            raise ExchangeRefusedError("unsupported_grant_type", f"grant_type must be {GRANT_TYPE}")
+        if not request.subject_token or not request.actor_token or not request.task:
+            raise ExchangeRefusedError(
+                "invalid_request", "subject_token (the user's), actor_token (the agent's) and task are needed"
+            )
+        user = self._proofs.check(request.subject_token, use="user")
+        actor = self._proofs.check(request.actor_token, use="agent")
+        agent = self._agent(actor, release)
+        person = person_of(user)
+        task = release.tasks.get(request.task)
+        if task is None or agent not in task.agents or not set(task.open_to) & set(person.roles):
+            # One answer for all three: a stranger learns nothing about tasks, agents or roles.
+            raise ExchangeRefusedError(
+                "invalid_grant", "this agent may not open this task for this user", counted_as="task_not_granted"
+            )
+        lineage = Lineage(tenant=person.tenant, environment=self._environment, agent=agent, user=person.user)
+        now_us = self._clock.wall_us()
+        attributes = _declared(user.claims.get("attributes"), release.user_attributes)
+        if request.session_id:
+            session = await self._going_on(request.session_id, lineage, request.task, person.roles, attributes)
+        else:
+            session = Session(
+                session_id=self._ids.new("ses"),
+                lineage=lineage,
+                task=request.task,
+                roles=person.roles,
+                attributes=attributes,
+                expires_at_us=now_us + SESSION_LIFETIME_S * 1_000_000,
+                opened_at_us=now_us,
+            )
+            await self._sessions.open(session, release.digest)
+        return ExchangeResponse(access_token=self._tokens.issue(session), session_id=session.session_id)
+
+    async def _going_on(
+        self,
+        session_id: str,
+        lineage: Lineage,
+        task: str,
+        roles: tuple[str, ...],
+        attributes: Mapping[str, AttributeValue],
+    ) -> Session:
+        earlier = await self._sessions.get(session_id)
+        if earlier is None or earlier.lineage != lineage or earlier.task != task:
+            raise ExchangeRefusedError(
+                "invalid_grant", "no such session to go on with; ask for a new one", counted_as="session_not_found"
+            )
+        # The user's roles and attributes are as they are now, not as they were when the session was opened.
+        session = msgspec.structs.replace(earlier, roles=roles, attributes=attributes)
+        if not await self._sessions.refresh(session):
+            raise ExchangeRefusedError("invalid_grant", "the session has ended; ask for a new one", counted_as="session_ended")
+        return session
+
+    def _agent(self, actor: Checked, release: Release) -> str:
+        found = {
+            identity.agent
+            for identity in release.identities
+            if (identity.issuer, identity.subject, identity.environment) == (actor.issuer, actor.subject, self._environment)
+        }
+        if len(found) != 1:
+            raise ExchangeRefusedError("invalid_grant", "the agent is not known here", counted_as="agent_unknown")
+        return found.pop()
+
+
+class People:
+    """People who speak for themselves, to the control plane: only a user's own token will do."""
+
+    def __init__(self, proofs: Verifier) -> None:
+        self._proofs = proofs
+
+    def verify(self, token: str) -> Person:
+        """The person a token speaks for. Raises `TokenRefusedError`; session and agent tokens are refused."""
+        return person_of(self._proofs.check(token, use="user"))
+
+
+def person_of(checked: Checked) -> Person:
+    """The person of a checked user token. Raises `TokenRefusedError` when tenant or roles are not there."""
+    tenant, roles = checked.claims.get("tenant"), checked.claims.get("roles", [])
+    if not isinstance(tenant, str) or not tenant or not _are_texts(roles) or len(roles) > _MAX_ROLES:
+        raise TokenRefusedError(TokenCode.CLAIMS, "tenant or roles are missing", checked.issuer)
+    return Person(user=checked.subject, tenant=tenant, roles=tuple(sorted(set(roles))))
+
+
+def _declared(claimed: object, declared: Mapping[str, str]) -> dict[str, AttributeValue]:
+    """The attributes that the release declares, in the types it declares; everything else is left out."""
+    found: dict[str, AttributeValue] = {}
+    if not isinstance(claimed, dict):
+        return found
+    for name, kind in declared.items():
+        value = claimed.get(name)
+        if kind == "set" and _are_texts(value) and len(value) <= _MAX_ATTRIBUTE_ITEMS:
+            found[name] = tuple(value)
+        elif (
+            (kind == "bool" and isinstance(value, bool))
+            or (kind == "string" and isinstance(value, str))
+            or (kind == "long" and isinstance(value, int) and not isinstance(value, bool))
+        ):
+            found[name] = value
+    return found
+
+
+def _are_texts(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def _session_of(claims: Mapping[str, Any], checked: Checked) -> Session:
+    actor = claims.get("act")
+    agent = actor.get("sub") if isinstance(actor, dict) else None
+    names = (claims.get("sid"), claims.get("tenant"), claims.get("env"), agent, claims.get("task"))
+    roles, attributes, expires = claims.get("roles"), claims.get("attributes"), claims.get("session_exp_us")
+    if (
+        not all(isinstance(name, str) and name for name in names)
+        or not _are_texts(roles)
+        or not isinstance(attributes, dict)
+        or not isinstance(expires, int)
+    ):
+        raise TokenRefusedError(TokenCode.CLAIMS, "a session token without its claims", checked.issuer)
+    session_id, tenant, environment, agent_name, task = (str(name) for name in names)
+    return Session(
+        session_id=session_id,
+        lineage=Lineage(tenant=tenant, environment=environment, agent=agent_name, user=checked.subject),
+        task=task,
+        roles=tuple(roles),
+        attributes={name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()},
+        expires_at_us=expires,
+    )
