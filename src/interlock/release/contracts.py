@@ -1,0 +1,233 @@
+"""`tools/<tool>.yaml`: where a tool runs, and the contract of each of its operations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import jsonschema_rs
+import msgspec
+
+from interlock.core.contract import DEFAULT_ONCE_WINDOW_S, Contract, OpaqueShape, Repeat, ResourceRule
+from interlock.core.terms import Classification, Effect
+from interlock.release.documents import Node, Problems
+from interlock.release.model import Tool, ToolSource
+from interlock.release.shapes import ShortFormError, arguments_shape, expand
+
+_SOURCE_KEYS: Final = ("url", "command", "python", "credential")
+_TOOL_KEYS: Final = {*_SOURCE_KEYS, "stateless", "protocol", "operations"}
+_NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+_VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
+_ATTRIBUTE_KINDS: Final = ("string", "long", "bool", "decimal", "set")
+_ENTITY: Final = re.compile(r"^[A-Z][A-Za-z0-9]*$")
+_RESERVED_ENTITIES: Final = {"Agent", "User", "Role", "Tool", "Action"}
+
+
+class SourceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a tool runs in one environment."""
+
+    url: str = ""
+    command: list[str] = []
+    python: str = ""
+    credential: str = ""
+
+
+class ResourceSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The object an operation is about."""
+
+    type: str
+    id: str
+    read: str
+    attributes: dict[str, str]
+
+
+class ReviewSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who reviewed the contract."""
+
+    by: str
+    digest: str = ""
+    on: str = ""
+
+
+class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One operation as written."""
+
+    effects: set[Effect]
+    reviewed: ReviewSpec | None = None
+    draft: bool = False
+    upstream: str = ""
+    title: str = ""
+    description: str = ""
+    input: Any = None
+    input_schema: dict[str, Any] | None = None
+    output: Any = None
+    output_schema: dict[str, Any] | None = None
+    targets: list[str] = []
+    content: list[str] = []
+    entities: int = 1
+    once_per: list[str] = []
+    window_s: int = DEFAULT_ONCE_WINDOW_S
+    repeat: Repeat = Repeat.ONCE
+    idempotency_argument: str = ""
+    verify: str = ""
+    undo: str = ""
+    dry_run: bool = False
+    resource: ResourceSpec | None = None
+    classification: Classification = Classification.INTERNAL
+    fields: dict[str, list[str]] = {}
+    trusted: list[str] = []
+    internal: bool = False
+    timeout_ms: int = 30_000
+    settles_within_s: int = 60
+
+
+def read_tool(
+    name: str, node: Node, environments: tuple[str, ...], variables: Mapping[str, str], problems: Problems
+) -> tuple[Tool, list[Contract]] | None:
+    """A tool and its reviewed contracts. Drafts are left out: they cannot be called."""
+    if not isinstance(node.value, dict):
+        problems.add(node, "a tool file is a mapping with url, command or python, and operations")
+        return None
+    if not _NAME.match(name):
+        problems.add(node, f"{name!r} cannot be a tool's name; use letters, digits, `_` and `-`, 64 at most")
+        return None
+    for key, inside in node.items():
+        if key not in _TOOL_KEYS and key not in environments:
+            problems.add(inside, f"unknown key {key!r}: neither a setting nor an environment of any agent")
+    sources = _sources(node, environments, variables, problems)
+    contracts = []
+    if not isinstance(node.at("operations").value, dict) or not node.at("operations").value:
+        problems.add(node, "a tool has at least one operation")
+    for operation, inside in node.at("operations").items():
+        contract = _contract(name, operation, inside, problems)
+        if contract is not None:
+            contracts.append(contract)
+    stateless = node.value.get("stateless", True)
+    protocol = node.value.get("protocol", "")
+    if not isinstance(stateless, bool) or not isinstance(protocol, str):
+        problems.add(node, "stateless is true or false, and protocol a revision such as 2026-07-28")
+        return None
+    return Tool(name=name, sources=sources, stateless=stateless, protocol=protocol), contracts
+
+
+def _sources(
+    node: Node, environments: tuple[str, ...], variables: Mapping[str, str], problems: Problems
+) -> dict[str, ToolSource]:
+    common = {key: node.value[key] for key in _SOURCE_KEYS if key in node.value}
+    found: dict[str, ToolSource] = {}
+    for environment in environments:
+        own = node.at(environment)
+        if own.value is None and not common:
+            continue
+        chosen = own if own.value is not None else Node(common, node.file, node.lines, node.path)
+        spec = problems.convert(chosen, SourceSpec)
+        if spec is None:
+            continue
+        if sum(map(bool, (spec.url, spec.command, spec.python))) != 1:
+            problems.add(chosen, "say exactly one of url, command, python")
+            continue
+        if spec.credential and not re.match(r"^(env|file):.+", spec.credential):
+            # INVARIANT: a release names secrets and never holds one.
+            problems.add(chosen, "credential names a secret, `env:NAME` or `file:PATH`; it never is one")
+            continue
+        texts = [_filled(text, variables, chosen, problems) for text in (spec.url, spec.python, *spec.command)]
+        found[environment] = ToolSource(
+            url=texts[0],
+            python=texts[1],
+            command=tuple(texts[2:]),
+            credential=_filled(spec.credential, variables, chosen, problems),
+        )
+    if not found and not problems.found:
+        problems.add(node, "the tool has no source: say url, command or python, for all environments or for each")
+    return found
+
+
+def _filled(text: str, variables: Mapping[str, str], node: Node, problems: Problems) -> str:
+    for name in _VARIABLE.findall(text):
+        if name not in variables:
+            problems.add(node, f"${{{name}}} is not set; give it with --variables")
+    return _VARIABLE.sub(lambda match: variables.get(match.group(1), ""), text)
+
+
+def _contract(tool: str, name: str, node: Node, problems: Problems) -> Contract | None:
+    if not _NAME.match(name):
+        problems.add(node, f"{name!r} cannot be an operation's name; use letters, digits, `_` and `-`, 64 at most")
+        return None
+    spec = problems.convert(node, OperationSpec)
+    if spec is None or spec.draft:
+        return None
+    if not spec.effects:
+        problems.add(node, f"{tool}.{name}: say what it may do: effects [read, write, destructive, egress]")
+    if spec.reviewed is None:
+        problems.add(node, f"{tool}.{name} was not reviewed: say `reviewed: {{by: NAME}}`, or `draft: true` to leave it out")
+    try:
+        schema = spec.input_schema if spec.input_schema is not None else expand(spec.input or {})
+        output = spec.output_schema if spec.output_schema is not None else _optional(spec.output)
+        jsonschema_rs.validator_for(schema)
+        if output is not None:
+            jsonschema_rs.validator_for(output)
+    except (ShortFormError, jsonschema_rs.ValidationError, ValueError) as error:
+        problems.add(node, f"{tool}.{name}: {str(error).splitlines()[0]}")
+        return None
+    arguments = arguments_shape(schema)
+    for kind in ("targets", "content", "once_per"):
+        for argument in getattr(spec, kind):
+            if argument not in arguments.fields:
+                problems.add(node.at(kind), f"{tool}.{name}: {kind} names {argument!r}, which is no argument")
+    for kind in ("targets", "once_per"):
+        for argument in getattr(spec, kind):
+            if isinstance(arguments.fields.get(argument), OpaqueShape):
+                problems.add(node.at(kind), f"{tool}.{name}: policy cannot see the argument {argument!r}; give it a plain type")
+    resource = _resource(spec.resource, node.at("resource"), problems)
+    if resource is not None and resource.id_argument not in arguments.fields:
+        problems.add(node.at("resource"), f"resource.id names {resource.id_argument!r}, which is no argument")
+    return Contract(
+        operation=f"{tool}.{name}",
+        tool=tool,
+        upstream_name=spec.upstream or name,
+        title=spec.title,
+        description=spec.description,
+        effects=frozenset(spec.effects),
+        input_schema=msgspec.json.encode(schema).decode(),
+        output_schema=None if output is None else msgspec.json.encode(output).decode(),
+        arguments=arguments,
+        targets=tuple(spec.targets),
+        content=tuple(spec.content),
+        entities=spec.entities,
+        once_per=tuple(spec.once_per),
+        once_window_s=spec.window_s,
+        repeat=spec.repeat,
+        idempotency_argument=spec.idempotency_argument or None,
+        verify=spec.verify or None,
+        undo=spec.undo or None,
+        dry_run=spec.dry_run,
+        resource=resource,
+        classification=spec.classification,
+        fields={path: frozenset(tags) for path, tags in spec.fields.items()},
+        trusted=tuple(spec.trusted),
+        internal=spec.internal,
+        timeout_ms=spec.timeout_ms,
+        settles_within_s=spec.settles_within_s,
+        reviewed_by="" if spec.reviewed is None else spec.reviewed.by,
+        reviewed_digest="" if spec.reviewed is None else spec.reviewed.digest,
+    )
+
+
+def _optional(output: Any) -> dict[str, Any] | None:
+    return None if output is None else expand(output)
+
+
+def _resource(spec: ResourceSpec | None, node: Node, problems: Problems) -> ResourceRule | None:
+    if spec is None:
+        return None
+    if not _ENTITY.match(spec.type) or spec.type in _RESERVED_ENTITIES:
+        problems.add(
+            node, f"resource.type {spec.type!r} must be a capitalised word and none of {', '.join(_RESERVED_ENTITIES)}"
+        )
+        return None
+    for name, kind in spec.attributes.items():
+        if kind not in _ATTRIBUTE_KINDS:
+            problems.add(node, f"resource.attributes.{name} is one of {', '.join(_ATTRIBUTE_KINDS)}, not {kind!r}")
+            return None
+    return ResourceRule(type=spec.type, id_argument=spec.id, read=spec.read, attributes=spec.attributes)
