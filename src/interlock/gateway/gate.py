@@ -45,7 +45,7 @@ from interlock.gateway.listing import visible_operation
 from interlock.gateway.messages import CallResult, Proposal, Refusal, VisibleOperation
 from interlock.gateway.ordering import Turns
 from interlock.gateway.outputs import release_output, stored_output, to_caller, worst_labels
-from interlock.gateway.ports import ClaimDesk, Settlements, Shelf, Standing, Standings
+from interlock.gateway.ports import ClaimDesk, Settlements, Standing, Standings
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
 from interlock.gateway.refusals import of_approval, of_deny, refusal
 from interlock.gateway.resources import Resources
@@ -81,14 +81,14 @@ class Gate:
         desk: ClaimDesk,
         standings: Standings,
         settlements: Settlements,
-        shelf: Shelf,
+        governing: Governing,
         connectors: Connectors,
         clock: Clock,
         ids: Ids,
     ) -> None:
         self._desk = desk
         self._settlements = settlements
-        self._governing = Governing(shelf, connectors)
+        self._governing = governing
         self._beliefs = Beliefs(standings)
         self._clock = clock
         self._ids = ids

@@ -77,7 +77,7 @@ class KeyRing:
                 raise KeyFolderError(f"{path} is a link; keys must be plain files")
             _refuse_unless_private(path, _PRIVATE_FILE)
             try:
-                self._loaded[path] = OKPKey.import_key(msgspec.json.decode(path.read_bytes(), type=dict[str, str]))
+                self._loaded[path] = OKPKey.import_key(msgspec.json.decode(path.read_bytes(), type=dict[str, str | list[str]]))
             except (ValueError, TypeError, msgspec.MsgspecError) as error:
                 raise KeyFolderError(f"{path} holds no usable key; restore it from a backup or remove it") from error
         return self._loaded[path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from typing import Final
 
 import msgspec
 
@@ -28,7 +29,8 @@ def draft(body: Body, *, ids: Ids, call_id: str = "") -> EventDraft:
 
 def read_body(text: str) -> Body:
     """The typed body of a stored event; raises `msgspec.ValidationError` for a kind this version does not know."""
-    return _DECODER.decode(text)
+    body: Body = _DECODER.decode(text)
+    return body
 
 
-_DECODER = msgspec.json.Decoder(Body)
+_DECODER: Final[msgspec.json.Decoder[Body]] = msgspec.json.Decoder(Body)

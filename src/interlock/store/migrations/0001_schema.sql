@@ -81,6 +81,12 @@ CREATE TABLE signed_head (
     signature  bytea NOT NULL
 );
 
+-- How far each chain has been signed; only a reminder of where to go on, believed by nobody.
+CREATE TABLE signed_chain (
+    chain_id  text PRIMARY KEY,
+    seq       bigint NOT NULL
+);
+
 CREATE TABLE process (
     process_id     text PRIMARY KEY,
     environment    text NOT NULL,

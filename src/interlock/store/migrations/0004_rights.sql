@@ -4,7 +4,7 @@ GRANT USAGE ON SCHEMA public TO interlock_app, interlock_auditor;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO interlock_app, interlock_auditor;
 -- INVARIANT: the running system may add to the ledger and may not change or remove what is there.
 GRANT INSERT ON event, event_body, signed_head, release TO interlock_app;
-GRANT INSERT, UPDATE ON epoch, control, lineage, chain, session, process, claim, auth_refusal TO interlock_app;
+GRANT INSERT, UPDATE ON epoch, control, lineage, chain, session, process, claim, auth_refusal, signed_chain TO interlock_app;
 GRANT INSERT, UPDATE, DELETE ON idempotency TO interlock_app;
 GRANT DELETE ON process TO interlock_app;
 

@@ -1,0 +1,227 @@
+"""The control plane's own operations: each has a principal, a role and a record."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from interlock.app.shelf import StoredReleases
+from interlock.core.ports import Clock, Ids
+from interlock.core.terms import Scope
+from interlock.core.who import Person, Session
+from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
+from interlock.identity.exchange import (
+    SESSION_KEY,
+    ExchangeRequest,
+    ExchangeResponse,
+    People,
+    SessionTokens,
+    TokenExchange,
+)
+from interlock.identity.keys import KeyRing
+from interlock.identity.refusals import RefusalCounter
+from interlock.ledger.drafts import draft
+from interlock.ledger.events import ControlChanged, ControlRefused, ReleaseActivated, SessionOpened, SessionRefreshed
+from interlock.release.load import from_files
+from interlock.release.model import Release
+from interlock.store.controls import ControlAnswer, Controls
+from interlock.store.processes import Processes
+from interlock.store.sessions import Sessions
+
+ACTIVATION_WAIT_S: Final = 10.0
+ACTIVATION_POLL_S: Final = 0.05
+_SCOPE: Final = re.compile(r"^[^\s:]+$")
+
+
+class NotPermittedError(Exception):
+    """The person may not do this to the control plane."""
+
+
+class UnknownScopeError(Exception):
+    """A control scope that is not written as scopes are."""
+
+
+class RecordedSessions:
+    """Implements identity's `SessionStore`: sessions with their first event."""
+
+    def __init__(self, sessions: Sessions, ids: Ids) -> None:
+        self._sessions = sessions
+        self._ids = ids
+
+    async def open(self, session: Session, release_digest: str) -> None:
+        """Store a new session with its first event."""
+        lineage = session.lineage
+        body = SessionOpened(
+            session_id=session.session_id,
+            tenant=lineage.tenant,
+            environment=lineage.environment,
+            agent=lineage.agent,
+            user=lineage.user,
+            task=session.task,
+            roles=session.roles,
+            attributes=session.attributes,
+            expires_at_us=session.expires_at_us,
+            release_digest=release_digest,
+        )
+        await self._sessions.open(session, draft(body, ids=self._ids))
+
+    async def get(self, session_id: str) -> Session | None:
+        """A live session, or None."""
+        return await self._sessions.get(session_id)
+
+    async def refresh(self, session: Session) -> bool:
+        """Note that a live session goes on; its end stays where it was."""
+        body = SessionRefreshed(session_id=session.session_id, expires_at_us=session.expires_at_us)
+        return await self._sessions.refresh(session.session_id, session.expires_at_us, draft(body, ids=self._ids))
+
+
+class Plane:
+    """Implements the API's `ControlPlane` for one process."""
+
+    def __init__(
+        self,
+        *,
+        controls: Controls,
+        processes: Processes,
+        shelf: StoredReleases,
+        keys: KeyRing,
+        tokens: SessionTokens,
+        exchange: TokenExchange,
+        people: People,
+        refusals: RefusalCounter,
+        variables: Mapping[str, str],
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._controls = controls
+        self._processes = processes
+        self._shelf = shelf
+        self._keys = keys
+        self._tokens = tokens
+        self._exchange = exchange
+        self._people = people
+        self._refusals = refusals
+        self._variables = variables
+        self._clock = clock
+        self._ids = ids
+
+    def session(self, token: str) -> Session:
+        """The session a token speaks for. Raises `TokenRefusedError`, counted."""
+        try:
+            return self._tokens.verify(token)
+        except TokenRefusedError as error:
+            self._refusals.add(error.code.value, error.issuer)
+            raise
+
+    def person(self, token: str) -> Person:
+        """The person a token speaks for. Raises `TokenRefusedError`, counted."""
+        try:
+            return self._people.verify(token)
+        except TokenRefusedError as error:
+            self._refusals.add(error.code.value, error.issuer)
+            raise
+
+    async def exchange(self, request: ExchangeRequest) -> ExchangeResponse:
+        """Exchange tokens by the release in force. Raises as `TokenExchange.exchange`; refusals are counted."""
+        try:
+            return await self._exchange.exchange(request, await self._release())
+        except TokenRefusedError as error:
+            self._refusals.add(error.code.value, error.issuer)
+            raise ExchangeRefusedError("invalid_grant", "the user's or the agent's token is refused") from error
+        except ExchangeRefusedError as error:
+            self._refusals.add(error.counted_as or error.error)
+            raise
+
+    def jwks(self) -> dict[str, Any]:
+        """Public keys of session tokens and signed heads."""
+        return self._keys.jwks(SESSION_KEY, "heads")
+
+    async def ready(self) -> dict[str, Any]:
+        """That the database answers and a release is in force and loads. Raises otherwise."""
+        release = await self._release()
+        return {"status": "ready", "release": release.digest, "name": release.name}
+
+    async def status(self, person: Person) -> dict[str, Any]:
+        """What is stopped, which release decides, who is alive, what is in flight."""
+        release = await self._permitted(person, "status", "")
+        epochs, digest = await self._controls.epochs()
+        return {
+            "release": {"name": release.name, "digest": digest},
+            "epochs": msgspec.to_builtins(epochs),
+            "controls": [msgspec.to_builtins(control) for control in await self._controls.all()],
+            "processes": [msgspec.to_builtins(process) for process in await self._processes.live()],
+            "in_flight": await self._controls.in_flight(),
+        }
+
+    async def kill(self, person: Person, scope: str, reason: str) -> ControlAnswer:
+        """Stop execution in a scope: after the answer no claim in it commits."""
+        return await self._change(person, "kill", scope, reason, halted=True)
+
+    async def resume(self, person: Person, scope: str, reason: str) -> ControlAnswer:
+        """Let execution go on in a scope."""
+        return await self._change(person, "resume", scope, reason, halted=False)
+
+    async def activate(self, person: Person, files: dict[str, str]) -> dict[str, Any]:
+        """Store a release and put it in force; answers when every live process decides by it. Raises `ReleaseError`."""
+        await self._permitted(person, "activate", "")
+        return await self.put_in_force(files, by=person.user)
+
+    async def put_in_force(self, files: dict[str, str], *, by: str) -> dict[str, Any]:
+        """Validate, store and activate. The claim path refuses the old release from the moment of the commit on."""
+        release = await asyncio.to_thread(from_files, files, self._variables)
+        _, previous = await self._controls.epochs()
+        await self._controls.save_release(release.digest, release.name, dict(release.files))
+        body = ReleaseActivated(name=release.name, digest=release.digest, previous=previous, by=by)
+        epoch = await self._controls.activate(release.digest, draft(body, ids=self._ids))
+        return {
+            "name": release.name,
+            "digest": release.digest,
+            "previous": previous,
+            "epoch": epoch,
+            "not_yet_loaded": await self._wait_for_processes(epoch),
+        }
+
+    async def _wait_for_processes(self, epoch: int) -> list[str]:
+        """Processes that have not said within the time that they loaded the release. They cannot decide by the old one."""
+        deadline_s = self._clock.monotonic_s() + ACTIVATION_WAIT_S
+        while True:
+            late = [process.process_id for process in await self._processes.live() if process.release_epoch < epoch]
+            if not late or self._clock.monotonic_s() > deadline_s:
+                return late
+            await asyncio.sleep(ACTIVATION_POLL_S)
+
+    async def _change(self, person: Person, operation: str, scope: str, reason: str, *, halted: bool) -> ControlAnswer:
+        checked = check_scope(scope)
+        await self._permitted(person, operation, checked)
+        body = ControlChanged(scope=checked, halted=halted, reason=reason, by=person.user, roles=person.roles)
+        event = draft(body, ids=self._ids)
+        return await self._controls.change(scope=checked, halted=halted, reason=reason, by=person.user, event=event)
+
+    async def _permitted(self, person: Person, operation: str, target: str) -> Release:
+        release = await self._release()
+        roles: tuple[str, ...] = getattr(release.administration, operation)
+        if not set(roles) & set(person.roles):
+            needed = ", ".join(roles) or "nobody: release.yaml names no role"
+            body = ControlRefused(operation=operation, target=target, by=person.user, reason=f"needs {needed}")
+            await self._controls.append(draft(body, ids=self._ids))
+            raise NotPermittedError(f"{operation} is for {needed}")
+        return release
+
+    async def _release(self) -> Release:
+        _, digest = await self._controls.epochs()
+        return await self._shelf.load(digest)
+
+
+def check_scope(text: str) -> str:
+    """A control scope as it is stored. Raises `UnknownScopeError`."""
+    kind, _, name = text.partition(":")
+    if text == Scope.FLEET:
+        return text
+    if kind in {scope.value for scope in Scope if scope is not Scope.FLEET} and _SCOPE.match(name):
+        return text
+    kinds = ", ".join(f"{scope.value}:NAME" for scope in Scope if scope is not Scope.FLEET)
+    raise UnknownScopeError(f"{text!r} is no scope; write `fleet`, or one of {kinds}")

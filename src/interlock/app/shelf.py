@@ -1,0 +1,27 @@
+"""Releases as stored, loaded with this process's variables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from interlock.release.load import from_files
+from interlock.release.model import Release
+from interlock.store.controls import Controls
+
+
+class StoredReleases:
+    """Implements the gate's `Shelf`. Raises `UnknownReleaseError` or `ReleaseError`: calls are then refused."""
+
+    def __init__(self, controls: Controls, variables: Mapping[str, str]) -> None:
+        self._controls = controls
+        self._variables = variables
+        self._last: Release | None = None
+
+    async def load(self, digest: str) -> Release:
+        """The release with this digest."""
+        if self._last is not None and self._last.digest == digest:
+            return self._last
+        files = await self._controls.release_files(digest)
+        self._last = await asyncio.to_thread(from_files, files, self._variables)
+        return self._last

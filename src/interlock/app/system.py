@@ -1,0 +1,217 @@
+"""One process of Interlock, wired: database, keys, release, gate, and the work that goes on in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from interlock.app.plane import Plane, RecordedSessions
+from interlock.app.shelf import StoredReleases
+from interlock.app.sources import SystemClock, SystemIds
+from interlock.core.who import Session
+from interlock.gateway.gate import Gate
+from interlock.gateway.governed import Governing
+from interlock.gateway.ports import Standing
+from interlock.identity.dev_issuer import ISSUER, KEY
+from interlock.identity.exchange import MAX_PROOF_LIFETIME_S, People, SessionTokens, TokenExchange
+from interlock.identity.keys import KeyRing
+from interlock.identity.refusals import RefusalCounter
+from interlock.identity.tokens import Verifier
+from interlock.ledger.drafts import draft
+from interlock.ledger.events import ClaimOrphaned
+from interlock.ledger.heads import sign_heads
+from interlock.store.controls import Controls
+from interlock.store.database import Database, open_database
+from interlock.store.errors import StoreError
+from interlock.store.processes import ClaimWatch, Processes
+from interlock.store.sessions import Sessions
+from interlock.store.traces import RefusalCount, Traces
+from interlock.store.writer import Writer
+from interlock.tools.directory import Connectors
+from interlock.tools.python import PythonTools
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_S: Final = 1.0
+SIGN_HEADS_S: Final = 5.0
+DRAIN_S: Final = 30.0
+HEADS_KEY: Final = "heads"
+WITNESS: Final = "heads.jsonl"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process is told at its start. `release_files` are put in force when they differ from what is."""
+
+    state: Path
+    database_url: str
+    environment: str
+    variables: Mapping[str, str] = {}
+    release_files: Mapping[str, str] | None = None
+    trust_dev_issuer: bool = True
+
+
+class LoadedStandings:
+    """Implements the gate's `Standings` on the sessions table."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def load(self, session: Session) -> Standing | None:
+        """Where the lineage stands now."""
+        found = await self._sessions.load(session)
+        if found is None:
+            return None
+        return Standing(epochs=found.epochs, release_digest=found.release_digest, state=found.state)
+
+
+class System:
+    """A running process. Made by `running`."""
+
+    def __init__(self, settings: Settings, database: Database, python: PythonTools | None) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.ids = SystemIds()
+        self.process_id = self.ids.new("prc")
+        self.keys = KeyRing(settings.state / "keys")
+        self.database = database
+        self.controls = Controls(database)
+        self.processes = Processes(database)
+        self.traces = Traces(database)
+        self.refusals = RefusalCounter(self.clock)
+        self.writer = Writer(database, process_id=self.process_id)
+        self.watch = ClaimWatch(database, self.clock)
+        self.connectors = Connectors(environment=settings.environment, clock=self.clock, python=python)
+        shelf = StoredReleases(self.controls, settings.variables)
+        sessions = Sessions(database)
+        self.governing = Governing(shelf, self.connectors)
+        self.gate = Gate(
+            desk=self.writer,
+            standings=LoadedStandings(sessions),
+            settlements=self.watch,
+            governing=self.governing,
+            connectors=self.connectors,
+            clock=self.clock,
+            ids=self.ids,
+        )
+        tokens = SessionTokens(keys=self.keys, environment=settings.environment, clock=self.clock, ids=self.ids)
+        issuers = {ISSUER: self.keys.verifying(KEY)} if settings.trust_dev_issuer else {}
+        proofs = Verifier(
+            keys=issuers,
+            audience=f"interlock:{settings.environment}",
+            clock=self.clock,
+            max_lifetime_s=MAX_PROOF_LIFETIME_S,
+        )
+        exchange = TokenExchange(
+            proofs=proofs,
+            tokens=tokens,
+            sessions=RecordedSessions(sessions, self.ids),
+            environment=settings.environment,
+            clock=self.clock,
+            ids=self.ids,
+        )
+        self.plane = Plane(
+            controls=self.controls,
+            processes=self.processes,
+            shelf=shelf,
+            keys=self.keys,
+            tokens=tokens,
+            exchange=exchange,
+            people=People(proofs),
+            refusals=self.refusals,
+            variables=settings.variables,
+            clock=self.clock,
+            ids=self.ids,
+        )
+
+    async def start(self) -> None:
+        """Register, put the given release in force if it is not, and get it ready. Raises when the process cannot serve."""
+        await self.processes.register(self.process_id, self.settings.environment)
+        self.writer.start()
+        files = self.settings.release_files
+        if files is not None:
+            from interlock.release.load import digest_of  # noqa: PLC0415  # keeps the parser out of processes that need none
+
+            _, digest = await self.controls.epochs()
+            if digest != digest_of(files):
+                await self.plane.put_in_force(dict(files), by="interlock up")
+        await self.heartbeat()
+
+    async def heartbeat(self) -> None:
+        """Say that we are alive, with the release we are ready to decide by; orphaned claims become in doubt."""
+        epochs, digest = await self.controls.epochs()
+        if digest:
+            await self.governing.in_force(digest, epochs.release)
+        await self.processes.heartbeat(self.process_id, epochs.release if digest else 0)
+        orphaned = draft(ClaimOrphaned(reason="its process is gone or its time is over"), ids=self.ids)
+        for call_id in await self.processes.orphan(orphaned):
+            _log.warning("in doubt: %s", call_id)
+
+    async def flush_refusals(self) -> None:
+        """Store what was counted; what cannot be stored is counted again."""
+        counts = self.refusals.take()
+        if not counts:
+            return
+        environment = self.settings.environment
+        rows = [
+            RefusalCount(minute_s=item.minute_s, environment=environment, code=item.code, hint=item.hint, count=item.count)
+            for item in counts
+        ]
+        try:
+            await self.traces.count_refusals(rows)
+        except StoreError:
+            self.refusals.give_back(counts)
+
+    async def sign_heads(self) -> int:
+        """Sign the heads of the chains that moved; gives how many."""
+        key_id, private = self.keys.private_bytes(HEADS_KEY)
+        return await sign_heads(self.database.pool(), key_id, private, self.settings.state / WITNESS, self.clock.wall_us())
+
+    async def stop(self) -> None:
+        """Finish what is under way, settle, sign, leave."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.gate.drain(), DRAIN_S)
+        await self.watch.close()
+        await self.writer.close()
+        await self.connectors.aclose()
+        with contextlib.suppress(StoreError, OSError):
+            await self.flush_refusals()
+            await self.sign_heads()
+            await self.processes.leave(self.process_id)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, *, python: PythonTools | None = None) -> AsyncIterator[System]:
+    """A process from start to stop. Raises `StoreError`, `ReleaseError` or `IdentityError` when it cannot start."""
+    database = await open_database(settings.database_url)
+    try:
+        system = System(settings, database, python)
+        await system.start()
+        chores = [
+            asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),
+            asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
+            asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
+        ]
+        try:
+            yield system
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await system.stop()
+    finally:
+        await database.close()
+
+
+async def _every(pause_s: float, chore: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await asyncio.sleep(pause_s)
+        try:
+            await chore()
+        except Exception:  # noqa: BLE001  # a chore that failed is done again; what must not be missed is checked in the claim
+            _log.exception("a chore failed: %s", getattr(chore, "__name__", "chore"))

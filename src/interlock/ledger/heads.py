@@ -1,0 +1,91 @@
+"""Sign the heads of the chains with a key that is not in the database, and leave a witness outside it.
+
+A signed head says: at this time, these chains had come this far. Whoever cuts a chain short afterwards contradicts a signature;
+whoever removes the signature contradicts the next one, or the witness file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+CONTEXT: Final = b"interlock/heads/1\n"
+MAX_HEADS_AT_ONCE: Final = 5_000
+_LOCK: Final = 0x1_7E_40_C4
+_MOVED: Final = """
+SELECT c.chain_id, c.head_seq, c.head_link FROM chain c LEFT JOIN signed_chain s USING (chain_id)
+WHERE c.head_seq > coalesce(s.seq, 0) ORDER BY c.chain_id LIMIT $1
+"""
+
+
+class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
+    """One signature over the heads that moved. `body` is the signed text."""
+
+    n: int
+    body: str
+    key_id: str
+    signature: bytes
+
+
+def sign(
+    number: int, previous: str, at_us: int, heads: Sequence[tuple[str, int, bytes]], key_id: str, private: bytes
+) -> SignedHead:
+    """Sign heads (chain, seq, link). `previous` is the text of the signed head before, empty for the first."""
+    body = msgspec.json.encode(
+        {
+            "n": number,
+            "prev": hashlib.sha256(previous.encode()).hexdigest() if previous else "",
+            "at_us": at_us,
+            "heads": [[chain, seq, link.hex()] for chain, seq, link in heads],
+        }
+    )
+    signature = Ed25519PrivateKey.from_private_bytes(private).sign(CONTEXT + body)
+    return SignedHead(n=number, body=body.decode(), key_id=key_id, signature=signature)
+
+
+async def sign_heads(pool: asyncpg.Pool[asyncpg.Record], key_id: str, private: bytes, witness: Path, at_us: int) -> int:
+    """Sign what moved since the last time; gives the number of heads. One process at a time does it, the others skip."""
+    async with pool.acquire() as connection, connection.transaction():
+        if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
+            return 0
+        moved = await connection.fetch(_MOVED, MAX_HEADS_AT_ONCE)
+        if not moved:
+            return 0
+        last = await connection.fetchrow("SELECT n, body FROM signed_head ORDER BY n DESC LIMIT 1")
+        heads = [(row["chain_id"], row["head_seq"], row["head_link"]) for row in moved]
+        number, previous = (last["n"] + 1, last["body"]) if last is not None else (1, "")
+        signed = sign(number, previous, at_us, heads, key_id, private)
+        await connection.execute(
+            "INSERT INTO signed_head (n, body, key_id, signature) VALUES ($1, $2, $3, $4)",
+            signed.n,
+            signed.body,
+            signed.key_id,
+            signed.signature,
+        )
+        await connection.execute(
+            "INSERT INTO signed_chain (chain_id, seq) SELECT * FROM unnest($1::text[], $2::bigint[])"
+            " ON CONFLICT (chain_id) DO UPDATE SET seq = excluded.seq",
+            [chain for chain, _, _ in heads],
+            [seq for _, seq, _ in heads],
+        )
+    # After the commit: a row without its witness line is told as not witnessed, and never a line without its row.
+    append_witness(witness, signed)
+    return len(heads)
+
+
+def append_witness(path: Path, signed: SignedHead) -> None:
+    """Append one line to the witness file, on disk before this returns. Keep a copy where the database's people cannot write."""
+    line: dict[str, Any] = {"n": signed.n, "body": signed.body, "key_id": signed.key_id, "signature": signed.signature.hex()}
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, msgspec.json.encode(line) + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,40 @@
+"""Read a ledger from the database for the verifier, in chunks, in one consistent snapshot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+
+from interlock.ledger.verify import Event, Head, Report, Verifier
+
+CHUNK_EVENTS: Final = 5_000
+_EVENTS: Final = """
+SELECT e.chain_id, e.seq, e.kind, e.at_us, e.call_id, e.commitment, e.link, b.salt, b.body
+FROM event e LEFT JOIN event_body b USING (chain_id, seq) ORDER BY e.chain_id, e.seq
+"""
+
+
+async def verify_database(url: str, public_keys: Mapping[str, bytes], witness: Path | None) -> Report:
+    """Verify everything in a database; `url` needs no more than the auditor's rights."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            heads = await connection.fetch("SELECT n, body, key_id, signature FROM signed_head ORDER BY n")
+            verifier = Verifier(public_keys, [Head(*row) for row in heads], read_witness(witness))
+            async for row in connection.cursor(_EVENTS, prefetch=CHUNK_EVENTS):
+                verifier.add(Event(*row))
+            stored = await connection.fetch("SELECT chain_id, head_seq, head_link FROM chain")
+            return verifier.finish({row["chain_id"]: (row["head_seq"], row["head_link"]) for row in stored})
+    finally:
+        await connection.close()
+
+
+def read_witness(path: Path | None) -> list[Mapping[str, Any]] | None:
+    """The lines of a witness file; None when there is none."""
+    if path is None or not path.exists():
+        return None
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,0 +1,1 @@
+"""How agents and people come in over HTTP: the MCP endpoint of both revisions, tokens, controls."""

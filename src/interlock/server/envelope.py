@@ -1,0 +1,174 @@
+"""JSON-RPC and MCP messages as bytes. Arguments are never parsed here: the gate gets the bytes that came."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from interlock.gateway.messages import CallResult, Proposal, Refusal, Returned, VisibleOperation
+
+STATELESS: Final = "2026-07-28"
+HANDSHAKES: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+HEADER_MISMATCH: Final = -32020
+UNSUPPORTED_VERSION: Final = -32022
+HTTP_STATUS: Final = {
+    PARSE_ERROR: 400,
+    INVALID_REQUEST: 400,
+    INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    UNSUPPORTED_VERSION: 400,
+    METHOD_NOT_FOUND: 404,
+    INTERNAL_ERROR: 500,
+}
+VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
+CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
+IDEMPOTENCY_KEY: Final = "interlock/idempotency-key"
+REPEAT_OF: Final = "interlock/repeat-of"
+
+
+class Envelope(msgspec.Struct, kw_only=True):
+    """A JSON-RPC request or notification; `params` stay raw."""
+
+    jsonrpc: str
+    method: str
+    id: int | str | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class CallParams(msgspec.Struct, kw_only=True):
+    """Parameters of any method; `arguments` are the bytes as they came."""
+
+    name: str = ""
+    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    meta: dict[str, Any] | None = msgspec.field(name="_meta", default=None)
+
+
+class RpcError(Exception):  # a JSON-RPC answer, not a defect
+    """The message is answered with a JSON-RPC error."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+
+_ENVELOPE: Final = msgspec.json.Decoder(Envelope)
+_PARAMS: Final = msgspec.json.Decoder(CallParams)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def read_envelope(body: bytes) -> Envelope:
+    """One request or notification. Raises `RpcError`: batches and answers are no requests."""
+    try:
+        envelope = _ENVELOPE.decode(body)
+    except msgspec.ValidationError as error:
+        raise RpcError(INVALID_REQUEST, "the body must be one JSON-RPC request or notification") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RpcError(PARSE_ERROR, "the body is not valid JSON") from error
+    if envelope.jsonrpc != "2.0":
+        raise RpcError(INVALID_REQUEST, 'jsonrpc must be "2.0"')
+    return envelope
+
+
+def read_params(envelope: Envelope) -> CallParams:
+    """The parameters. Raises `RpcError`."""
+    try:
+        return _PARAMS.decode(envelope.params)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RpcError(INVALID_PARAMS, "the parameters are not of the method's form") from error
+
+
+def proposal_of(params: CallParams, key_header: str | None) -> Proposal:
+    """The proposal in a `tools/call`. Raises `RpcError` when keys are not texts."""
+    meta = params.meta or {}
+    key = meta.get(IDEMPOTENCY_KEY, key_header or "")
+    repeat_of = meta.get(REPEAT_OF, "")
+    if not isinstance(key, str) or not isinstance(repeat_of, str):
+        raise RpcError(INVALID_PARAMS, f"{IDEMPOTENCY_KEY} and {REPEAT_OF} are texts")
+    if not params.name:
+        raise RpcError(INVALID_PARAMS, "name is missing")
+    return Proposal(operation=params.name, arguments=bytes(params.arguments), idempotency_key=key, repeat_of=repeat_of)
+
+
+def call_result(result: CallResult) -> dict[str, Any]:
+    """The MCP result of a call: a refusal is a tool error that the model can read, on every revision."""
+    match result:
+        case Refusal():
+            return {
+                "resultType": "complete",
+                "content": [{"type": "text", "text": result.text}],
+                "isError": True,
+                "_meta": {"interlock/decision": result.meta()},
+            }
+        case Returned():
+            found: dict[str, Any] = {
+                "resultType": "complete",
+                "content": list(result.content),
+                "isError": result.is_error,
+                "_meta": dict(result.meta),
+            }
+            if result.structured is not None:
+                found["structuredContent"] = result.structured
+            return found
+
+
+def listed_tool(operation: VisibleOperation) -> dict[str, Any]:
+    """One entry of `tools/list`."""
+    found: dict[str, Any] = {
+        "name": operation.operation,
+        "description": operation.description,
+        "inputSchema": msgspec.Raw(operation.input_schema.encode()),
+        "annotations": {
+            "readOnlyHint": operation.read_only,
+            "destructiveHint": operation.destructive,
+            "idempotentHint": operation.idempotent,
+            "openWorldHint": operation.open_world,
+        },
+    }
+    if operation.title:
+        found["title"] = operation.title
+    if operation.output_schema is not None:
+        found["outputSchema"] = msgspec.Raw(operation.output_schema.encode())
+    return found
+
+
+def success(request_id: int | str, result: Mapping[str, Any]) -> bytes:
+    """A JSON-RPC answer."""
+    return _ENCODER.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+
+def failure(request_id: int | str | None, error: RpcError) -> bytes:
+    """A JSON-RPC error."""
+    body: dict[str, Any] = {"code": error.code, "message": str(error)}
+    if error.data is not None:
+        body["data"] = error.data
+    return _ENCODER.encode({"jsonrpc": "2.0", "id": request_id, "error": body})
+
+
+def decoded_header(value: str | None) -> str | None:
+    """A mirrored header value, read as MCP writes it: plain, or `=?base64?...?=`. None when it cannot be read."""
+    if value is None or not (value.startswith("=?base64?") and value.endswith("?=")):
+        return value
+    try:
+        return base64.b64decode(value[9:-2], validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def raw(data: bytes) -> msgspec.Raw:
+    """Bytes of JSON to be written as they are."""
+    return msgspec.Raw(data)
+
+
+def decode(text: bytes) -> Any:
+    """JSON of our own making, as plain values."""
+    return msgspec.json.decode(text)

@@ -1,0 +1,102 @@
+"""One ASGI application: MCP of both revisions at `/mcp`, everything else in the API."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+from interlock.core.who import Session
+from interlock.identity.errors import TokenRefusedError
+from interlock.server.api import ControlPlane, make_api
+from interlock.server.asgi import App, Receive, Scope, Send, answer_problem, bearer, comes_from_elsewhere, header
+from interlock.server.envelope import HANDSHAKES
+from interlock.server.mcp_stateless import Gate, StatelessMcp
+
+_MCP_PATHS: Final = {"/mcp", "/mcp/"}
+LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+class Router:
+    """Establishes the session before anything else is looked at. There is no anonymous path to `/mcp`."""
+
+    def __init__(
+        self,
+        *,
+        gate: Gate,
+        session_of: Callable[[str], Session],
+        plane: ControlPlane,
+        allowed_hosts: frozenset[str] = LOCAL_HOSTS,
+    ) -> None:
+        self._session_of = session_of
+        self._allowed_hosts = allowed_hosts
+        self._stateless = StatelessMcp(gate)
+        self._gate = gate
+        self._stateful: Any = None
+        self._api: App = make_api(plane)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal
+        self._running = AsyncExitStack()
+        self._starting = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1003})
+        elif comes_from_elsewhere(scope, self._allowed_hosts):
+            await answer_problem(send, 403, "this host or origin is not allowed; see --allow-host")
+        elif scope["path"] in _MCP_PATHS:
+            await self._mcp(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+    async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            session = self._session_of(bearer(scope))
+        except TokenRefusedError:
+            challenge = (b"www-authenticate", b'Bearer error="invalid_token"')
+            await answer_problem(send, 401, "a session token is needed; see `interlock token`", challenge)
+            return
+        version = header(scope, b"mcp-protocol-version")
+        # The handshake of older revisions comes without the header; whatever is unknown gets the newest revision's answer.
+        if version is None or version in HANDSHAKES:
+            await (await self._older())(scope, receive, send, session)
+        else:
+            await self._stateless(scope, receive, send, session)
+
+    async def _older(self) -> Any:
+        async with self._starting:
+            if self._stateful is None:
+                # The SDK takes a second to import, so it comes in with the first client that needs it.
+                from interlock.server.mcp_stateful import StatefulMcp  # noqa: PLC0415
+
+                stateful = StatefulMcp(self._gate)
+                ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                task = asyncio.create_task(self._run(stateful, ready), name="stateful-mcp")
+                self._running.push_async_callback(_cancel, task)
+                await ready
+                self._stateful = stateful
+        return self._stateful
+
+    @staticmethod
+    async def _run(stateful: Any, ready: asyncio.Future[None]) -> None:
+        # Task groups must be left by the task that entered them, so the manager has a task of its own.
+        async with stateful.running():
+            ready.set_result(None)
+            await asyncio.Event().wait()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._running.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
