@@ -42,7 +42,7 @@ _release.command(f"{_HERE}.people:activate", name="activate", help="Make a relea
 app.command(_release)
 
 _policy = App(name="policy", help="Ask what the policies say.")
-_policy.command(f"{_HERE}.release:test", name="test", help="Run the release's own tests.")
+_policy.command(f"{_HERE}.release:run", name="test", help="Run the release's own tests.")
 _policy.command(f"{_HERE}.release:explain", name="explain", help="For one request: which policy of which layer said what.")
 app.command(_policy)
 

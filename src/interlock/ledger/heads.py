@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -81,8 +81,8 @@ async def sign_heads(pool: asyncpg.Pool[asyncpg.Record], key_id: str, private: b
 
 
 def append_witness(path: Path, signed: SignedHead) -> None:
-    """Append one line to the witness file, on disk before this returns. Keep a copy where the database's people cannot write."""
-    line: dict[str, Any] = {"n": signed.n, "body": signed.body, "key_id": signed.key_id, "signature": signed.signature.hex()}
+    """Append one line to the witness file, on disk before this returns. Keep copies where the database cannot reach."""
+    line = {"n": signed.n, "body": signed.body, "key_id": signed.key_id, "signature": signed.signature.hex()}
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, msgspec.json.encode(line) + b"\n")

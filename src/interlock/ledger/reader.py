@@ -24,11 +24,12 @@ async def verify_database(url: str, public_keys: Mapping[str, bytes], witness: P
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             heads = await connection.fetch("SELECT n, body, key_id, signature FROM signed_head ORDER BY n")
-            verifier = Verifier(public_keys, [Head(*row) for row in heads], read_witness(witness))
+            chains = await connection.fetch("SELECT chain_id, head_seq FROM chain")
+            stored = {row["chain_id"]: row["head_seq"] for row in chains}
+            verifier = Verifier(public_keys, [Head(*row) for row in heads], read_witness(witness), stored)
             async for row in connection.cursor(_EVENTS, prefetch=CHUNK_EVENTS):
                 verifier.add(Event(*row))
-            stored = await connection.fetch("SELECT chain_id, head_seq, head_link FROM chain")
-            return verifier.finish({row["chain_id"]: (row["head_seq"], row["head_link"]) for row in stored})
+            return verifier.finish()
     finally:
         await connection.close()
 

@@ -4,8 +4,8 @@ An event's link is SHA-256 over the previous link (32 zero bytes before the firs
 
     interlock/event/1 LF chain LF seq LF kind LF at_us LF call_id LF
 
-and the event's commitment, which is HMAC-SHA256(salt, body). A signed head is Ed25519 over `interlock/heads/1 LF` and its body, a
-JSON object {n, prev, at_us, heads: [[chain, seq, link in hex], ...]} whose `prev` is the SHA-256 of the body before.
+and the event's commitment, which is HMAC-SHA256(salt, body). A signed head is Ed25519 over `interlock/heads/1 LF` and its
+body, a JSON object {n, prev, at_us, heads: [[chain, seq, link in hex], ...]} whose `prev` is the SHA-256 of the body before.
 """
 
 from __future__ import annotations
@@ -105,12 +105,17 @@ class Report:
 
 
 class Verifier:
-    """Takes events chain by chain in their order, then heads; collects a report. At most one finding a chain."""
+    """Takes the heads first, then events chain by chain in their order; collects a report. At most one finding a chain."""
 
     def __init__(
-        self, public_keys: Mapping[str, bytes], signed: Iterable[Head], witness: list[Mapping[str, Any]] | None
+        self,
+        public_keys: Mapping[str, bytes],
+        signed: Iterable[Head],
+        witness: list[Mapping[str, Any]] | None,
+        stored_heads: Mapping[str, int],
     ) -> None:
         self.report = Report()
+        self._stored = stored_heads
         self._wanted: dict[str, dict[int, tuple[str, int]]] = {}
         self._last_signed: dict[str, int] = {}
         self._check_heads(public_keys, list(signed), witness)
@@ -142,23 +147,18 @@ class Verifier:
             where = f"{event.chain} event {event.seq} ({event.kind})"
             report.findings.append(Finding(where, f"the signed head {wanted[1]} says another link: the chain was rewritten"))
 
-    def finish(self, stored_heads: Mapping[str, tuple[int, bytes]]) -> Report:
-        """Close the last chain and compare with the heads the database itself keeps; gives the report."""
+    def finish(self) -> Report:
+        """Close the last chain and look for chains that are missing whole; gives the report."""
         self._end()
-        report = self.report
+        findings = self.report.findings
         for chain, wanted in sorted(self._wanted.items()):
             if wanted and chain not in self._seen:
                 number = wanted[max(wanted)][1]
-                report.findings.append(
-                    Finding(f"{chain} event 1", f"the whole chain is missing; signed head {number} knows it")
-                )
-        for chain, (seq, _) in sorted(stored_heads.items()):
-            if seq > 0 and chain not in self._seen and chain not in self._wanted:
-                report.findings.append(
-                    Finding(f"{chain} event 1", f"the chain is missing; the database's own head says {seq} events")
-                )
-        self._stored = stored_heads
-        return report
+                findings.append(Finding(f"{chain} event 1", f"the whole chain is missing; signed head {number} knows it"))
+        for chain, seq in sorted(self._stored.items()):
+            if seq > 0 and chain not in self._seen and chain not in self._last_signed:
+                findings.append(Finding(f"{chain} event 1", f"the chain is missing; the database's own head says {seq} events"))
+        return self.report
 
     def _begin(self, chain: str) -> None:
         self._end()
@@ -176,6 +176,9 @@ class Verifier:
             if missing:
                 number = missing[-1][1][1]
                 what = f"the tail is cut off: signed head {number} knows {missing[-1][0]} events, and {self._seq} are here"
+                report.findings.append(Finding(f"{chain} event {self._seq + 1}", what))
+            elif self._stored.get(chain) != self._seq:
+                what = f"the database's own head says {self._stored.get(chain)} events, and {self._seq} are here"
                 report.findings.append(Finding(f"{chain} event {self._seq + 1}", what))
             report.unsigned_tail_events += max(0, self._seq - last)
         if last == 0:

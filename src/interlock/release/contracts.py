@@ -83,7 +83,7 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def read_tool(
-    name: str, node: Node, environments: tuple[str, ...], variables: Mapping[str, str], problems: Problems
+    name: str, node: Node, environments: tuple[str, ...], variables: Mapping[str, str] | None, problems: Problems
 ) -> tuple[Tool, list[Contract]] | None:
     """A tool and its reviewed contracts. Drafts are left out: they cannot be called."""
     if not isinstance(node.value, dict):
@@ -112,7 +112,7 @@ def read_tool(
 
 
 def _sources(
-    node: Node, environments: tuple[str, ...], variables: Mapping[str, str], problems: Problems
+    node: Node, environments: tuple[str, ...], variables: Mapping[str, str] | None, problems: Problems
 ) -> dict[str, ToolSource]:
     common = {key: node.value[key] for key in _SOURCE_KEYS if key in node.value}
     found: dict[str, ToolSource] = {}
@@ -143,7 +143,9 @@ def _sources(
     return found
 
 
-def _filled(text: str, variables: Mapping[str, str], node: Node, problems: Problems) -> str:
+def _filled(text: str, variables: Mapping[str, str] | None, node: Node, problems: Problems) -> str:
+    if variables is None:
+        return text
     for name in _VARIABLE.findall(text):
         if name not in variables:
             problems.add(node, f"${{{name}}} is not set; give it with --variables")

@@ -92,16 +92,17 @@ class TestSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     obligations: list[str] | None = None
 
 
-def load(folder: Path, variables: Mapping[str, str] | None = None) -> Release:
-    """Load the release in a folder. Raises `ReleaseError` with every problem found."""
+def read_files(folder: Path) -> dict[str, str]:
+    """The texts of a release folder's files by their path in it. Raises `ReleaseError`."""
     files: dict[str, str] = {}
     problems: list[Problem] = []
     if not (folder / "release.yaml").is_file():
         raise ReleaseError((Problem(str(folder), 0, "no release.yaml here; this is not a release folder"),))
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+        parts = path.relative_to(folder).parts
+        if not path.is_file() or any(part.startswith(".") for part in parts):
             continue
+        name = "/".join(parts)
         try:
             files[name] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -110,7 +111,12 @@ def load(folder: Path, variables: Mapping[str, str] | None = None) -> Release:
             raise ReleaseError((Problem(str(folder), 0, f"more than {MAX_FILES} files; is this the release folder?"),))
     if problems:
         raise ReleaseError(tuple(problems))
-    return from_files(files, variables)
+    return files
+
+
+def load(folder: Path, variables: Mapping[str, str] | None = None) -> Release:
+    """Load the release in a folder; with `variables` None, `${NAME}` is left as written. Raises `ReleaseError`."""
+    return from_files(read_files(folder), variables)
 
 
 def digest_of(files: Mapping[str, str]) -> str:
@@ -120,7 +126,7 @@ def digest_of(files: Mapping[str, str]) -> str:
 
 def from_files(files: Mapping[str, str], variables: Mapping[str, str] | None = None) -> Release:
     """Load a release from the texts of its files. Raises `ReleaseError` with every problem found."""
-    loader = _Loader(files, variables or {})
+    loader = _Loader(files, variables)
     release = loader.load()
     if loader.problems.found:
         raise ReleaseError(tuple(sorted(set(loader.problems.found))))
@@ -128,7 +134,7 @@ def from_files(files: Mapping[str, str], variables: Mapping[str, str] | None = N
 
 
 class _Loader:
-    def __init__(self, files: Mapping[str, str], variables: Mapping[str, str]) -> None:
+    def __init__(self, files: Mapping[str, str], variables: Mapping[str, str] | None) -> None:
         self.files = files
         self.variables = variables
         self.problems = Problems()

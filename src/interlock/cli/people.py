@@ -1,0 +1,159 @@
+"""Commands that speak to a running server as a person: tokens, controls, releases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from interlock.cli.common import (
+    DEFAULT_DIRECTORY,
+    DEFAULT_SERVER,
+    DEFAULT_STATE,
+    Directory,
+    Environment,
+    Json,
+    Server,
+    State,
+    ask,
+    dev_token,
+    user_token,
+)
+from interlock.cli.output import OK, USAGE, Failure, print_json
+from interlock.identity.exchange import GRANT_TYPE, JWT_TYPE
+
+As = Annotated[str, Parameter(name="--as", help="The user of the directory who asks.", env_var="INTERLOCK_USER")]
+Reason = Annotated[str, Parameter(help="Why; it goes on record.")]
+
+
+def token(
+    *,
+    agent: Annotated[str, Parameter(help="The agent that acts.")],
+    user: Annotated[str, Parameter(help="The user it acts for.")],
+    task: Annotated[str, Parameter(help="The task of the release that the session is for.")],
+    session: Annotated[str, Parameter(help="Go on with this session under a new token.")] = "",
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """Get a session token for an agent acting for a user, by token exchange with the development issuer."""
+    form = {
+        "grant_type": GRANT_TYPE,
+        "subject_token": user_token(state, directory, environment, user),
+        "subject_token_type": JWT_TYPE,
+        "actor_token": dev_token(state, directory, environment, agent=agent),
+        "actor_token_type": JWT_TYPE,
+        "task": task,
+        "session_id": session,
+    }
+    answer = ask(server, "/oauth/token", form=form)
+    if as_json:
+        print_json(answer)
+    else:
+        print(answer["access_token"])
+    return OK
+
+
+def kill(
+    scope: Annotated[str, Parameter(help="fleet, tenant:T, environment:E, agent:A, tool:T, operation:O or source:S.")],
+    *,
+    reason: Reason,
+    as_: As,
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """Stop execution in a scope. After the answer no call in it is claimed any more."""
+    answer = _control("kill", scope, reason, server, user_token(state, directory, environment, as_))
+    if as_json:
+        print_json(answer)
+        return OK
+    print(f"stopped: {answer['scope']} (epoch {answer['epoch']}); from now on nothing in it is claimed")
+    for call in answer["in_flight"]:
+        print(f"  may still take effect: {call['operation']} {call['call_id']}")
+    return OK
+
+
+def resume(
+    scope: Annotated[str, Parameter(help="The scope as it was stopped.")],
+    *,
+    reason: Reason,
+    as_: As,
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """Let execution go on in a scope."""
+    answer = _control("resume", scope, reason, server, user_token(state, directory, environment, as_))
+    if as_json:
+        print_json(answer)
+    else:
+        print(f"resumed: {answer['scope']} (epoch {answer['epoch']})")
+    return OK
+
+
+def status(
+    *,
+    as_: As,
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """What is stopped, which release decides, which processes live, what is in flight."""
+    answer = ask(server, "/v1/controls", token=user_token(state, directory, environment, as_))
+    if as_json:
+        print_json(answer)
+        return OK
+    console = Console()
+    console.print(f"release  {answer['release']['name']}  {answer['release']['digest']}")
+    console.print(f"processes  {len(answer['processes'])}   calls in flight  {sum(answer['in_flight'].values())}")
+    table = Table("scope", "state", "by", "reason")
+    for control in answer["controls"]:
+        table.add_row(control["scope"], "stopped" if control["halted"] else "running", control["by"], control["reason"])
+    console.print(table if answer["controls"] else "nothing was ever stopped")
+    return OK
+
+
+def activate(
+    folder: Annotated[Path, Parameter(help="The release folder.")],
+    *,
+    as_: As,
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """Make a release decide from now on; answers when every live process decides by it."""
+    from interlock.cli.release import read_folder  # noqa: PLC0415  # the parser is heavy
+
+    answer = ask(
+        server,
+        "/v1/releases/activate",
+        token=user_token(state, directory, environment, as_),
+        body={"files": read_folder(folder)},
+    )
+    if as_json:
+        print_json(answer)
+        return OK
+    print(f"active: {answer['name']} {answer['digest']}")
+    for process in answer["not_yet_loaded"]:
+        print(f"  {process} has not loaded it yet; until it has, it refuses its calls")
+    return OK
+
+
+def _control(verb: str, scope: str, reason: str, server: str, token_text: str) -> Any:
+    if not reason.strip():
+        raise Failure("say why with --reason; it goes on record", code=USAGE)
+    return ask(server, f"/v1/controls/{verb}", token=token_text, body={"scope": scope, "reason": reason})
