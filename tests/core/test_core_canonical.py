@@ -1,5 +1,6 @@
 """One byte form for every value, and no value that two readers could take differently."""
 
+import contextlib
 import json
 
 import pytest
@@ -14,8 +15,9 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"))
 numbers = st.integers(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER) | st.integers(-(10**9), 10**9).map(lambda n: n / 10_000)
 values = st.recursive(
     st.none() | st.booleans() | numbers | texts,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(texts.filter(lambda key: not key.startswith("__")), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(texts.filter(lambda key: not key.startswith("__")), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -33,10 +35,8 @@ def test_canonical_bytes_mean_the_same_to_an_ordinary_reader(value):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_either_read_or_refused_as_ambiguous(raw):
-    try:
+    with contextlib.suppress(AmbiguousJsonError):
         canonical(parse_strict(raw, max_bytes=LIMIT))
-    except AmbiguousJsonError:
-        pass
 
 
 def test_keys_are_sorted_and_numbers_have_one_form():

@@ -23,9 +23,7 @@ STATES = {"done", "part", "open"}
 
 def test_functions_in(path):
     tree = ast.parse(path.read_text())
-    return {
-        node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    }
+    return {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
 
 
 test_functions_in.__test__ = False

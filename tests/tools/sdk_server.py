@@ -79,7 +79,7 @@ def make() -> MCPServer:
         """Leaves a grandchild behind."""
         import subprocess  # noqa: PLC0415  # used by this tool only
 
-        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]).pid  # noqa: S603
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"]).pid
 
     return server
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -96,7 +96,9 @@ class Plane:
         variables: Mapping[str, str],
         clock: Clock,
         ids: Ids,
+        load_now: Callable[[], Awaitable[None]],
     ) -> None:
+        self._load_now = load_now
         self._controls = controls
         self._processes = processes
         self._shelf = shelf
@@ -177,6 +179,7 @@ class Plane:
         await self._controls.save_release(release.digest, release.name, dict(release.files))
         body = ReleaseActivated(name=release.name, digest=release.digest, previous=previous, by=by)
         epoch = await self._controls.activate(release.digest, draft(body, ids=self._ids))
+        await self._load_now()
         return {
             "name": release.name,
             "digest": release.digest,

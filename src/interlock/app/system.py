@@ -127,6 +127,7 @@ class System:
             variables=settings.variables,
             clock=self.clock,
             ids=self.ids,
+            load_now=self.heartbeat,
         )
 
     async def start(self) -> None:

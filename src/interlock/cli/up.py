@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,7 @@ def up(
 ) -> int:
     """Serve the gate: MCP at /mcp, token exchange at /oauth/token, controls at /v1/controls."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     try:
         if directory is not None:
             from interlock.identity.dev_issuer import load_directory  # noqa: PLC0415  # only to find mistakes early
@@ -96,6 +98,14 @@ class _Server(uvicorn.Server):
         self._system = system
         self._listening = listening
         self._as_json = as_json
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave on SIGTERM and SIGINT, and come back from `serve`, so that what is under way is settled afterwards."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -31,6 +31,15 @@ class RawOutput(msgspec.Struct, frozen=True, kw_only=True):
     is_error: bool = False
 
 
+class StoppedError(Exception):
+    """The call this read was for must end: `code` is a refusal code."""
+
+    def __init__(self, code: str, say: str = "") -> None:
+        super().__init__(code)
+        self.code = code
+        self.say = say
+
+
 class Released(msgspec.Struct, frozen=True, kw_only=True):
     """What may leave the gate after obligations, or `withheld` with the reason."""
 

@@ -30,9 +30,9 @@ from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Question
 from interlock.core.who import Session
-from interlock.gateway.execution import Executor, Work
+from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
-from interlock.gateway.internal import InternalCalls, StoppedError, scopes_of
+from interlock.gateway.internal import InternalCalls, scopes_of
 from interlock.gateway.limits import (
     CLAIM_WAIT_MS,
     MAX_CALLS_IN_FLIGHT,

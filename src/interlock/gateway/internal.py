@@ -22,7 +22,7 @@ from interlock.core.contract import Contract
 from interlock.core.decision import Allow
 from interlock.core.ports import Clock, Ids
 from interlock.core.who import Session
-from interlock.gateway.execution import Executor, MoreEvents, RawOutput, Released, Work
+from interlock.gateway.execution import Executor, MoreEvents, RawOutput, Released, StoppedError, Work
 from interlock.gateway.keys import call_hash
 from interlock.gateway.limits import MAX_ORDERED_DECISION_ROUNDS, PERMIT_HOLDS_S, SETTLE_MARGIN_MS
 from interlock.gateway.ports import ClaimDesk, Standing
@@ -32,15 +32,6 @@ from interlock.ledger.events import CallClaimed, CallProposed
 from interlock.policy.permit import mint
 
 _ENGINE = "contract: internal read"
-
-
-class StoppedError(Exception):
-    """The call this read was for must end: `code` is a refusal code."""
-
-    def __init__(self, code: str, say: str = "") -> None:
-        super().__init__(code)
-        self.code = code
-        self.say = say
 
 
 class InternalCalls:

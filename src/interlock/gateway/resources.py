@@ -14,7 +14,7 @@ from interlock.core.decision import ResourceFacts
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.who import AttributeValue, Session
-from interlock.gateway.execution import RawOutput
+from interlock.gateway.execution import RawOutput, StoppedError
 from interlock.gateway.limits import MAX_CACHED_RESOURCES, RESOURCE_CACHE_S
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ResourceRead
@@ -88,6 +88,8 @@ class Resources:
             return [draft(body, ids=self._ids, call_id=call_id)]
 
         raw = await self._call(session, reader, canonical({argument: identifier}), call_id, recorded)
+        if raw is None:
+            raise StoppedError("tool_unavailable")
         return _attributes(rule, raw)
 
 

@@ -35,7 +35,7 @@ USER_ATTRIBUTE_TYPES: Final = frozenset({"string", "set", "long", "bool"})
 FIXED_USER_ATTRIBUTES: Final = frozenset({"id", "tenant", "roles"})
 RESERVED_ENTITY_TYPES: Final = frozenset({"Agent", "User", "Role", "Tool", "Action"})
 
-_SUSPICIOUS: Final = re.compile(r'\\u0000|"__|[0-9]{16}')
+_SUSPICIOUS: Final = re.compile(r'\\u0000|"__|[0-9]{16}|\.0[,}\]]')
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,4})?")
 _DECIMAL_LIMIT_E4: Final = 2**63
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

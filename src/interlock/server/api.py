@@ -124,6 +124,7 @@ def make_api(plane: ControlPlane) -> Litestar:
         openapi_config=OpenAPIConfig(title="Interlock", version=__version__),
         exception_handlers=_handlers(),
         on_app_init=[_quiet],
+        logging_config=None,
     )
 
 

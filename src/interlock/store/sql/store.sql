@@ -108,7 +108,7 @@ SELECT p.call_id, p.chain_id AS session_id, s.agent, s.user_id, s.tenant, s.envi
         ORDER BY le.seq DESC LIMIT 1) AS ended
 FROM event p JOIN session s ON s.session_id = p.chain_id LEFT JOIN event_body b USING (chain_id, seq)
 WHERE p.kind = 'call.proposed'
-  AND p.seq = (SELECT min(f.seq) FROM event f
+  AND p.seq = (SELECT max(f.seq) FROM event f
                WHERE f.call_id = p.call_id AND f.chain_id = p.chain_id AND f.kind = 'call.proposed')
   AND ($1 = '' OR s.agent = $1) AND ($2 = '' OR s.user_id = $2) AND ($3 = '' OR s.session_id = $3)
   AND ($4 = '' OR b.body::jsonb ->> 'operation' = $4) AND p.at_us >= $5

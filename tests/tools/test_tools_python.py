@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from interlock.tools.directory import Connectors
+from interlock.tools.limits import ToolLimits
+from interlock.tools.port import Connector, ToolAnswer, ToolFailure, ToolResult, ToolUnavailableError
+from interlock.tools.python import PythonFunction, PythonTools
+from tests.tools.worlds import StillClock, invocation, release, shop
+
+
+def connect(limits: ToolLimits | None = None, **functions: Callable[..., Any]) -> Connector:
+    made = {f"app:{name}": PythonFunction(function=function, description=name) for name, function in functions.items()}
+    limits = limits or ToolLimits()
+    connectors = Connectors(environment="test", clock=StillClock(), python=PythonTools(made, limits=limits), limits=limits)
+    connectors.replace(release(shop(python="app:")))
+    found = connectors.get("shop")
+    assert found is not None
+    return found
+
+
+def failed(result: ToolResult) -> tuple[str, bool]:
+    assert isinstance(result, ToolFailure), result
+    return result.code, result.sent
+
+
+async def asynchronous(text: str) -> dict[str, str]:
+    return {"said": text}
+
+
+def in_a_thread(text: str) -> dict[str, str]:
+    assert threading.current_thread() is not threading.main_thread()
+    return {"said": text}
+
+
+@pytest.mark.parametrize("function", [asynchronous, in_a_thread])
+async def test_a_function_is_called_with_its_arguments_as_keywords(function: Callable[..., Any]) -> None:
+    answer = await connect(echo=function).invoke(invocation())
+    assert isinstance(answer, ToolAnswer)
+    assert answer.structured == {"said": "hello"}
+    assert answer.content == ({"type": "text", "text": '{"said":"hello"}'},)
+
+
+@pytest.mark.parametrize(
+    ("value", "structured", "texts"),
+    [("plain", None, ["plain"]), (None, None, []), ([1, 2], {"result": [1, 2]}, ["[1,2]"])],
+)
+async def test_what_a_function_returns_becomes_content(value: object, structured: object, texts: list[str]) -> None:
+    answer = await connect(echo=lambda text: value).invoke(invocation())
+    assert isinstance(answer, ToolAnswer)
+    assert answer.structured == structured
+    assert [block["text"] for block in answer.content] == texts
+
+
+async def test_an_exception_is_an_error_that_tells_the_caller_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(text: str) -> None:
+        raise SystemExit("password is hunter2")
+
+    async def fails_too(text: str) -> None:
+        raise KeyError("password is hunter2")
+
+    for function in (fails, fails_too):
+        answer = await connect(echo=function).invoke(invocation())
+        assert isinstance(answer, ToolAnswer)
+        assert answer.is_error
+        assert "hunter2" not in str(answer)
+    assert "hunter2" in caplog.text
+
+
+async def test_wrong_arguments_are_an_error_of_the_tool() -> None:
+    answer = await connect(echo=asynchronous).invoke(invocation(arguments=b'{"other":1}'))
+    assert isinstance(answer, ToolAnswer)
+    assert answer.is_error
+
+
+async def test_a_function_that_is_not_registered_was_not_called() -> None:
+    assert failed(await connect(other=asynchronous).invoke(invocation())) == ("unreachable", False)
+    with pytest.raises(ToolUnavailableError):
+        await connect().list_tools()
+
+
+@pytest.mark.parametrize("function", [asynchronous, in_a_thread])
+async def test_a_call_refused_at_the_first_byte_does_not_run(function: Callable[..., Any]) -> None:
+    def stop() -> None:
+        raise PermissionError("the lease has run out")
+
+    assert failed(await connect(echo=function).invoke(invocation(before_first_byte=stop))) == ("refused", False)
+
+
+async def test_a_function_out_of_time_may_have_done_its_work() -> None:
+    gate = threading.Event()
+
+    async def sleeps(text: str) -> None:
+        await asyncio.Event().wait()
+
+    async def will_not_be_cancelled(text: str) -> None:
+        while not gate.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                continue
+
+    def blocks(text: str) -> None:
+        gate.wait(10)
+
+    for function in (sleeps, will_not_be_cancelled, blocks):
+        assert failed(await connect(echo=function).invoke(invocation(timeout_ms=50))) == ("timeout", True)
+    gate.set()
+
+
+async def test_a_call_that_waits_for_a_thread_in_vain_did_not_run() -> None:
+    gate = threading.Event()
+    called: list[str] = []
+
+    def blocks(text: str) -> None:
+        called.append(text)
+        gate.wait(10)
+
+    connector = connect(ToolLimits(python_threads_max=1), echo=blocks)
+    assert failed(await connector.invoke(invocation(timeout_ms=50))) == ("timeout", True)
+    assert failed(await connector.invoke(invocation(timeout_ms=50))) == ("timeout", False)
+    gate.set()
+    assert isinstance(await connector.invoke(invocation()), ToolAnswer)
+    assert len(called) == 2
+
+
+async def test_closing_ends_a_call_in_flight() -> None:
+    started = asyncio.Event()
+
+    async def waits(text: str) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    connector = connect(echo=waits)
+    call = asyncio.ensure_future(connector.invoke(invocation()))
+    await asyncio.wait_for(started.wait(), 5)
+    await connector.aclose()
+    assert failed(await call) == ("cancelled", True)
+    assert failed(await connector.invoke(invocation())) == ("cancelled", False)
+
+
+async def test_a_function_that_cancels_itself_does_not_cancel_its_caller() -> None:
+    async def cancels(text: str) -> None:
+        raise asyncio.CancelledError
+
+    assert failed(await connect(echo=cancels).invoke(invocation())) == ("cancelled", True)
+
+
+async def test_what_is_not_json_or_too_large_is_not_returned() -> None:
+    assert failed(await connect(echo=lambda text: object()).invoke(invocation())) == ("protocol", True)
+    small = ToolLimits(response_max_bytes=10)
+    assert failed(await connect(small, echo=lambda text: "x" * 100).invoke(invocation())) == ("too_large", True)
+
+
+async def test_the_listing_names_the_registered_functions() -> None:
+    assert [tool.name for tool in await connect(b=asynchronous, a=in_a_thread).list_tools()] == ["a", "b"]
