@@ -1,8 +1,8 @@
 """Grants: the common case without Cedar. One grant compiles to a permit in each layer and to forbids that oblige or ask.
 
-A grant is a unit. Whom it is for stands in every layer that is asked per call, its argument limits in capability and data: whoever
-passes capability by one grant passes delegation by the same one, and passes data only by a grant that would allow this
-very call by itself. So two grants can never be combined into more than either of them gives.
+A grant is a unit. Whom it is for stands in every layer that is asked per call, its argument limits in capability and data:
+whoever passes capability by one grant passes delegation by the same one, and passes data only by a grant that would allow
+this very call by itself. So two grants can never be combined into more than either of them gives.
 """
 
 from __future__ import annotations
