@@ -51,7 +51,7 @@ async def test_a_function_is_called_with_its_arguments_as_keywords(function: Cal
     [("plain", None, ["plain"]), (None, None, []), ([1, 2], {"result": [1, 2]}, ["[1,2]"])],
 )
 async def test_what_a_function_returns_becomes_content(value: object, structured: object, texts: list[str]) -> None:
-    answer = await connect(echo=lambda text: value).invoke(invocation())
+    answer = await connect(echo=lambda **_: value).invoke(invocation())
     assert isinstance(answer, ToolAnswer)
     assert answer.structured == structured
     assert [block["text"] for block in answer.content] == texts
@@ -152,9 +152,9 @@ async def test_a_function_that_cancels_itself_does_not_cancel_its_caller() -> No
 
 
 async def test_what_is_not_json_or_too_large_is_not_returned() -> None:
-    assert failed(await connect(echo=lambda text: object()).invoke(invocation())) == ("protocol", True)
+    assert failed(await connect(echo=lambda **_: object()).invoke(invocation())) == ("protocol", True)
     small = ToolLimits(response_max_bytes=10)
-    assert failed(await connect(small, echo=lambda text: "x" * 100).invoke(invocation())) == ("too_large", True)
+    assert failed(await connect(small, echo=lambda **_: "x" * 100).invoke(invocation())) == ("too_large", True)
 
 
 async def test_the_listing_names_the_registered_functions() -> None:
