@@ -133,7 +133,10 @@ def _start(layout: Layout, *, durable: bool) -> Running:
     _check_major(layout, programs)
     # INVARIANT: we hold the start lock and no Postgres of ours runs, so a pid file that is here is a dead one's, even when
     # its number belongs to somebody else by now.
+    _wait_until(lambda: not _remains(layout), STOP_TIMEOUT_S, "an earlier Postgres does not go away")
     (layout.data / "postmaster.pid").unlink(missing_ok=True)
+    for leftover in layout.sockets.glob(".s.PGSQL.*"):
+        leftover.unlink()
     order = {
         "programs": str(programs),
         "cluster": str(layout.cluster),
@@ -250,6 +253,17 @@ def _is_our_postgres(pid: int, layout: Layout) -> bool:
     except psutil.Error:
         return False
     return bool(words) and Path(words[0]).name == "postgres" and str(layout.data) in words
+
+
+def _remains(layout: Layout) -> bool:
+    """Whether the supervisor or any process of an earlier Postgres, killed or stopping, is still there."""
+    data, cluster = str(layout.data), str(layout.cluster)
+    for process in psutil.process_iter(["cmdline", "cwd", "status"]):
+        words = process.info["cmdline"] or []
+        supervises = "interlock.store.embedded.supervisor" in words and any(cluster in word for word in words)
+        if supervises or (process.info["cwd"] == data and process.info["status"] != psutil.STATUS_ZOMBIE):
+            return True
+    return False
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
