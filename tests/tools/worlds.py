@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -168,9 +169,10 @@ class Wire:
 class RawServer:
     """Speaks just enough of 2026-07-28 (or, `stateful`, of 2025-11-25) and hands every call to `script`."""
 
-    def __init__(self, script: Script, *, stateful: bool = False) -> None:
+    def __init__(self, script: Script, *, stateful: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
         self.stateful = stateful
+        self.tls = tls
         self.requests: list[Request] = []
         self.arrived = asyncio.Condition()
         self.connections = 0
@@ -186,7 +188,7 @@ class RawServer:
             await self.arrived.wait_for(condition)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/mcp"
         return self
 

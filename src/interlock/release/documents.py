@@ -72,14 +72,27 @@ class Problems:
             unknown = _UNKNOWN.search(message)
             hint = ""
             if unknown:
+                fields = _fields_at(kind, [step for step in path.split(".") if step])
                 path = f"{path}.{unknown.group(1)}"
-                fields = list(getattr(kind, "__struct_encode_fields__", ()))
                 close = difflib.get_close_matches(unknown.group(1), fields, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(fields)}"
             where = f" at {path.lstrip('.')}" if path else ""
             line = line_of(node.lines, node.path + path)
             self.found.append(Problem(node.file, line, f"{message[:1].lower()}{message[1:]}{where}{hint}"))
             return None
+
+
+def _fields_at(kind: Any, steps: list[str]) -> list[str]:
+    """The names that may stand at a place inside a struct; none when the place is not inside structs alone."""
+    for step in steps:
+        known = {field.encode_name: field.type for field in msgspec.inspect.type_info(kind).fields}  # type: ignore[attr-defined]
+        inner = known.get(step)
+        choices = inner.types if isinstance(inner, msgspec.inspect.UnionType) else (inner,)
+        found = [choice.cls for choice in choices if isinstance(choice, msgspec.inspect.StructType)]
+        if not found:
+            return []
+        kind = found[0]
+    return list(kind.__struct_encode_fields__)
 
 
 def line_of(lines: Mapping[str, int], path: str) -> int:
