@@ -12,7 +12,7 @@ import pytest
 
 from interlock.tools.errors import CallFailedError
 from interlock.tools.http.sse import EventReader
-from interlock.tools.port import ConnectionKey, ToolAnswer, ToolFailure, ToolResult
+from interlock.tools.port import ConnectionKey, Connector, ToolAnswer, ToolFailure, ToolResult
 from tests.tools.conftest import Connect
 from tests.tools.worlds import RawServer, Request, Wire, invocation, shop
 
@@ -126,6 +126,12 @@ async def test_the_permit_is_asked_only_once_connected(connect: Connect) -> None
     result = await connect(shop(url="http://127.0.0.1:1/mcp")).invoke(call)
     assert failed(result) == ("unreachable", False)
     assert not asked
+
+
+async def negotiated(connector: Connector) -> Connector:
+    """Ready to call, so that the time of the next call is spent on that call alone."""
+    assert failed(await connector.invoke(invocation(before_first_byte=stop))) == ("refused", False)
+    return connector
 
 
 # -- what was sent and what was not ------------------------------------------------------------------------------------
@@ -324,8 +330,8 @@ async def test_after_the_first_byte_every_failure_says_that_the_call_may_have_ar
 
 async def test_a_server_that_hangs_runs_into_the_time_of_the_call(connect: Connect) -> None:
     async with RawServer(hangs) as server:
-        connector = connect(shop(url=server.url))
-        assert failed(await connector.invoke(invocation(timeout_ms=150))) == ("timeout", True)
+        connector = await negotiated(connect(shop(url=server.url)))
+        assert failed(await connector.invoke(invocation(timeout_ms=100))) == ("timeout", True)
 
 
 async def test_a_server_that_hangs_before_the_call_is_a_failure_that_was_not_sent(connect: Connect) -> None:
@@ -342,8 +348,8 @@ async def test_a_slow_drip_does_not_stretch_the_time_of_the_call(connect: Connec
             await asyncio.sleep(0)
 
     async with RawServer(drips) as server:
-        connector = connect(shop(url=server.url))
-        assert failed(await connector.invoke(invocation(timeout_ms=200))) == ("timeout", True)
+        connector = await negotiated(connect(shop(url=server.url)))
+        assert failed(await connector.invoke(invocation(timeout_ms=100))) == ("timeout", True)
 
 
 async def test_waiting_for_a_free_connection_that_never_comes_was_not_sent(connect: Connect) -> None:
@@ -391,8 +397,8 @@ async def test_a_caller_that_stops_waiting_hangs_up_and_frees_the_connection(con
 
 async def test_an_older_server_is_told_that_a_call_was_given_up(connect: Connect) -> None:
     async with RawServer(hangs, stateful=True) as server:
-        connector = connect(shop(url=server.url))
-        assert failed(await connector.invoke(invocation(timeout_ms=200))) == ("timeout", True)
+        connector = await negotiated(connect(shop(url=server.url)))
+        assert failed(await connector.invoke(invocation(timeout_ms=100))) == ("timeout", True)
         await server.until(lambda: "notifications/cancelled" in server.methods)
         call = next(request for request in server.requests if request.method == "notifications/cancelled")
         assert isinstance(call.message["params"]["requestId"], int)
