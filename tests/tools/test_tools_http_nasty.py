@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -421,8 +422,9 @@ async def test_an_idle_connection_that_the_peer_closed_is_noticed_before_anythin
         for _ in range(3):
             assert isinstance(await connector.invoke(invocation()), ToolAnswer)
             # The FIN is in our kernel, but our event loop has not read it when the next call begins.
-            raw = server.wires[-1].writer.get_extra_info("socket")
-            raw.shutdown(socket.SHUT_WR)
+            descriptor = server.wires[-1].writer.get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(descriptor)) as raw:
+                raw.shutdown(socket.SHUT_WR)
         assert server.methods.count("tools/call") == 3
         assert server.connections == 3
 
