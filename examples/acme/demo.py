@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import time
@@ -14,7 +15,7 @@ from examples.acme.interlocked import Interlocked, client
 from examples.acme.world import World
 
 console = Console(soft_wrap=True, highlight=False)
-FOLDER = Path(".demo")
+FOLDER = Path(os.environ.get("INTERLOCK_DEMO_FOLDER", ".demo"))
 
 
 class Expectations:

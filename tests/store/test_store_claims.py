@@ -370,6 +370,30 @@ async def test_claims_of_a_process_that_is_gone_become_in_doubt_with_an_event(da
         assert isinstance(await left.settle(session, claimed), Settled)
 
 
+async def test_whoever_begins_to_wait_while_a_question_is_under_way_is_not_told_that_its_claim_is_lost(one):
+    session = await one.session()
+    first, second = await one.claim(session), await one.claim(session)
+    watch = ClaimWatch(one.database, None)
+    rows, late = one.database.rows, []
+
+    async def asked_while_another_comes(name, *arguments):
+        found = await rows(name, *arguments)
+        if name == "claim_states" and not late:
+            late.append(asyncio.create_task(watch.wait(second.claim_id, 10_000)))
+            await asyncio.sleep(0)
+        return found
+
+    one.database.rows = asked_while_another_comes
+    waiting = asyncio.create_task(watch.wait(first.claim_id, 10_000))
+    while not late:
+        await asyncio.sleep(0)
+    await one.settle(session, first)
+    await one.settle(session, second)
+    assert await waiting
+    assert await late[0]
+    await watch.close()
+
+
 async def test_without_a_server_the_writer_says_unavailable(database_urls, postgres):
     async with desk(database_urls.app) as one:
         session = await one.session()

@@ -98,8 +98,10 @@ class ClaimWatch:
         while self._waiting:
             await asyncio.sleep(pause_ms / 1000)
             pause_ms = min(POLL_MOST_MS, pause_ms * 2)
+            # Whoever begins to wait while the question is under way is not answered by it.
+            asked = list(self._waiting)
             try:
-                rows = await self._database.rows("claim_states", list(self._waiting))
+                rows = await self._database.rows("claim_states", asked)
             except StoreUnavailableError:
                 continue  # whoever waits runs into its own timeout, which is the cautious answer
             known = {row["claim_id"] for row in rows}
@@ -109,7 +111,7 @@ class ClaimWatch:
                     pause_ms = POLL_FIRST_MS
                 elif not row["owner_alive"]:
                     _tell(self._waiting.get(row["claim_id"], ()), answer=False)
-            for claim_id in set(self._waiting) - known:
+            for claim_id in set(asked) - known:
                 _tell(self._waiting.get(claim_id, ()), answer=False)
 
 

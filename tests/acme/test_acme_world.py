@@ -1,0 +1,90 @@
+"""The company with real processes: many callers, four gateways, one payment each; and the story from end to end."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from examples.acme.interlocked import Interlocked
+from examples.acme.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.xdist_group("acme")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("world"))
+    asyncio.run(made.start())
+    yield made
+    made.stop()
+
+
+async def test_a_thousand_refund_calls_with_a_hundred_keys_through_four_processes_pay_a_hundred_times(world, tmp_path):
+    gateways = [Interlocked(tmp_path / "state", world) for _ in range(4)]
+    try:
+        tokens = [gateways[0].token("support-bot", "ana", "customer-support")["access_token"] for _ in range(3)]
+        import httpx2  # noqa: PLC0415
+
+        async def refund(http, n):
+            key = n % 100
+            gateway = gateways[n // 100 % 4]
+            meta = {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+                "interlock/idempotency-key": f"key-{key}",
+            }
+            arguments = {"order_id": f"A{key + 50}", "amount": "7.00", "currency": "EUR"}
+            params = {"name": "payments.refund", "arguments": arguments, "_meta": meta}
+            body = {"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": params}
+            headers = {
+                "authorization": f"Bearer {tokens[n % 3]}",
+                "mcp-protocol-version": "2026-07-28",
+                "mcp-method": "tools/call",
+                "mcp-name": "payments.refund",
+            }
+            answer = await http.post(gateway.url + "/mcp", content=msgspec.json.encode(body), headers=headers)
+            return key, answer.json()["result"]
+
+        limits = httpx2.Limits(max_connections=200)
+        async with httpx2.AsyncClient(timeout=120, trust_env=False, limits=limits) as http:
+            answers = await asyncio.gather(*[refund(http, n) for n in range(1000)])
+        paid = await world.count("SELECT count(*) FROM refund WHERE amount = 7")
+        per_order = await world.count("SELECT count(DISTINCT order_id) FROM refund WHERE amount = 7")
+        assert (paid, per_order) == (100, 100)
+        told = {}
+        for key, result in answers:
+            assert not result.get("isError"), result
+            told.setdefault(key, set()).add(result["structuredContent"]["refund_id"])
+        assert all(len(refunds) == 1 for refunds in told.values())
+        first = [result for _, result in answers if "interlock/replayed" not in result["_meta"]]
+        assert len(first) == 100
+        report, code = gateways[0].run("audit", "verify", "--json")
+        assert code == 0, report
+    finally:
+        for gateway in gateways:
+            gateway.stop()
+
+
+def test_the_story_of_the_demo_holds(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.acme.demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "INTERLOCK_DEMO_FOLDER": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert "All 32 expectations held" in done.stdout
+
+
+async def test_the_services_want_their_own_credential(world):
+    import httpx2  # noqa: PLC0415
+
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        assert (await http.post(world.url("payments"), json={})).status_code == 401
