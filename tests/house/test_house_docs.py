@@ -1,0 +1,76 @@
+"""Documentation that cannot rot: what it names exists, and its commands are the program's."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interlock.policy.testing import run_tests
+from interlock.release.load import from_files
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SYMBOL = re.compile(r"`((?:\w+/)+\w+\.py):(\w+(?:\.\w+)?)`")
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+COMMAND = re.compile(r"^\s*(?:[$] )?interlock ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
+GROUPS = {"db", "release", "policy", "trace", "audit"}
+
+
+def names_in(path):
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {
+                f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))
+            }
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_symbol_and_test_a_page_names_exists(page):
+    text = page.read_text()
+    for path, symbol in SYMBOL.findall(text):
+        assert symbol in names_in(ROOT / "src" / "interlock" / path), f"{page.name}: {path}:{symbol}"
+    for path, test in TEST.findall(text):
+        assert test in names_in(ROOT / path), f"{page.name}: {path}::{test}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_command_in_the_documentation_is_one_of_the_programs():
+    commands = {match for page in PAGES for match in COMMAND.findall(page.read_text())}
+    assert commands
+    for command, word in sorted({(command, word if command in GROUPS else "") for command, word in commands}):
+        words = [part for part in (command, word) if part]
+        done = subprocess.run(
+            [sys.executable, "-m", "interlock", *words, "--help"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        assert "Usage: interlock " + " ".join(words) in done.stdout, words
+
+
+def test_every_page_is_reachable_from_the_readme_or_the_decisions():
+    readme = (ROOT / "README.md").read_text()
+    for page in PAGES[1:]:
+        name = page.relative_to(ROOT).as_posix()
+        assert name in readme or "docs/decisions" in name, name
+
+
+def test_the_release_in_the_reference_loads_and_passes_its_tests():
+    page = (ROOT / "docs" / "reference" / "release.md").read_text()
+    files = dict(re.findall(r"```\w+ file=(\S+)\n(.*?)```", page, re.DOTALL))
+    results = run_tests(from_files(files))
+    assert len(results) == 3
+    assert all(result.passed for result in results), [result.why for result in results]
