@@ -43,6 +43,8 @@ async def test_a_thousand_refund_calls_with_a_hundred_keys_through_four_processe
             body = {"jsonrpc": "2.0", "id": n, "method": "tools/call", "params": params}
             headers = {
                 "authorization": f"Bearer {tokens[n % 3]}",
+                "content-type": "application/json",
+                "accept": "application/json, text/event-stream",
                 "mcp-protocol-version": "2026-07-28",
                 "mcp-method": "tools/call",
                 "mcp-name": "payments.refund",
