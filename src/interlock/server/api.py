@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, get, post
@@ -14,12 +16,15 @@ from interlock import __version__
 from interlock.app.plane import NotPermittedError, UnknownScopeError
 from interlock.core.who import Person
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
-from interlock.identity.exchange import ExchangeRequest, ExchangeResponse
+from interlock.identity.exchange import GRANT_TYPE, ExchangeRequest, ExchangeResponse
 from interlock.release.errors import ReleaseError
-from interlock.server.limits import MAX_REASON_CHARS, MAX_RELEASE_BYTES, MAX_SCOPE_CHARS
-from interlock.store.errors import StoreUnavailableError
+from interlock.server.limits import MAX_FORM_BYTES, MAX_REASON_CHARS, MAX_RELEASE_BYTES, MAX_SCOPE_CHARS
+from interlock.store.errors import StoreError, StoreUnavailableError
 
+_log = logging.getLogger(__name__)
 _PROBLEM: Final = "application/problem+json"
+_FORM: Final = "application/x-www-form-urlencoded"
+_MAX_FORM_FIELDS: Final = 32
 _SCHEME: Final = "Bearer"
 
 
@@ -81,12 +86,23 @@ def make_api(plane: ControlPlane) -> Litestar:
 
     @post("/oauth/token", status_code=200, summary="Token exchange (RFC 8693)")
     async def token(request: Request[Any, Any, Any]) -> Response[Any]:
-        form = await request.form()
-        known = {name: str(form.get(name, "")) for name in ExchangeRequest.__struct_fields__}
-        if any(len(form.getall(name, [])) > 1 for name in known):
-            raise ExchangeRefusedError("invalid_request", "a parameter stands more than once")
+        form = _form(request.headers.get("content-type", ""), await request.body())
+        known = {name: form.get(name, "") for name in ExchangeRequest.__struct_fields__}
         answer = await plane.exchange(ExchangeRequest(**known))
         return Response(answer, headers={"cache-control": "no-store"})
+
+    @get("/.well-known/oauth-authorization-server", summary="Where and how to get a token (RFC 8414)")
+    async def metadata(request: Request[Any, Any, Any]) -> dict[str, Any]:
+        # The host was compared with the allowed ones before the request came here.
+        base = f"{request.scope['scheme']}://{request.headers['host']}"
+        return {
+            "issuer": base,
+            "token_endpoint": f"{base}/oauth/token",
+            "jwks_uri": f"{base}/.well-known/jwks.json",
+            "grant_types_supported": [GRANT_TYPE],
+            "response_types_supported": [],
+            "token_endpoint_auth_methods_supported": ["none"],
+        }
 
     @get("/.well-known/jwks.json", summary="Public keys")
     async def jwks() -> dict[str, Any]:
@@ -98,7 +114,10 @@ def make_api(plane: ControlPlane) -> Litestar:
 
     @get("/readyz", summary="Can the process serve?")
     async def readyz() -> dict[str, Any]:
-        return await plane.ready()
+        try:
+            return await plane.ready()
+        except (StoreError, ReleaseError) as error:
+            raise HTTPException(status_code=503, detail="not ready: no database, or no release that loads") from error
 
     @get("/v1/controls", summary="What is stopped, and what is in flight")
     async def controls(request: Request[Any, Any, Any]) -> Any:
@@ -119,8 +138,13 @@ def make_api(plane: ControlPlane) -> Litestar:
         person, body = person_of(request), await _body(request, ActivateRequest)
         return await plane.activate(person, body.files)
 
+    @get("/v1/releases/active", summary="Which release decides")
+    async def active(request: Request[Any, Any, Any]) -> Any:
+        return (await plane.status(person_of(request)))["release"]
+
     return Litestar(
-        route_handlers=[token, jwks, livez, readyz, controls, kill, resume, activate],
+        route_handlers=[token, metadata, jwks, livez, readyz, controls, kill, resume, activate, active],
+        request_max_body_size=MAX_FORM_BYTES,
         openapi_config=OpenAPIConfig(title="Interlock", version=__version__),
         exception_handlers=_handlers(),
         on_app_init=[_quiet],
@@ -139,6 +163,19 @@ async def _body(request: Request[Any, Any, Any], kind: type[Any]) -> Any:
         return msgspec.json.decode(await request.body(), type=kind)
     except msgspec.MsgspecError as error:
         raise HTTPException(status_code=400, detail=str(error)) from error
+
+
+def _form(content_type: str, body: bytes) -> dict[str, str]:
+    """The fields of a form. Raises `ExchangeRefusedError` for what is none, and for fields that stand more than once."""
+    if content_type.partition(";")[0].strip().lower() != _FORM:
+        raise ExchangeRefusedError("invalid_request", f"send the parameters as {_FORM}")
+    try:
+        fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FORM_FIELDS)
+    except ValueError as error:
+        raise ExchangeRefusedError("invalid_request", "the form cannot be read") from error
+    if len(dict(fields)) != len(fields):
+        raise ExchangeRefusedError("invalid_request", "a parameter stands more than once")
+    return dict(fields)
 
 
 def _control(body: ControlRequest) -> tuple[str, str]:
@@ -178,8 +215,8 @@ def _handlers() -> dict[Any, Any]:
     def http(_: Any, error: HTTPException) -> Response[Any]:
         return _problem(error.status_code, error.detail)
 
-    def anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-        request.logger.error("unexpected error", exc_info=error) if request.logger else None
+    def anything(_: Any, error: Exception) -> Response[Any]:
+        _log.error("an API request failed", exc_info=error)
         return _problem(500, "an unexpected error; look into the server's log")
 
     return {

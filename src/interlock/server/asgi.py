@@ -24,15 +24,43 @@ class DisconnectedError(Exception):
     """The client went away before its request was read."""
 
 
+# Headers that decide something here. Of two, one reader takes the first and another the last, so two are refused.
+_DECISIVE: Final = frozenset(
+    {
+        b"authorization",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"mcp-method",
+        b"mcp-name",
+        b"mcp-protocol-version",
+        b"mcp-session-id",
+        b"origin",
+    }
+)
+
+
+def repeated(scope: Scope) -> str | None:
+    """The name of a header that decides something and stands more than once, or None."""
+    headers = scope["headers"]
+    # INVARIANT: past the router every header that decides something stands at most once.
+    if len(dict(headers)) == len(headers):
+        return None
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in seen and name in _DECISIVE:
+            return str(name.decode("latin-1"))
+        seen.add(name)
+    return None
+
+
 def header(scope: Scope, name: bytes) -> str | None:
-    """The value of a header that stands exactly once; None when it is absent, and also when it is repeated."""
-    found = [value for key, value in scope["headers"] if key == name]
-    return str(found[0].decode("latin-1")) if len(found) == 1 else None
-
-
-def is_repeated(scope: Scope, name: bytes) -> bool:
-    """Whether a header stands more than once: two readers could take different ones."""
-    return len([key for key, _ in scope["headers"] if key == name]) > 1
+    """The value of a header, or None when it is absent. Only for requests that the router let in: see `repeated`."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
 
 
 def bearer(scope: Scope) -> str:

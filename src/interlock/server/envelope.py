@@ -33,6 +33,7 @@ VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
 IDEMPOTENCY_KEY: Final = "interlock/idempotency-key"
 REPEAT_OF: Final = "interlock/repeat-of"
+NOT_ONE_MESSAGE: Final = "the body must be one JSON-RPC request or notification"
 
 
 class Envelope(msgspec.Struct, kw_only=True):
@@ -42,6 +43,16 @@ class Envelope(msgspec.Struct, kw_only=True):
     method: str
     id: int | str | msgspec.UnsetType = msgspec.UNSET
     params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """What a client answers to a request of the server. `method` is there to be absent."""
+
+    jsonrpc: str
+    id: int | str
+    method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class CallParams(msgspec.Struct, kw_only=True):
@@ -59,10 +70,12 @@ class RpcError(Exception):  # a JSON-RPC answer, not a defect
         super().__init__(message)
         self.code = code
         self.data = data
+        self.request_id: int | str | None = None
 
 
 _ENVELOPE: Final = msgspec.json.Decoder(Envelope)
 _PARAMS: Final = msgspec.json.Decoder(CallParams)
+_ANSWER: Final = msgspec.json.Decoder(Answer)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -71,12 +84,22 @@ def read_envelope(body: bytes) -> Envelope:
     try:
         envelope = _ENVELOPE.decode(body)
     except msgspec.ValidationError as error:
-        raise RpcError(INVALID_REQUEST, "the body must be one JSON-RPC request or notification") from error
+        raise RpcError(INVALID_REQUEST, NOT_ONE_MESSAGE) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RpcError(PARSE_ERROR, "the body is not valid JSON") from error
     if envelope.jsonrpc != "2.0":
         raise RpcError(INVALID_REQUEST, 'jsonrpc must be "2.0"')
     return envelope
+
+
+def is_answer(body: bytes) -> bool:
+    """Whether a body is a client's answer to a request of the server: it has a result or an error, and no method."""
+    try:
+        answer = _ANSWER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    has_one = (answer.result is msgspec.UNSET) != (answer.error is msgspec.UNSET)
+    return answer.jsonrpc == "2.0" and answer.method is msgspec.UNSET and has_one
 
 
 def read_params(envelope: Envelope) -> CallParams:
@@ -91,6 +114,8 @@ def proposal_of(params: CallParams, key_header: str | None) -> Proposal:
     """The proposal in a `tools/call`. Raises `RpcError` when keys are not texts."""
     meta = params.meta or {}
     key = meta.get(IDEMPOTENCY_KEY, key_header or "")
+    if key_header and key != key_header:
+        raise RpcError(INVALID_PARAMS, f"the header idempotency-key and {IDEMPOTENCY_KEY} differ; send one of them")
     repeat_of = meta.get(REPEAT_OF, "")
     if not isinstance(key, str) or not isinstance(repeat_of, str):
         raise RpcError(INVALID_PARAMS, f"{IDEMPOTENCY_KEY} and {REPEAT_OF} are texts")
@@ -158,17 +183,17 @@ def decoded_header(value: str | None) -> str | None:
     """A mirrored header value, read as MCP writes it: plain, or `=?base64?...?=`. None when it cannot be read."""
     if value is None or not (value.startswith("=?base64?") and value.endswith("?=")):
         return value
+    coded = value[9:-2]
     try:
-        return base64.b64decode(value[9:-2], validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
+        data = base64.b64decode(coded, validate=True)
+        # Only the canonical form: another spelling of the same bytes is read differently by somebody.
+        return data.decode("utf-8") if base64.b64encode(data).decode("ascii") == coded else None
+    except (binascii.Error, ValueError):
         return None
 
 
-def raw(data: bytes) -> msgspec.Raw:
-    """Bytes of JSON to be written as they are."""
-    return msgspec.Raw(data)
-
-
-def decode(text: bytes) -> Any:
-    """JSON of our own making, as plain values."""
-    return msgspec.json.decode(text)
+def unexpected() -> RpcError:
+    """What a client is told when something broke here. A call may have been claimed before it did."""
+    return RpcError(
+        INTERNAL_ERROR, "an unexpected error; whether a call took effect is in its trace, so look before repeating it"
+    )

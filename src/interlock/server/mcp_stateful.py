@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 import mcp_types as types
+import msgspec
 from mcp.server.lowlevel.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.exceptions import MCPError
 
 from interlock import __version__
 from interlock.core.who import Session
@@ -26,12 +29,22 @@ from interlock.server.asgi import (
     header,
     read_body,
 )
-from interlock.server.limits import MAX_BODY_BYTES, MAX_STATEFUL_SESSIONS, STATEFUL_IDLE_S
+from interlock.server.limits import MAX_BODY_BYTES, MAX_STATEFUL_PER_SESSION, MAX_STATEFUL_SESSIONS, STATEFUL_IDLE_S
 from interlock.server.mcp_stateless import Gate
+from interlock.store.errors import StoreUnavailableError
 
+_log = logging.getLogger(__name__)
 _STATE: Final = "interlock"
 _NOT_FOUND: Final = 404
 _TOO_LARGE: Final = 413
+
+
+class _Received(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request was, as we read it. The SDK's own reading of the body decides nothing."""
+
+    session: Session
+    call: rpc.CallParams | None
+    key: str
 
 
 class StatefulMcp:
@@ -61,34 +74,35 @@ class StatefulMcp:
         if opened is not None and self._owners.get(opened) != session.session_id:
             await answer_problem(send, _NOT_FOUND, "no such MCP session; initialize a new one")
             return
-        arguments: bytes = b"{}"
-        key = ""
+        call: rpc.CallParams | None = None
         if scope["method"] == "POST":
             try:
                 body = await read_body(receive, max_bytes=MAX_BODY_BYTES)
-                message = rpc.read_envelope(body)
+                call = _call_in(body)
             except DisconnectedError:
                 return
             except BodyTooLargeError:
                 await answer_problem(send, _TOO_LARGE, f"a request has at most {MAX_BODY_BYTES} bytes")
                 return
             except rpc.RpcError as error:
-                if error.code == rpc.PARSE_ERROR or b'"method"' in body:
-                    await answer(send, 400, rpc.failure(None, error))
-                    return
-                message = None  # a client's answer to a request: the SDK knows what to do with it
-            if message is not None and message.method == "tools/call":
-                try:
-                    arguments = bytes(rpc.read_params(message).arguments)
-                except rpc.RpcError as error:
-                    request_id = message.id if isinstance(message.id, (int, str)) else None
-                    await answer(send, 400, rpc.failure(request_id, error))
-                    return
-                key = header(scope, b"idempotency-key") or ""
+                await answer(send, rpc.HTTP_STATUS.get(error.code, 200), rpc.failure(error.request_id, error))
+                return
             receive = _again(body, receive)
-        # What the SDK parsed is not what is decided on: the gate gets the bytes that came.
-        scope.setdefault("state", {})[_STATE] = (session, arguments, key)
+        received = _Received(session=session, call=call, key=header(scope, b"idempotency-key") or "")
+        scope.setdefault("state", {})[_STATE] = received
         await self._manager.handle_request(scope, receive, self._remember_owner(send, session))
+        if opened is None:
+            await self._close_surplus(scope, session)
+        elif scope["method"] == "DELETE":
+            self._owners.pop(opened, None)
+
+    async def _close_surplus(self, scope: Scope, session: Session) -> None:
+        """Close the oldest of one owner's MCP sessions, so that nobody can take all that there are."""
+        own = [opened for opened, owner in self._owners.items() if owner == session.session_id]
+        for opened in own[:-MAX_STATEFUL_PER_SESSION]:
+            self._owners.pop(opened, None)
+            headers = [(b"mcp-session-id", opened.encode("latin-1")), (b"accept", b"application/json")]
+            await self._manager.handle_request({**scope, "method": "DELETE", "headers": headers}, _nothing, _nowhere)
 
     def _remember_owner(self, send: Send, session: Session) -> Send:
         async def sending(message: Message) -> None:
@@ -103,25 +117,66 @@ class StatefulMcp:
         return sending
 
     async def _list(self, context: Any, _: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        session, _, _ = context.request.scope["state"][_STATE]
-        tools = []
-        for operation in await self._gate.visible(session):
-            listed = rpc.listed_tool(operation)
-            text = rpc.success(0, {"tool": listed})
-            tools.append(types.Tool.model_validate(_decode(text)["result"]["tool"]))
-        return types.ListToolsResult(tools=tools)
+        received: _Received = context.request.scope["state"][_STATE]
+        try:
+            listed = [rpc.listed_tool(operation) for operation in await self._gate.visible(received.session)]
+            return types.ListToolsResult(tools=[types.Tool.model_validate(_plain(tool)) for tool in listed])
+        except StoreUnavailableError as error:
+            raise MCPError(rpc.INTERNAL_ERROR, "the control plane cannot answer right now") from error
+        except Exception as error:
+            raise _defect(error) from error
 
-    async def _call(self, context: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
-        session, arguments, key = context.request.scope["state"][_STATE]
-        meta = dict(params.meta or {})
-        proposal = rpc.proposal_of(rpc.CallParams(name=params.name, arguments=rpc.raw(arguments), meta=meta), key)
-        result = rpc.call_result(await self._gate.call(session, proposal))
-        result.pop("resultType")
-        return types.CallToolResult.model_validate(_decode(rpc.success(0, result))["result"])
+    async def _call(self, context: Any, _: types.CallToolRequestParams) -> types.CallToolResult:
+        received: _Received = context.request.scope["state"][_STATE]
+        if received.call is None:
+            # INVARIANT: what the SDK read is never decided on; when the two readings differ, nothing is called.
+            raise MCPError(rpc.INVALID_REQUEST, rpc.NOT_ONE_MESSAGE)
+        try:
+            proposal = rpc.proposal_of(received.call, received.key)
+            result = rpc.call_result(await self._gate.call(received.session, proposal))
+            result.pop("resultType")
+            return types.CallToolResult.model_validate(_plain(result))
+        except rpc.RpcError as error:
+            raise MCPError(error.code, str(error), error.data) from error
+        except Exception as error:
+            raise _defect(error) from error
 
 
-def _decode(text: bytes) -> Any:
-    return rpc.decode(text)
+def _call_in(body: bytes) -> rpc.CallParams | None:
+    """The call that a body asks for; None for every other message. Raises `RpcError`."""
+    try:
+        message = rpc.read_envelope(body)
+    except rpc.RpcError:
+        if rpc.is_answer(body):
+            return None
+        raise
+    if message.method != "tools/call":
+        return None
+    try:
+        return rpc.read_params(message)
+    except rpc.RpcError as error:
+        error.request_id = message.id if isinstance(message.id, (int, str)) else None
+        raise
+
+
+def _defect(error: Exception) -> MCPError:
+    # The SDK would send the exception's text to the client.
+    _log.error("an MCP request failed", exc_info=error)
+    told = rpc.unexpected()
+    return MCPError(told.code, str(told))
+
+
+def _plain(value: Any) -> Any:
+    """Raw JSON inside, as the plain values that the SDK's models take."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _nowhere(_: Message) -> None:
+    """The answer to a request of our own."""
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -19,18 +19,18 @@ from interlock.server.asgi import (
     answer,
     answer_problem,
     header,
-    is_repeated,
     read_body,
 )
 from interlock.server.limits import MAX_BODY_BYTES
 from interlock.store.errors import StoreUnavailableError
 
 _log = logging.getLogger(__name__)
-_ROUTING: Final = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
 _PRIVATE: Final = {"cacheScope": "private", "ttlMs": 0}
 _ACCEPTED: Final = 202
 _TOO_LARGE: Final = 413
+_DEFECT: Final = 500
 _WRONG_METHOD: Final = 405
+_WRONG_TYPE: Final = 415
 
 
 class Gate(Protocol):
@@ -56,17 +56,22 @@ class StatelessMcp:
         if scope["method"] != "POST":
             await answer_problem(send, _WRONG_METHOD, "this endpoint takes POST", (b"allow", b"POST"))
             return
+        if not (header(scope, b"content-type") or "").lower().startswith("application/json"):
+            await answer_problem(send, _WRONG_TYPE, "send application/json")
+            return
         request_id: int | str | None = None
         try:
             body = await read_body(receive, max_bytes=MAX_BODY_BYTES)
             message = rpc.read_envelope(body)
             if not isinstance(message.id, (int, str)):
+                # Whatever a notification names, nothing is done: this revision has none that a server acts on.
+                _check_version(header(scope, b"mcp-protocol-version"))
                 await answer(send, _ACCEPTED, b"", headers=())
                 return
             request_id = message.id
             params = rpc.read_params(message)
             _check_headers(scope, message, params)
-            result = await self._result(scope, receive, session, message, params)
+            text = rpc.success(request_id, await self._result(scope, receive, session, message, params))
         except DisconnectedError:
             return
         except BodyTooLargeError:
@@ -75,7 +80,11 @@ class StatelessMcp:
         except rpc.RpcError as error:
             await answer(send, rpc.HTTP_STATUS.get(error.code, 200), rpc.failure(request_id, error))
             return
-        await answer(send, 200, rpc.success(request_id, result))
+        except Exception:  # noqa: BLE001  # whatever breaks in here, the client gets an error it can read and the operator a traceback
+            _log.exception("an MCP request failed")
+            await answer(send, _DEFECT, rpc.failure(request_id, rpc.unexpected()))
+            return
+        await answer(send, 200, text)
 
     async def _result(
         self, scope: Scope, receive: Receive, session: Session, message: rpc.Envelope, params: rpc.CallParams
@@ -110,18 +119,23 @@ async def _while_connected(call: Any, receive: Receive) -> CallResult:
         await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
         raise DisconnectedError
     finally:
         listening.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+
+def _check_version(version: Any) -> None:
+    """Refuse revisions that this handler does not speak. Raises `RpcError`."""
+    if version != rpc.STATELESS:
+        data = {"supported": [rpc.STATELESS], "requested": str(version)}
+        raise rpc.RpcError(rpc.UNSUPPORTED_VERSION, "Unsupported protocol version", data)
 
 
 def _check_headers(scope: Scope, message: rpc.Envelope, params: rpc.CallParams) -> None:
     """What intermediaries read in the headers must be what we read in the body. Raises `RpcError`."""
-    for name in _ROUTING:
-        if is_repeated(scope, name):
-            raise rpc.RpcError(rpc.HEADER_MISMATCH, f"the header {name.decode()} stands more than once")
     meta = params.meta or {}
     missing = [key for key in (rpc.VERSION_KEY, rpc.CAPABILITIES_KEY) if key not in meta]
     if missing:
@@ -133,6 +147,4 @@ def _check_headers(scope: Scope, message: rpc.Envelope, params: rpc.CallParams) 
         raise rpc.RpcError(rpc.HEADER_MISMATCH, "the header mcp-method does not match the request")
     if message.method == "tools/call" and rpc.decoded_header(header(scope, b"mcp-name")) != params.name:
         raise rpc.RpcError(rpc.HEADER_MISMATCH, "the header mcp-name does not match the request")
-    if version != rpc.STATELESS:
-        data = {"supported": [rpc.STATELESS], "requested": str(version)}
-        raise rpc.RpcError(rpc.UNSUPPORTED_VERSION, "Unsupported protocol version", data)
+    _check_version(version)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from interlock.core.who import Session
 from interlock.identity.errors import TokenRefusedError
+from interlock.server import envelope as rpc
 from interlock.server.api import ControlPlane, make_api
-from interlock.server.asgi import App, Receive, Scope, Send, answer_problem, bearer, comes_from_elsewhere, header
-from interlock.server.envelope import HANDSHAKES
+from interlock.server.asgi import (
+    App,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_problem,
+    bearer,
+    comes_from_elsewhere,
+    header,
+    repeated,
+)
+from interlock.server.limits import MAX_CONCURRENT_REQUESTS
 from interlock.server.mcp_stateless import Gate, StatelessMcp
 
 _MCP_PATHS: Final = {"/mcp", "/mcp/"}
+_BAD_REQUEST: Final = 400
+_BUSY: Final = 503
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -37,6 +52,7 @@ class Router:
         self._api: App = make_api(plane)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal
         self._running = AsyncExitStack()
         self._starting = asyncio.Lock()
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -44,6 +60,20 @@ class Router:
             await self._lifespan(receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
+        elif self._under_way >= MAX_CONCURRENT_REQUESTS:
+            await answer_problem(send, _BUSY, "too many requests at once; nothing was done, try again", (b"retry-after", b"1"))
+        else:
+            self._under_way += 1
+            try:
+                await self._request(scope, receive, send)
+            finally:
+                self._under_way -= 1
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        twice = repeated(scope)
+        if twice is not None:
+            error = rpc.RpcError(rpc.HEADER_MISMATCH, f"the header {twice} stands more than once")
+            await answer(send, _BAD_REQUEST, rpc.failure(None, error))
         elif comes_from_elsewhere(scope, self._allowed_hosts):
             await answer_problem(send, 403, "this host or origin is not allowed; see --allow-host")
         elif scope["path"] in _MCP_PATHS:
@@ -60,7 +90,7 @@ class Router:
             return
         version = header(scope, b"mcp-protocol-version")
         # The handshake of older revisions comes without the header; whatever is unknown gets the newest revision's answer.
-        if version is None or version in HANDSHAKES:
+        if version is None or version in rpc.HANDSHAKES:
             await (await self._older())(scope, receive, send, session)
         else:
             await self._stateless(scope, receive, send, session)
@@ -68,22 +98,26 @@ class Router:
     async def _older(self) -> Any:
         async with self._starting:
             if self._stateful is None:
-                # The SDK takes a second to import, so it comes in with the first client that needs it.
-                from interlock.server.mcp_stateful import StatefulMcp  # noqa: PLC0415
-
-                stateful = StatefulMcp(self._gate)
-                ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                task = asyncio.create_task(self._run(stateful, ready), name="stateful-mcp")
+                # The SDK takes a second to import, so it comes in with the first client that needs it, and in a thread:
+                # a second without the event loop is a second without leases and answers for everybody else.
+                module = await asyncio.to_thread(importlib.import_module, "interlock.server.mcp_stateful")
+                stateful = module.StatefulMcp(self._gate)
+                started = asyncio.Event()
+                task = asyncio.create_task(self._run(stateful, started), name="stateful-mcp")
+                waiting = asyncio.ensure_future(started.wait())
+                await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                if task.done():
+                    task.result()  # raises why it could not start; the next client tries again
                 self._running.push_async_callback(_cancel, task)
-                await ready
                 self._stateful = stateful
         return self._stateful
 
     @staticmethod
-    async def _run(stateful: Any, ready: asyncio.Future[None]) -> None:
+    async def _run(stateful: Any, started: asyncio.Event) -> None:
         # Task groups must be left by the task that entered them, so the manager has a task of its own.
         async with stateful.running():
-            ready.set_result(None)
+            started.set()
             await asyncio.Event().wait()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

@@ -1,0 +1,119 @@
+"""HTTP on the wire: uvicorn's protocol with bounds on what a stranger may send before anything has looked at it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from interlock.server.limits import MAX_HEAD_BYTES, REQUEST_READ_S
+
+_HEAD_TOO_LARGE: Final = b"431 Request Header Fields Too Large"
+_TOO_SLOW: Final = b"408 Request Timeout"
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Give it to `uvicorn.Config(http=...)`. Heads have a size, and whole requests a time to arrive in.
+
+    uvicorn's parser collects a head of any size for as long as it takes, and does so before a token could be asked for.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_bytes = 0
+        self._has_begun = False
+        self._in_head = False
+        self._in_message = True  # a connection that says nothing is as slow as one that stops half-way
+        self._refused = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+        """Start the time for the first request."""
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
+            # asyncio does this only for listeners made with IPPROTO_TCP; without it, every answer waits 40 ms for an ACK.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._deadline = self.loop.call_later(REQUEST_READ_S, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the time."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, unless this client was refused; what has begun must end in time."""
+        if self._refused:
+            return
+        counts = self._in_head
+        super().data_received(data)
+        if self._in_head and counts:
+            # A header line that never ends reaches no callback, so what arrives within a head is counted here as well.
+            self._head_bytes += len(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(_HEAD_TOO_LARGE)
+        elif not self._in_message:
+            self._stop_waiting()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(REQUEST_READ_S, self._too_slow)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._has_begun = self._in_message = self._in_head = True
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header, as long as the head is of a reasonable size."""
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes <= MAX_HEAD_BYTES:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Serve the request, unless headers of it were left out."""
+        self._in_head = False
+        if self._head_bytes + len(self.url) > MAX_HEAD_BYTES:
+            self._refuse(_HEAD_TOO_LARGE)
+            return
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hand on what belongs to a request that is served."""
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is here."""
+        self._in_message = False
+        if not self._refused:
+            super().on_message_complete()
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self._refuse(_TOO_SLOW)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, status: bytes) -> None:
+        # INVARIANT: nothing of this connection is looked at any more; a request whose body is missing ends as a disconnect.
+        self._refused = True
+        self._stop_waiting()
+        if self.transport.is_closing():
+            return
+        if self._may_answer():
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        self.transport.close()
+
+    def _may_answer(self) -> bool:
+        """Whether an answer now would be read as the answer to the request at fault, and not to one before it."""
+        cycle = self.cycle
+        if not self._has_begun:
+            return False
+        if cycle is None or cycle.response_complete:
+            return True
+        return cycle.more_body and not cycle.response_started and not self.pipeline
