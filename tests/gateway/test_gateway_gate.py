@@ -315,6 +315,37 @@ async def test_a_process_that_cannot_load_the_release_in_force_refuses_its_calls
     assert shop.shop.count("stock") == 1
 
 
+async def test_extra_logging_keeps_the_whole_released_output_on_record(shop):
+    session = await shop.session()
+    item = "x" * 20_000
+
+    async def kept():
+        answer = await shop.call(session, "stock", item=item)
+        (settled,) = [body for kind, body in await shop.events(answer.call_id) if kind == "call.settled"]
+        assert settled["released_digest"]
+        return settled["released"]
+
+    assert await kept() is None
+    await shop.system.plane.activate(OPERATOR, {**FILES, "policies/data/log.cedar": LOGGED})
+    assert (await kept())["structured"]["item"] == item
+
+
+LOGGED = """
+@id("watch-stock")
+@owner("security")
+@obligation("log")
+forbid (principal, action == Action::"shop.stock", resource);
+"""
+
+
+async def test_a_process_that_cannot_load_the_release_still_says_that_it_is_alive(shop):
+    pool = shop.system.database.pool()
+    await pool.execute("UPDATE epoch SET release = release + 1, release_digest = 'sha256:gone'")
+    await pool.execute("UPDATE process SET seen_at = seen_at - interval '1 minute'")
+    await shop.system.heartbeat()
+    assert [process.process_id for process in await shop.system.processes.live()] == [shop.system.process_id]
+
+
 async def test_a_session_that_was_revoked_can_do_nothing_more(shop):
     session = await shop.session()
     await shop.call(session, "stock", item="tea")

@@ -26,6 +26,8 @@ from interlock.identity.tokens import Verifier
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ClaimOrphaned
 from interlock.ledger.heads import sign_heads
+from interlock.policy.errors import UnusableReleaseError
+from interlock.release.errors import ReleaseError
 from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
 from interlock.store.errors import StoreError
@@ -146,9 +148,15 @@ class System:
     async def heartbeat(self) -> None:
         """Say that we are alive, with the release we are ready to decide by; orphaned claims become in doubt."""
         epochs, digest = await self.controls.epochs()
+        loaded = 0
         if digest:
-            await self.governing.in_force(digest, epochs.release)
-        await self.processes.heartbeat(self.process_id, epochs.release if digest else 0)
+            try:
+                await self.governing.in_force(digest, epochs.release)
+                loaded = epochs.release
+            except (StoreError, ReleaseError, UnusableReleaseError) as error:
+                # Alive, and unable to decide: calls are refused one by one, and what was claimed before still settles.
+                _log.error("the release in force cannot be loaded: %s", error)  # the message says it all
+        await self.processes.heartbeat(self.process_id, loaded)
         orphaned = draft(ClaimOrphaned(reason="its process is gone or its time is over"), ids=self.ids)
         for call_id in await self.processes.orphan(orphaned):
             _log.warning("in doubt: %s", call_id)

@@ -65,6 +65,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     claimed: Claimed
     permit: Permit
     labels: Labels
+    extra_log: bool = False
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +108,7 @@ class Executor:
             case _:
                 assert_never(result)
         out = msgspec.json.encode({"content": released.content, "structured": released.structured})
+        keep_bytes = MAX_OUTPUT_BYTES if work.extra_log else MAX_RELEASED_IN_LEDGER_BYTES
         gives = bool(released.content) or released.structured is not None
         body = CallSettled(
             claim_id=work.claimed.claim_id,
@@ -120,7 +122,7 @@ class Executor:
             output_digest=digest(text) if raw is not None else "",
             redacted=released.redacted,
             released_digest=digest(out) if gives else "",
-            released=msgspec.Raw(out) if gives and len(out) <= MAX_RELEASED_IN_LEDGER_BYTES else None,
+            released=msgspec.Raw(out) if gives and len(out) <= keep_bytes else None,
         )
         events = [draft(body, ids=self._ids, call_id=work.call_id)]
         if more_events is not None:

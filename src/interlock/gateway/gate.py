@@ -269,6 +269,7 @@ class Gate:
                     claimed=answer,
                     permit=permit,
                     labels=labels,
+                    extra_log=decision.obligations.extra_log,
                 )
                 return await self._execute(call, work, decision)
             case Stale():
