@@ -24,6 +24,7 @@ class DisconnectedError(Exception):
     """The client went away before its request was read."""
 
 
+_HEADERS: Final = "interlock.headers"
 # Headers that decide something here. Of two, one reader takes the first and another the last, so two are refused.
 _DECISIVE: Final = frozenset(
     {
@@ -43,12 +44,11 @@ _DECISIVE: Final = frozenset(
 
 def repeated(scope: Scope) -> str | None:
     """The name of a header that decides something and stands more than once, or None."""
-    headers = scope["headers"]
     # INVARIANT: past the router every header that decides something stands at most once.
-    if len(dict(headers)) == len(headers):
+    if len(_headers(scope)) == len(scope["headers"]):
         return None
     seen: set[bytes] = set()
-    for name, _ in headers:
+    for name, _ in scope["headers"]:
         if name in seen and name in _DECISIVE:
             return str(name.decode("latin-1"))
         seen.add(name)
@@ -57,10 +57,15 @@ def repeated(scope: Scope) -> str | None:
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The value of a header, or None when it is absent. Only for requests that the router let in: see `repeated`."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return None
+    value = _headers(scope).get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] | None = scope.get(_HEADERS)
+    if found is None:
+        found = scope[_HEADERS] = dict(scope["headers"])
+    return found
 
 
 def bearer(scope: Scope) -> str:

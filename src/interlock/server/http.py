@@ -22,7 +22,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_bytes = 0
+        self._chunk_bytes = 0
+        self._earlier_bytes = 0  # of the head at hand, in chunks after the one it began in
         self._has_begun = False
         self._in_head = False
         self._in_message = True  # a connection that says nothing is as slow as one that stops half-way
@@ -47,37 +48,36 @@ class BoundedHttp(HttpToolsProtocol):
         """Parse, unless this client was refused; what has begun must end in time."""
         if self._refused:
             return
-        counts = self._in_head
+        began_earlier = self._in_head
+        self._chunk_bytes = len(data)
         super().data_received(data)
-        if self._in_head and counts:
-            # A header line that never ends reaches no callback, so what arrives within a head is counted here as well.
-            self._head_bytes += len(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(_HEAD_TOO_LARGE)
-        elif not self._in_message:
+        if self._in_head:
+            # A header line that never ends reaches no callback, so what arrives within a head is counted here.
+            self._earlier_bytes += len(data) if began_earlier else 0
+            if self._earlier_bytes > MAX_HEAD_BYTES:
+                self._refuse(_HEAD_TOO_LARGE)
+        if not self._in_message:
             self._stop_waiting()
-        elif self._deadline is None:
+        elif self._deadline is None and not self._refused:
             self._deadline = self.loop.call_later(REQUEST_READ_S, self._too_slow)
 
     def on_message_begin(self) -> None:
         """A head begins."""
         self._has_begun = self._in_message = self._in_head = True
-        self._head_bytes = 0
+        self._earlier_bytes = 0
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, as long as the head is of a reasonable size."""
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes <= MAX_HEAD_BYTES:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
-        """Serve the request, unless headers of it were left out."""
+        """Serve the request, unless its head is too large."""
         self._in_head = False
-        if self._head_bytes + len(self.url) > MAX_HEAD_BYTES:
+        # A head that came within one small chunk cannot be too large, so nothing is added up for ordinary requests.
+        if self._chunk_bytes + self._earlier_bytes > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
             self._refuse(_HEAD_TOO_LARGE)
             return
         super().on_headers_complete()
+
+    def _head_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def on_body(self, body: bytes) -> None:
         """Hand on what belongs to a request that is served."""
