@@ -264,6 +264,19 @@ async def age_claims(database_urls):
     await connection.close()
 
 
+async def test_raw_outcomes_are_forgotten_once_no_repeated_call_can_ask_for_them(one, database_urls):
+    session = await one.session()
+    for key, settled in (("old", True), ("doubtful", False), ("new", True)):
+        claimed = await one.claim(session, key=key, window_s=1_000 if key == "new" else 0)
+        if settled:
+            await one.settle(session, claimed)
+    assert await Processes(one.database).forget_outcomes() == 1
+    connection = await asyncpg.connect(database_urls.auditor)
+    assert await connection.fetchval("SELECT count(*) FROM claim WHERE outcome IS NOT NULL") == 1
+    assert await connection.fetchval("SELECT count(*) FROM idempotency") == 2
+    await connection.close()
+
+
 async def test_an_unsettled_match_counts_however_old_it_is(one, database_urls):
     session = await one.session()
     await one.claim(session, key="k")

@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 1.0
 SIGN_HEADS_S: Final = 5.0
+FORGET_S: Final = 60.0
 DRAIN_S: Final = 30.0
 HEADS_KEY: Final = "heads"
 WITNESS: Final = "heads.jsonl"
@@ -205,6 +206,7 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
             asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),
             asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
             asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
+            asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
         ]
         try:
             yield system

@@ -66,6 +66,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     permit: Permit
     labels: Labels
     extra_log: bool = False
+    may_be_repeated: bool = False
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +135,7 @@ class Executor:
                 lineage_id=work.session.lineage.id,
                 attempt=work.claimed.attempt,
                 state=state,
-                outcome=_kept(work.contract, text) if raw is not None else None,
+                outcome=_kept(work, text) if raw is not None else None,
                 release_key=isinstance(result, ToolFailure) and not result.sent,
                 labels=work.labels,
                 events=tuple(events),
@@ -176,6 +177,6 @@ def _state_of_failure(contract: Contract, failure: ToolFailure) -> tuple[str, st
     return "in_doubt", "in_doubt"
 
 
-def _kept(contract: Contract, text: bytes) -> str | None:
-    # Reads are not replayed; a result too large to keep is told as such when the write is repeated.
-    return None if contract.is_read_only or len(text) > MAX_OUTPUT_BYTES else text.decode()
+def _kept(work: Work, text: bytes) -> str | None:
+    # Only what a repeated call may ask for; a result too large to keep is told as withheld when the write is repeated.
+    return text.decode() if work.may_be_repeated and len(text) <= MAX_OUTPUT_BYTES else None

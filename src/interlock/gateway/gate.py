@@ -270,6 +270,7 @@ class Gate:
                     permit=permit,
                     labels=labels,
                     extra_log=decision.obligations.extra_log,
+                    may_be_repeated=read.same.idempotency is not None,
                 )
                 return await self._execute(call, work, decision)
             case Stale():

@@ -14,6 +14,7 @@ from interlock.store.database import Database
 from interlock.store.errors import StoreUnavailableError
 
 MAX_ORPHANS_AT_ONCE: Final = 200
+MAX_FORGOTTEN_AT_ONCE: Final = 10_000
 POLL_FIRST_MS: Final = 5
 POLL_MOST_MS: Final = 100
 
@@ -57,6 +58,11 @@ class Processes:
             "orphan_claims", MAX_ORPHANS_AT_ONCE, event.kind, event.body, event.salt, event.commitment
         )
         return tuple(row["call_id"] for row in rows)
+
+    async def forget_outcomes(self) -> int:
+        """Forget raw outcomes that no repeated call can ask for any more; gives how many."""
+        row = await self._database.row("forget_outcomes", MAX_FORGOTTEN_AT_ONCE)
+        return 0 if row is None else int(row[0])
 
 
 class ClaimWatch:

@@ -119,3 +119,7 @@ ORDER BY p.at_us DESC, p.seq DESC LIMIT $6 OFFSET $7
 SELECT e.chain_id, e.seq, e.kind, e.at_us, e.call_id, b.body
 FROM event e LEFT JOIN event_body b USING (chain_id, seq)
 WHERE e.chain_id = $1 OR (e.call_id = $1 AND $1 <> '') ORDER BY e.chain_id, e.seq
+
+-- name: forget_outcomes
+-- Forget raw outcomes whose time for repeated calls is over.
+SELECT forget_outcomes($1)
