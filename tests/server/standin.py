@@ -85,6 +85,9 @@ class StandIn:
     async def status(self, person):
         return {"release": {"name": "shop", "digest": "sha256:0"}}
 
+    async def kill(self, person, scope, reason):
+        return {"stopped": scope}
+
     async def ready(self):
         if self.broken is not None:
             raise self.broken
@@ -119,6 +122,10 @@ class Door:
         params = {"name": "shop.pay", "arguments": msgspec.Raw(arguments), "_meta": meta}
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
         return await self.mcp(body, ("mcp-method", "tools/call"), ("mcp-name", name), *headers, token=token)
+
+    async def kill(self):
+        body = {"scope": "fleet", "reason": "test"}
+        return await self.ask("POST", "/v1/controls/kill", body, [("authorization", "Bearer person")])
 
     async def opened(self, token="token-ana"):
         """The id of a new MCP session of the older revision."""

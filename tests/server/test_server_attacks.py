@@ -124,6 +124,14 @@ async def test_what_we_cannot_read_is_not_left_to_the_sdk(at: Door, body, code):
     assert at.gate.proposals == []
 
 
+async def test_a_call_that_only_the_sdk_sees_is_not_made(at: Door, monkeypatch):
+    monkeypatch.setattr(mcp_stateful, "_call_in", lambda _: None)
+    body = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "shop.pay", "arguments": {}}}
+    answer = await at.stateful(body, await at.opened())
+    assert answer.json()["error"]["code"] == rpc.INVALID_REQUEST
+    assert at.gate.proposals == []
+
+
 async def test_a_clients_answer_is_no_call(at: Door):
     assert (await at.stateful(b'{"jsonrpc":"2.0","id":7,"result":{}}', await at.opened())).status_code == 202
 
@@ -236,17 +244,46 @@ async def test_a_bad_head_behind_a_call_is_not_read_as_the_calls_answer(at: Door
     writer.close()
 
 
-async def test_over_the_limit_of_requests_at_once_the_next_is_told_so_and_later_ones_are_served(at: Door, monkeypatch):
-    monkeypatch.setattr(router, "MAX_CONCURRENT_REQUESTS", 1)
-    at.gate.go_on.clear()
-    first = asyncio.create_task(at.pay())
-    await at.gate.entered.wait()
-    refused = await at.pay()
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    at.gate.go_on.set()
-    assert (await first).status_code == 200
-    assert (await at.pay()).status_code == 200
-    assert len(at.gate.proposals) == 2
+async def test_over_the_limit_of_calls_at_once_the_next_is_told_so_and_kill_still_answers(monkeypatch):
+    monkeypatch.setattr(router, "MAX_CONCURRENT_MCP", 1)
+    async with door() as at:
+        at.gate.go_on.clear()
+        first = asyncio.create_task(at.pay())
+        await at.gate.entered.wait()
+        refused = await at.pay()
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (await at.kill()).json() == {"stopped": "fleet"}
+        at.gate.go_on.set()
+        assert (await first).status_code == 200
+        assert (await at.pay()).status_code == 200
+        assert len(at.gate.proposals) == 2
+
+
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/token/"])
+async def test_strangers_who_ask_for_tokens_slowly_keep_nobody_from_calling_and_killing(monkeypatch, path):
+    monkeypatch.setattr(router, "MAX_CONCURRENT_PUBLIC", 1)
+    async with door() as at:
+        _, writer = await asyncio.open_connection("127.0.0.1", at.port)
+        request = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {FORM[1]}\r\ncontent-length: 100\r\n\r\ntask="
+        writer.write(request.encode())
+        async with asyncio.timeout(5):
+            while (await at.ask("POST", "/oauth/token", b"task=a", [FORM])).status_code != 503:
+                await asyncio.sleep(0)
+        assert (await at.pay()).status_code == 200
+        assert (await at.kill()).json() == {"stopped": "fleet"}
+        writer.close()
+
+
+async def test_nobody_without_a_token_gets_as_far_as_a_body(at: Door):
+    for path in ("/mcp", "/v1/controls/kill", "/v1/controls/resume", "/v1/releases/activate"):
+        request = (
+            f"POST {path} HTTP/1.1\r\nhost: localhost\r\nmcp-protocol-version: {STATELESS}\r\ncontent-length: 100\r\n\r\n{{"
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
+        writer.write(request.encode())
+        async with asyncio.timeout(5):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 401")
+        writer.close()
 
 
 async def test_who_opens_too_many_stateful_sessions_loses_their_own_oldest(at: Door, monkeypatch):

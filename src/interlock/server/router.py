@@ -24,10 +24,11 @@ from interlock.server.asgi import (
     header,
     repeated,
 )
-from interlock.server.limits import MAX_CONCURRENT_REQUESTS
+from interlock.server.limits import MAX_CONCURRENT_MCP, MAX_CONCURRENT_PUBLIC
 from interlock.server.mcp_stateless import Gate, StatelessMcp
 
 _MCP_PATHS: Final = {"/mcp", "/mcp/"}
+_UNCOUNTED: Final = ("/v1/", "/livez", "/readyz")
 _BAD_REQUEST: Final = 400
 _BUSY: Final = 503
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -52,7 +53,8 @@ class Router:
         self._api: App = make_api(plane)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal
         self._running = AsyncExitStack()
         self._starting = asyncio.Lock()
-        self._under_way = 0
+        self._mcp_now = asyncio.BoundedSemaphore(MAX_CONCURRENT_MCP)
+        self._public_now = asyncio.BoundedSemaphore(MAX_CONCURRENT_PUBLIC)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -60,14 +62,20 @@ class Router:
             await self._lifespan(receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
-        elif self._under_way >= MAX_CONCURRENT_REQUESTS:
-            await answer_problem(send, _BUSY, "too many requests at once; nothing was done, try again", (b"retry-after", b"1"))
+        elif scope["path"] in _MCP_PATHS:
+            await self._within(self._mcp_now, scope, receive, send)
+        elif scope["path"].startswith(_UNCOUNTED):
+            # INVARIANT: kill never waits behind calls or strangers; whoever asks it has shown a token before the body is read.
+            await self._request(scope, receive, send)
         else:
-            self._under_way += 1
-            try:
-                await self._request(scope, receive, send)
-            finally:
-                self._under_way -= 1
+            await self._within(self._public_now, scope, receive, send)
+
+    async def _within(self, places: asyncio.BoundedSemaphore, scope: Scope, receive: Receive, send: Send) -> None:
+        if places.locked():
+            await answer_problem(send, _BUSY, "too many requests at once; nothing was done, try again", (b"retry-after", b"1"))
+            return
+        async with places:
+            await self._request(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         twice = repeated(scope)
