@@ -21,6 +21,7 @@ from interlock.cli.output import OK, UNREACHABLE, USAGE, Failure, print_json
 from interlock.identity.errors import IdentityError
 from interlock.release.errors import ReleaseError
 from interlock.release.load import read_files
+from interlock.server.http import BoundedHttp
 from interlock.server.router import LOCAL_HOSTS, Router
 from interlock.store.embedded import server as embedded
 from interlock.store.errors import StoreError
@@ -80,7 +81,7 @@ async def _serve(settings: Settings, listening: socket.socket, hosts: frozenset[
         router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane, allowed_hosts=hosts)
         config = uvicorn.Config(
             router,
-            http="httptools",
+            http=BoundedHttp,
             access_log=False,
             log_config=None,
             timeout_keep_alive=KEEP_ALIVE_S,

@@ -1,0 +1,180 @@
+"""Governed calls against the same handler ungoverned, and in front of a real MCP server against calling that server directly.
+
+`python -m bench.governed serve UPSTREAM_URL` serves one gateway on a durable Postgres of its own and prints port and token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import uvicorn
+import uvloop
+
+from bench.bare_handler import served as bare_served
+from bench.load import Result, load, tools_call
+from interlock.app.plane import RecordedSessions
+from interlock.app.system import Settings, running
+from interlock.core.who import Lineage, Session
+from interlock.server.http import BoundedHttp
+from interlock.server.router import Router
+from interlock.store.embedded import server as embedded
+from interlock.store.migrate import migrate
+from interlock.store.sessions import Sessions
+from interlock.tools.python import PythonFunction, PythonTools
+
+HOST: Final = "127.0.0.1"
+SECONDS: Final = 3.0
+REPEATS: Final = 3
+FILES: Final = {
+    "release.yaml": "name: bench\n",
+    "agents.yaml": """
+bot:
+  bench: {issuer: interlock-dev, subject: bot}
+  grants:
+    - {on: [local.ping, remote.ping], for: {roles: [Staff], task: bench}, where: {n: {max: 1000000000}}}
+""",
+    "tasks.yaml": "bench: {purpose: measure, open_to: [Staff], agents: [bot]}\n",
+    "tools/local.yaml": """
+python: "local:"
+operations: {ping: {effects: [read], input: {n: integer}, output: {n: integer}, reviewed: {by: bench}}}
+""",
+    "tools/remote.yaml": """
+url: ${UPSTREAM}
+operations: {ping: {effects: [read], input: {n: integer}, output: {n: integer}, reviewed: {by: bench}}}
+""",
+}
+
+
+async def _ping(n: int) -> dict[str, int]:
+    return {"n": n}
+
+
+async def _serve(url: str, state: Path, upstream: str) -> None:
+    settings = Settings(
+        state=state, database_url=url, environment="bench", release_files=FILES, variables={"UPSTREAM": upstream}
+    )
+    python = PythonTools({"local:ping": PythonFunction(function=_ping)})
+    async with running(settings, python=python) as system:
+        tokens = []
+        for number in range(32):
+            session = Session(
+                session_id=system.ids.new("ses"),
+                lineage=Lineage(tenant="acme", environment="bench", agent="bot", user=f"user{number}"),
+                task="bench",
+                roles=("Staff",),
+                attributes={},
+                expires_at_us=system.clock.wall_us() + 3_600_000_000,
+            )
+            await RecordedSessions(Sessions(system.database), system.ids).open(session, "")
+            tokens.append(system.plane._tokens.issue(session))
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listening.bind((HOST, 0))
+        listening.listen(1024)
+        print(json.dumps({"port": listening.getsockname()[1], "tokens": tokens, "pid": os.getpid()}), flush=True)
+        router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane)
+        config = uvicorn.Config(router, http=BoundedHttp, access_log=False, log_config=None)
+        await uvicorn.Server(config).serve(sockets=[listening])
+
+
+def serve(upstream: str) -> None:
+    """Serve until terminated."""
+    state = Path(tempfile.mkdtemp(prefix="interlock-bench-"))
+    lease = embedded.acquire(state)
+    asyncio.run(migrate(lease.running.owner_url))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(lease.running.app_url, state, upstream))
+
+
+@contextmanager
+def served(upstream: str) -> Iterator[dict[str, Any]]:
+    """A gateway process; gives its port, tokens and pid."""
+    command = [sys.executable, "-m", "bench.governed", "serve", upstream]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def real_server() -> Iterator[int]:
+    """A real MCP server made with the SDK; gives its port."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port = probe.getsockname()[1]
+    with subprocess.Popen([sys.executable, "-m", "bench.real_server", str(port)]) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while socket.socket().connect_ex((HOST, port)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
+
+
+def measure(port: int, name: str, tokens: list[str], clients: int) -> Result:
+    """Calls with ever new arguments, each client in a session of its own."""
+    requests = {"count": 0}
+
+    def request(client: int, _: int) -> bytes:
+        requests["count"] += 1
+        arguments = b'{"n":%d}' % requests["count"]
+        return tools_call(HOST, port, tokens[client % len(tokens)], name, arguments)
+
+    def right(body: bytes) -> bool:
+        return b'"isError":true' not in body and b'"error"' not in body
+
+    result = uvloop.run(load(HOST, port, request, clients=clients, seconds=SECONDS, is_right=right))
+    if result.wrong or set(result.statuses) != {"200"}:
+        raise RuntimeError(f"{name}: {result.wrong} wrong answers, statuses {result.statuses}")
+    return result
+
+
+def run() -> dict[str, float]:
+    """Medians over repeats, all in one run."""
+    found: dict[str, list[float]] = {}
+
+    def note(name: str, result: Result) -> None:
+        found.setdefault(f"{name} calls/s", []).append(result.rps)
+        found.setdefault(f"{name} p50 ms", []).append(result.p50_ms)
+
+    with real_server() as port, bare_served() as bare, served(f"http://{HOST}:{port}/mcp") as gateway:
+        tokens, own = gateway["tokens"], gateway["port"]
+        for _ in range(REPEATS):
+            for clients in (1, 32):
+                note(f"bare {clients}", measure(bare, "local.ping", tokens, clients))
+                note(f"governed {clients}", measure(own, "local.ping", tokens, clients))
+                note(f"direct {clients}", measure(port, "ping", tokens, clients))
+                note(f"in front {clients}", measure(own, "remote.ping", tokens, clients))
+        memory = psutil.Process(gateway["pid"]).memory_info().rss / 2**20
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    return {
+        **medians,
+        "governed / bare throughput, 32 clients": medians["governed 32 calls/s"] / medians["bare 32 calls/s"],
+        "governed added p50 ms, 1 client": medians["governed 1 p50 ms"] - medians["bare 1 p50 ms"],
+        "in front / direct p50, 1 client": medians["in front 1 p50 ms"] / medians["direct 1 p50 ms"],
+        "in front / direct p50, 32 clients": medians["in front 32 p50 ms"] / medians["direct 32 p50 ms"],
+        "in front / direct throughput, 32 clients": medians["in front 32 calls/s"] / medians["direct 32 calls/s"],
+        "gateway memory MB": memory,
+    }
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["serve", url]:
+            serve(url)
+        case _:
+            print(json.dumps(run(), indent=2))
