@@ -64,7 +64,7 @@ def serve() -> None:
     listening.bind((HOST, 0))
     listening.listen(1_024)  # from now on clients may connect, whenever they are served
     print(listening.getsockname()[1], flush=True)
-    config = uvicorn.Config(bare_app(), http=BoundedHttp, access_log=False, log_config=None)
+    config = uvicorn.Config(bare_app(), http=BoundedHttp, access_log=False, proxy_headers=False, log_config=None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(uvicorn.Server(config).serve(sockets=[listening]))
 

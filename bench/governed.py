@@ -85,7 +85,7 @@ async def _serve(url: str, state: Path, upstream: str) -> None:
         listening.listen(1024)
         print(json.dumps({"port": listening.getsockname()[1], "tokens": tokens, "pid": os.getpid()}), flush=True)
         router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane)
-        config = uvicorn.Config(router, http=BoundedHttp, access_log=False, log_config=None)
+        config = uvicorn.Config(router, http=BoundedHttp, access_log=False, proxy_headers=False, log_config=None)
         await uvicorn.Server(config).serve(sockets=[listening])
 
 

@@ -9,6 +9,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _TIME_CHARS = 10
 _RANDOM_CHARS = 16
 _SALT_BYTES = 16
+_SALTS_AT_ONCE = 64
 
 
 class SystemClock:
@@ -31,9 +32,15 @@ class SystemIds:
         when = _base32(time.time_ns() // 1_000_000, _TIME_CHARS)
         return f"{prefix}_{when}{_base32(int.from_bytes(os.urandom(10)), _RANDOM_CHARS)}"
 
+    def __init__(self) -> None:
+        self._salts = b""
+
     def salt(self) -> bytes:
-        """16 random bytes from the operating system."""
-        return os.urandom(_SALT_BYTES)
+        """16 random bytes from the operating system, fetched for many salts at a time and never used twice."""
+        if not self._salts:
+            self._salts = os.urandom(_SALT_BYTES * _SALTS_AT_ONCE)
+        salt, self._salts = self._salts[:_SALT_BYTES], self._salts[_SALT_BYTES:]
+        return salt
 
 
 def _base32(number: int, chars: int) -> str:

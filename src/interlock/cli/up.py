@@ -83,6 +83,7 @@ async def _serve(settings: Settings, listening: socket.socket, hosts: frozenset[
             router,
             http=BoundedHttp,
             access_log=False,
+            proxy_headers=False,
             log_config=None,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=30,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -22,9 +23,14 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """`lin_` and 32 hexadecimal digits, the same for the same four names."""
-        # Each name is preceded by its length, so that no two lineages can join to the same text.
-        joined = "".join(f"{len(part)}:{part}" for part in (self.tenant, self.environment, self.agent, self.user))
-        return "lin_" + hashlib.sha256(joined.encode()).hexdigest()[:32]
+        return _lineage_id(self.tenant, self.environment, self.agent, self.user)
+
+
+@lru_cache(4_096)
+def _lineage_id(*names: str) -> str:
+    # Each name is preceded by its length, so that no two lineages can join to the same text.
+    joined = "".join(f"{len(name)}:{name}" for name in names)
+    return "lin_" + hashlib.sha256(joined.encode()).hexdigest()[:32]
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):

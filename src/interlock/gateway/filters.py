@@ -44,8 +44,10 @@ def apply(contract: Contract, obligations: Obligations, structured: Mapping[str,
         return FilteredOutput(structured=None)
     if obligations.redact and not contract.fields:
         return FilteredOutput(structured=None, withheld="the contract does not say which fields to redact")
-    value: Any = msgspec.json.decode(msgspec.json.encode(structured))
     paths = redacted_paths(contract, obligations)
+    if not (paths or obligations.rows or obligations.columns):
+        return FilteredOutput(structured=structured)
+    value: Any = msgspec.json.decode(msgspec.json.encode(structured))
     try:
         for rule in obligations.rows:
             _keep_rows(value, rule)
@@ -65,8 +67,8 @@ def text_of(structured: Mapping[str, Any]) -> tuple[Mapping[str, object], ...]:
 
 def schema_as_seen(contract: Contract, obligations: Obligations) -> str | None:
     """The output schema with every field that may be taken out made optional, as JSON text; None when there is none."""
-    if contract.output_schema is None:
-        return None
+    if contract.output_schema is None or not (obligations.redact or obligations.columns):
+        return contract.output_schema
     schema: Any = msgspec.json.decode(contract.output_schema)
     for path in redacted_paths(contract, obligations):
         _make_optional(schema, path.split("."), schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import jsonschema_rs
@@ -14,6 +15,7 @@ from interlock.core.decision import Allow
 from interlock.core.terms import Effect
 from interlock.gateway import filters
 from interlock.gateway.execution import RawOutput, Released
+from interlock.gateway.limits import MAX_COMPILED_SCHEMAS
 from interlock.gateway.messages import CallResult, Effected, Returned
 from interlock.gateway.refusals import refusal
 
@@ -37,13 +39,16 @@ def release_output(contract: Contract, decision: Allow, raw: RawOutput) -> Relea
     if filtered.withheld:
         return Released(withheld=filtered.withheld)
     schema = filters.schema_as_seen(contract, obligations)
-    if schema is not None and (
-        filtered.structured is None or not jsonschema_rs.validator_for(schema).is_valid(dict(filtered.structured))
-    ):
+    if schema is not None and (filtered.structured is None or not _validator(schema).is_valid(dict(filtered.structured))):
         return Released(withheld="the result does not fit the contract's output schema")
     # Structured results are rendered again as text, so that no text says what the structure no longer says.
     content = raw.content if filtered.structured is None else filters.text_of(filtered.structured)
     return Released(content=content, structured=filtered.structured, redacted=filtered.redacted)
+
+
+@lru_cache(MAX_COMPILED_SCHEMAS)
+def _validator(schema: str) -> jsonschema_rs.Validator:
+    return jsonschema_rs.validator_for(schema)
 
 
 def to_caller(
