@@ -17,6 +17,7 @@ from interlock.gateway.messages import Refusal
 from interlock.gateway.refusals import WORDINGS, refusal
 from interlock.identity.exchange import GRANT_TYPE
 from interlock.server import envelope as rpc
+from interlock.server.http import BoundedHttp
 from interlock.server.limits import MAX_BODY_BYTES
 from interlock.server.router import Router
 from tests.support.golden import golden
@@ -73,7 +74,7 @@ async def served(database_urls, tmp_path):
         router = Router(gate=made.gate, session_of=made.system.plane.session, plane=made.system.plane)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(router, http="httptools", log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(router, http=BoundedHttp, log_config=None, access_log=False))
         server.capture_signals = contextlib.nullcontext
         task = asyncio.create_task(server.serve(sockets=[listening]))
         while not server.started:
