@@ -4,7 +4,9 @@
 -- The caller holds the lock that serialises each chain (the lineage's row, or the epoch row for `control`).
 CREATE FUNCTION append_events(
     p_chain text[], p_kind text[], p_call text[], p_body text[], p_salt bytea[], p_commitment bytea[]
-) RETURNS void LANGUAGE plpgsql AS $$
+) RETURNS void LANGUAGE plpgsql
+SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $$
 DECLARE
     v_now       bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
     v_event     record;
@@ -72,8 +74,8 @@ CREATE FUNCTION commit_batch(
     facts_version bigint, posture text, tainted boolean, confidentiality int
 ) LANGUAGE plpgsql
 -- Every look-up is by primary key. Planned for a batch of unknown size on tables whose statistics lag behind, a join would
--- sometimes read a whole table instead.
-SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET jit = off
+-- sometimes read a whole table instead. For the same reason there is nothing to gain from planning every call anew.
+SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
