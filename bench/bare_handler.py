@@ -18,9 +18,9 @@ import uvicorn
 import uvloop
 
 from bench.load import Result, load, tools_call
+from interlock.app.plane import Plane
 from interlock.core.who import Lineage, Session
 from interlock.gateway.messages import CallResult, Proposal, Returned, VisibleOperation
-from interlock.server.api import ControlPlane
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 
@@ -55,7 +55,7 @@ def bare_app() -> Router:
     lineage = Lineage(tenant="acme", environment="bench", agent="bot", user="ana")
     session = Session(session_id="ses_0", lineage=lineage, task="bench", roles=(), expires_at_us=2**60)
     # Only /mcp is asked, so there is no plane.
-    return Router(gate=Ungoverned(), session_of=lambda _: session, plane=cast("ControlPlane", object()))
+    return Router(gate=Ungoverned(), session_of=lambda _: session, plane=cast("Plane", object()))
 
 
 def serve() -> None:

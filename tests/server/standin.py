@@ -71,7 +71,7 @@ class StandIn:
             raise self.broken
         return (LISTED,)
 
-    def person(self, token):
+    async def person(self, token):
         if token != "person":
             raise TokenRefusedError(TokenCode.MALFORMED, "no token of ours")
         return Person(user="oki", tenant="acme", roles=("Operator",))

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from interlock.app.administration import AdminGate
 from interlock.app.shelf import StoredReleases
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Scope
@@ -25,9 +26,8 @@ from interlock.identity.exchange import (
 from interlock.identity.keys import KeyRing
 from interlock.identity.refusals import RefusalCounter
 from interlock.ledger.drafts import draft
-from interlock.ledger.events import ControlChanged, ControlRefused, ReleaseActivated, SessionOpened, SessionRefreshed
+from interlock.ledger.events import ControlChanged, ReleaseActivated, SessionOpened, SessionRefreshed
 from interlock.release.load import from_files
-from interlock.release.model import Release
 from interlock.store.controls import ControlAnswer, Controls
 from interlock.store.processes import Processes
 from interlock.store.sessions import Sessions
@@ -35,10 +35,6 @@ from interlock.store.sessions import Sessions
 ACTIVATION_WAIT_S: Final = 10.0
 ACTIVATION_POLL_S: Final = 0.05
 _SCOPE: Final = re.compile(r"^[^\s:]+$")
-
-
-class NotPermittedError(Exception):
-    """The person may not do this to the control plane."""
 
 
 class UnknownScopeError(Exception):
@@ -98,6 +94,7 @@ class Plane:
         ids: Ids,
         load_now: Callable[[], Awaitable[None]],
     ) -> None:
+        self.admin = AdminGate(controls, shelf, ids)
         self._load_now = load_now
         self._controls = controls
         self._processes = processes
@@ -119,7 +116,7 @@ class Plane:
             self._refusals.add(error.code.value, error.issuer)
             raise
 
-    def person(self, token: str) -> Person:
+    async def person(self, token: str) -> Person:
         """The person a token speaks for. Raises `TokenRefusedError`, counted."""
         try:
             return self._people.verify(token)
@@ -130,7 +127,7 @@ class Plane:
     async def exchange(self, request: ExchangeRequest) -> ExchangeResponse:
         """Exchange tokens by the release in force. Raises as `TokenExchange.exchange`; refusals are counted."""
         try:
-            return await self._exchange.exchange(request, await self._release())
+            return await self._exchange.exchange(request, await self.admin.release())
         except TokenRefusedError as error:
             self._refusals.add(error.code.value, error.issuer)
             raise ExchangeRefusedError("invalid_grant", "the user's or the agent's token is refused") from error
@@ -144,12 +141,12 @@ class Plane:
 
     async def ready(self) -> dict[str, Any]:
         """That the database answers and a release is in force and loads. Raises otherwise."""
-        release = await self._release()
+        release = await self.admin.release()
         return {"status": "ready", "release": release.digest, "name": release.name}
 
     async def status(self, person: Person) -> dict[str, Any]:
         """What is stopped, which release decides, who is alive, what is in flight."""
-        release = await self._permitted(person, "status", "")
+        release = await self.admin.permit(person, "status")
         epochs, digest = await self._controls.epochs()
         return {
             "release": {"name": release.name, "digest": digest},
@@ -169,7 +166,7 @@ class Plane:
 
     async def activate(self, person: Person, files: dict[str, str]) -> dict[str, Any]:
         """Store a release and put it in force; answers when every live process decides by it. Raises `ReleaseError`."""
-        await self._permitted(person, "activate", "")
+        await self.admin.permit(person, "activate")
         return await self.put_in_force(files, by=person.user)
 
     async def put_in_force(self, files: dict[str, str], *, by: str) -> dict[str, Any]:
@@ -199,24 +196,11 @@ class Plane:
 
     async def _change(self, person: Person, operation: str, scope: str, reason: str, *, halted: bool) -> ControlAnswer:
         checked = check_scope(scope)
-        await self._permitted(person, operation, checked)
+        tenant = checked.partition(":")[2] if checked.startswith("tenant:") else ""
+        await self.admin.permit(person, operation, target=checked, tenant=tenant)
         body = ControlChanged(scope=checked, halted=halted, reason=reason, by=person.user, roles=person.roles)
         event = draft(body, ids=self._ids)
         return await self._controls.change(scope=checked, halted=halted, reason=reason, by=person.user, event=event)
-
-    async def _permitted(self, person: Person, operation: str, target: str) -> Release:
-        release = await self._release()
-        roles: tuple[str, ...] = getattr(release.administration, operation)
-        if not set(roles) & set(person.roles):
-            needed = ", ".join(roles) or "nobody: release.yaml names no role"
-            body = ControlRefused(operation=operation, target=target, by=person.user, reason=f"needs {needed}")
-            await self._controls.append(draft(body, ids=self._ids))
-            raise NotPermittedError(f"{operation} is for {needed}")
-        return release
-
-    async def _release(self) -> Release:
-        _, digest = await self._controls.epochs()
-        return await self._shelf.load(digest)
 
 
 def check_scope(text: str) -> str:

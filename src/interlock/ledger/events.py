@@ -141,6 +141,7 @@ class ControlRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     target: str
     by: str
     reason: str
+    tenant: str = ""
 
 
 class ClaimOrphaned(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="claim.orphaned"):

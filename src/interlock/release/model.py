@@ -105,14 +105,31 @@ class PolicyTest(msgspec.Struct, frozen=True, kw_only=True):
     line: int = 0
 
 
-class Administration(msgspec.Struct, frozen=True, kw_only=True):
-    """Which roles may do what to the control plane itself; a name that is missing may be done by nobody."""
+class Administration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which roles may do what to the control plane itself; a name that is missing may be done by nobody.
 
+    `operated_by` are the tenants whose people may act on the whole installation and on other tenants; `teams` the roles
+    that make somebody a member of an owner team.
+    """
+
+    operated_by: tuple[str, ...] = ()
+    teams: Mapping[str, tuple[str, ...]] = {}
+    # Containment
     kill: tuple[str, ...] = ()
     resume: tuple[str, ...] = ()
+    lower: tuple[str, ...] = ()
+    revoke: tuple[str, ...] = ()
+    # Change
+    propose: tuple[str, ...] = ()
     activate: tuple[str, ...] = ()
+    review: tuple[str, ...] = ()
+    # Looking
     status: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
     audit: tuple[str, ...] = ()
+    approvals: tuple[str, ...] = ()
+    # Asking for a decision without a call
+    decide: tuple[str, ...] = ()
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+from interlock.app.plane import Plane
 from interlock.core.who import Session
 from interlock.identity.errors import TokenRefusedError
 from interlock.server import envelope as rpc
-from interlock.server.api import ControlPlane, make_api
+from interlock.server.api.application import make_api
 from interlock.server.asgi import (
     App,
     Receive,
@@ -42,7 +43,7 @@ class Router:
         *,
         gate: Gate,
         session_of: Callable[[str], Session],
-        plane: ControlPlane,
+        plane: Plane,
         allowed_hosts: frozenset[str] = LOCAL_HOSTS,
     ) -> None:
         self._session_of = session_of

@@ -1,0 +1,46 @@
+"""Controls: what is stopped, kill and resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, get, post
+from litestar.exceptions import HTTPException
+
+from interlock.app.plane import Plane
+from interlock.server.api.common import person_of, read
+from interlock.server.limits import MAX_REASON_CHARS, MAX_SCOPE_CHARS
+
+
+class ControlRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Body of kill and resume. `scope` is `fleet` or `tenant:acme`, `agent:support-bot`, `operation:payments.refund`..."""
+
+    scope: str
+    reason: str
+
+
+def routes(plane: Plane) -> list[Any]:
+    """The routes of this resource."""
+
+    @get("/v1/controls", summary="What is stopped, and what is in flight")
+    async def controls(request: Request[Any, Any, Any]) -> Any:
+        return await plane.status(await person_of(plane, request))
+
+    @post("/v1/controls/kill", status_code=200, summary="Stop execution in a scope")
+    async def kill(request: Request[Any, Any, Any]) -> Any:
+        person = await person_of(plane, request)
+        return await plane.kill(person, *_checked(await read(request, ControlRequest)))
+
+    @post("/v1/controls/resume", status_code=200, summary="Let execution go on in a scope")
+    async def resume(request: Request[Any, Any, Any]) -> Any:
+        person = await person_of(plane, request)
+        return await plane.resume(person, *_checked(await read(request, ControlRequest)))
+
+    return [controls, kill, resume]
+
+
+def _checked(body: ControlRequest) -> tuple[str, str]:
+    if not 0 < len(body.scope) <= MAX_SCOPE_CHARS or not 0 < len(body.reason.strip()) <= MAX_REASON_CHARS:
+        raise HTTPException(status_code=400, detail="scope and reason are needed, and of a reasonable length")
+    return body.scope, body.reason.strip()

@@ -1,0 +1,29 @@
+"""Is the process alive, and can it serve?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import get
+from litestar.exceptions import HTTPException
+
+from interlock.app.plane import Plane
+from interlock.release.errors import ReleaseError
+from interlock.store.errors import StoreError
+
+
+def routes(plane: Plane) -> list[Any]:
+    """The routes of this resource."""
+
+    @get("/livez", summary="Is the process alive?")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @get("/readyz", summary="Can the process serve?")
+    async def readyz() -> dict[str, Any]:
+        try:
+            return await plane.ready()
+        except (StoreError, ReleaseError) as error:
+            raise HTTPException(status_code=503, detail="not ready: no database, or no release that loads") from error
+
+    return [livez, readyz]
