@@ -10,6 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from interlock.app.administration import AdminGate
+from interlock.app.approvals import PeoplesApprovals
+from interlock.app.known_people import KnownPeople
 from interlock.app.shelf import StoredReleases
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Scope
@@ -28,6 +30,7 @@ from interlock.identity.refusals import RefusalCounter
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ControlChanged, ReleaseActivated, SessionOpened, SessionRefreshed
 from interlock.release.load import from_files
+from interlock.store.approvals import Approvals
 from interlock.store.controls import ControlAnswer, Controls
 from interlock.store.processes import Processes
 from interlock.store.sessions import Sessions
@@ -82,6 +85,7 @@ class Plane:
         self,
         *,
         controls: Controls,
+        approvals: Approvals,
         processes: Processes,
         shelf: StoredReleases,
         keys: KeyRing,
@@ -95,6 +99,8 @@ class Plane:
         load_now: Callable[[], Awaitable[None]],
     ) -> None:
         self.admin = AdminGate(controls, shelf, ids)
+        self.approvals = PeoplesApprovals(approvals, self.admin, clock=clock, ids=ids)
+        self.known = KnownPeople(approvals, clock)
         self._load_now = load_now
         self._controls = controls
         self._processes = processes
@@ -119,10 +125,12 @@ class Plane:
     async def person(self, token: str) -> Person:
         """The person a token speaks for. Raises `TokenRefusedError`, counted."""
         try:
-            return self._people.verify(token)
+            person = self._people.verify(token)
         except TokenRefusedError as error:
             self._refusals.add(error.code.value, error.issuer)
             raise
+        await self.known.note(person)
+        return person
 
     async def exchange(self, request: ExchangeRequest) -> ExchangeResponse:
         """Exchange tokens by the release in force. Raises as `TokenExchange.exchange`; refusals are counted."""

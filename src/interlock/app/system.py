@@ -28,6 +28,7 @@ from interlock.ledger.events import ClaimOrphaned
 from interlock.ledger.heads import sign_heads
 from interlock.policy.errors import UnusableReleaseError
 from interlock.release.errors import ReleaseError
+from interlock.store.approvals import Approvals
 from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
 from interlock.store.errors import StoreError
@@ -84,6 +85,7 @@ class System:
         self.keys = KeyRing(settings.state / "keys")
         self.database = database
         self.controls = Controls(database)
+        self.approvals = Approvals(database)
         self.processes = Processes(database)
         self.traces = Traces(database)
         self.refusals = RefusalCounter(self.clock)
@@ -97,6 +99,7 @@ class System:
             desk=self.writer,
             standings=LoadedStandings(sessions),
             settlements=self.watch,
+            approvals=self.approvals,
             governing=self.governing,
             connectors=self.connectors,
             clock=self.clock,
@@ -120,6 +123,7 @@ class System:
         )
         self.plane = Plane(
             controls=self.controls,
+            approvals=self.approvals,
             processes=self.processes,
             shelf=shelf,
             keys=self.keys,

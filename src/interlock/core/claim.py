@@ -52,6 +52,7 @@ class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for the right to execute one call, with its events. `scopes` are `fleet`, `tenant:acme`, `operation:pay.refund`...
 
+    `approvals` are used up by the claim; each must have been given for exactly `approved_hash`.
     Sending the same request again with the same `claim_id` is safe and gives the same answer.
     """
 
@@ -70,6 +71,8 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     worst_labels: Labels = Labels()
     settle_by_ms: int
     events: tuple[EventDraft, ...]
+    approvals: tuple[str, ...] = ()
+    approved_hash: str = ""
 
 
 class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +165,12 @@ class OverRate(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_ms: int
 
 
+class ApprovalGone(msgspec.Struct, frozen=True, kw_only=True):
+    """An approval that the decision rests on is used, over or withdrawn, or its giver lost the role; nothing was written."""
+
+    approval_id: str
+
+
 class SessionEnded(msgspec.Struct, frozen=True, kw_only=True):
     """The session is unknown, expired or revoked; nothing was written."""
 
@@ -172,6 +181,6 @@ class NotSettled(msgspec.Struct, frozen=True, kw_only=True):
     claim_state: str
 
 
-ClaimAnswer: TypeAlias = Claimed | Duplicate | KeyReused | Stale | Halted | OverRate | SessionEnded
+ClaimAnswer: TypeAlias = Claimed | Duplicate | KeyReused | Stale | Halted | OverRate | ApprovalGone | SessionEnded
 RecordAnswer: TypeAlias = Recorded | Stale | SessionEnded
 SettleAnswer: TypeAlias = Settled | NotSettled

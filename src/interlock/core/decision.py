@@ -19,7 +19,15 @@ class ResourceFacts(msgspec.Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, AttributeValue] | None = None
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class Lift(msgspec.Struct, frozen=True, kw_only=True):
+    """An approval that a person gave for this very call: it lifts these forbids of its rule, and no others."""
+
+    approval_id: str
+    rule: str
+    policy_ids: tuple[str, ...]
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The closed, serialisable record of all that one decision may depend on.
 
     `arguments` is the canonical JSON text of the validated arguments, exactly the bytes that are hashed and sent.
@@ -45,6 +53,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     confidentiality: int
     resource: ResourceFacts | None
     now_us: int
+    approvals: tuple[Lift, ...] = ()
 
 
 class PolicyRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,9 +126,10 @@ class _DecisionBase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Allow(_DecisionBase, frozen=True, kw_only=True, tag="allow"):
-    """Every layer said yes, on these conditions."""
+    """Every layer said yes, on these conditions. `approvals` are the ids it rests on: the claim must use them up."""
 
     obligations: Obligations = Obligations()
+    approvals: tuple[str, ...] = ()
 
 
 class Deny(_DecisionBase, frozen=True, kw_only=True, tag="deny"):

@@ -46,8 +46,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
-    """A user speaking for themselves, with no agent in between: the principal of control-plane operations."""
+    """A user speaking for themselves, with no agent in between: the principal of control-plane operations.
+
+    `told_at_us` is when the token was issued that says so.
+    """
 
     user: str
     tenant: str
     roles: tuple[str, ...]
+    told_at_us: int = 0

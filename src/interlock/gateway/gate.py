@@ -11,8 +11,10 @@ from typing import assert_never
 
 import msgspec
 
+from interlock.core.approval import Approval
 from interlock.core.canonical import digest
 from interlock.core.claim import (
+    ApprovalGone,
     Claimed,
     ClaimRequest,
     Duplicate,
@@ -30,6 +32,7 @@ from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Question
 from interlock.core.who import Session
+from interlock.gateway.approving import Approving, TooManyOpenError, denial, lifts
 from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.internal import InternalCalls, scopes_of
@@ -45,9 +48,9 @@ from interlock.gateway.listing import visible_operation
 from interlock.gateway.messages import CallResult, Proposal, Refusal, VisibleOperation
 from interlock.gateway.ordering import Turns
 from interlock.gateway.outputs import release_output, stored_output, to_caller, worst_labels
-from interlock.gateway.ports import ClaimDesk, Settlements, Standing, Standings
+from interlock.gateway.ports import ApprovalDesk, ClaimDesk, Settlements, Standing, Standings
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
-from interlock.gateway.refusals import of_approval, of_deny, refusal
+from interlock.gateway.refusals import of_approval, of_denial, of_deny, refusal
 from interlock.gateway.resources import Resources
 from interlock.gateway.standing import Beliefs
 from interlock.ledger.drafts import draft
@@ -70,6 +73,8 @@ class _Call:
         self.abandoned = False
         self.may_have_acted = False
         self.read: ReadProposal | None = None
+        self.answer_by_s = wait_until_s
+        self.spent: frozenset[str] = frozenset()
 
 
 class Gate:
@@ -81,6 +86,7 @@ class Gate:
         desk: ClaimDesk,
         standings: Standings,
         settlements: Settlements,
+        approvals: ApprovalDesk,
         governing: Governing,
         connectors: Connectors,
         clock: Clock,
@@ -94,6 +100,7 @@ class Gate:
         self._ids = ids
         self._executor = Executor(desk=desk, connectors=connectors, clock=clock, ids=ids)
         internal = InternalCalls(desk=desk, beliefs=self._beliefs, executor=self._executor, clock=clock, ids=ids)
+        self._approving = Approving(approvals, clock=clock, ids=ids)
         self._resources = Resources(call=internal, clock=clock, ids=ids)
         self._turns = Turns()
         self._under_way: set[asyncio.Task[CallResult]] = set()
@@ -105,6 +112,7 @@ class Gate:
         """
         wait_until_s = self._clock.monotonic_s() + CLAIM_WAIT_MS / 1000
         call = _Call(self._ids.new("call"), session, proposal, wait_until_s)
+        call.answer_by_s = self._clock.monotonic_s() + proposal.wait_ms / 1000
         if len(self._under_way) >= MAX_CALLS_IN_FLIGHT:
             return refusal(call.id, "overloaded")
         task = asyncio.create_task(self._through(call))
@@ -181,6 +189,12 @@ class Gate:
                 told = refusal(call.id, error.code, say=f"{error}.".capitalize(), field=error.field)
                 return await self._record(call, standing, told, None)
         facts, decision = await self._decide(call, governed, call.read, standing)
+        said: tuple[Approval, ...] = ()
+        if isinstance(decision, RequireApproval):
+            said = await self._approving.said(call.session, call.read.call_hash, governed.release.digest)
+            # Decided afresh, with what people said among the facts.
+            facts = msgspec.structs.replace(facts, approvals=lifts(said, call.spent))
+            decision = governed.engine.decide(facts)
         decided = self._draft(
             call,
             CallDecided(
@@ -195,7 +209,7 @@ class Gate:
                 detail = "; ".join(f"{reason.policy_id} {reason.detail}".strip() for reason in decision.reasons)
                 return await self._record(call, standing, of_deny(call.id, decision), decided, detail)
             case RequireApproval():
-                return await self._record(call, standing, of_approval(call.id, decision), decided)
+                return await self._ask(call, standing, facts, decision, decided, denial(said, decision))
             case Allow():
                 return await self._claim(call, call.read, standing, decision, decided)
             case _:
@@ -222,6 +236,26 @@ class Gate:
         facts = facts_with(resource)
         return facts, governed.engine.decide(facts)
 
+    async def _ask(
+        self,
+        call: _Call,
+        standing: Standing,
+        facts: Facts,
+        decision: RequireApproval,
+        decided: EventDraft,
+        denied: Approval | None,
+    ) -> CallResult | Standing:
+        """Put the call to people, and wait for them as long as the caller would rather wait than come back."""
+        if denied is not None:
+            return await self._record(call, standing, of_denial(call.id, denied), decided, detail=f"by {denied.answered_by}")
+        try:
+            asked = await self._approving.ask(call.session, call.id, facts, decision)
+        except TooManyOpenError:
+            return await self._record(call, standing, refusal(call.id, "approvals_waiting"), decided)
+        if await self._approving.wait(asked, call.answer_by_s):
+            return standing  # somebody has answered: decide again
+        return await self._record(call, standing, of_approval(call.id, decision, asked), decided)
+
     async def _claim(
         self, call: _Call, read: ReadProposal, standing: Standing, decision: Allow, decided: EventDraft
     ) -> CallResult | Standing:
@@ -236,7 +270,9 @@ class Gate:
             expires_monotonic_s=self._clock.monotonic_s() + PERMIT_HOLDS_S,
         )
         labels = worst_labels(contract)
-        claimed = CallClaimed(claim_id=claim_id, operation=contract.operation, worst_labels=labels)
+        claimed = CallClaimed(
+            claim_id=claim_id, operation=contract.operation, worst_labels=labels, approvals=decision.approvals
+        )
         answer = await self._desk.claim(
             ClaimRequest(
                 claim_id=claim_id,
@@ -254,6 +290,8 @@ class Gate:
                 worst_labels=labels,
                 settle_by_ms=contract.timeout_ms + SETTLE_MARGIN_MS,
                 events=(self._proposed(call), decided, self._draft(call, claimed)),
+                approvals=decision.approvals,
+                approved_hash=read.call_hash,
             )
         )
         match answer:
@@ -285,6 +323,9 @@ class Gate:
             case OverRate():
                 told = refusal(call.id, "rate_limited", retry_after_ms=answer.retry_after_ms)
                 return await self._tell(call, told, decided, detail=f"{answer.rate.limit} in {answer.rate.window_s} s")
+            case ApprovalGone():
+                call.spent |= {answer.approval_id}
+                return standing  # decide again without it: people are asked anew
             case SessionEnded():
                 self._beliefs.forget(session.lineage.id)
                 return refusal(call.id, "session_ended")

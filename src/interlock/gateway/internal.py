@@ -8,6 +8,7 @@ import msgspec
 
 from interlock.core.canonical import digest
 from interlock.core.claim import (
+    ApprovalGone,
     Claimed,
     ClaimRequest,
     Duplicate,
@@ -66,8 +67,8 @@ class InternalCalls:
                     raise StoppedError("halted")
                 case SessionEnded():
                     raise StoppedError("session_ended")
-                case Duplicate() | KeyReused() | OverRate():
-                    return None  # cannot happen without a key or a rate; if it does, nothing was learnt
+                case Duplicate() | KeyReused() | OverRate() | ApprovalGone():
+                    return None  # cannot happen without a key, a rate or an approval; if it does, nothing was learnt
                 case _:
                     assert_never(answer)
         raise StoppedError("contended")

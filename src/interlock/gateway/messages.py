@@ -10,12 +10,16 @@ import msgspec
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
-    """A call as the model proposes it. `arguments` are the raw JSON bytes as received, not yet trusted in any way."""
+    """A call as the model proposes it. `arguments` are the raw JSON bytes as received, not yet trusted in any way.
+
+    `wait_ms` is how long the caller would rather wait for a person's answer than be told to come back (at most a minute).
+    """
 
     operation: str
     arguments: bytes
     idempotency_key: str = ""
     repeat_of: str = ""
+    wait_ms: int = 0
 
 
 class RefusalOutcome(StrEnum):

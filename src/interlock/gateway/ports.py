@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from interlock.core.approval import Approval, ApprovalRequest, ApprovalState, Requested
 from interlock.core.claim import (
     ClaimAnswer,
     ClaimRequest,
@@ -16,6 +17,7 @@ from interlock.core.claim import (
     SettleAnswer,
     SettleRequest,
 )
+from interlock.core.event import EventDraft
 from interlock.core.who import Session
 from interlock.release.model import Release
 
@@ -57,6 +59,22 @@ class Settlements(Protocol):
 
     async def wait(self, claim_id: str, timeout_ms: int) -> bool:
         """True as soon as the claim is no longer `claimed`; False when its owner is gone or the time is up."""
+        ...
+
+
+class ApprovalDesk(Protocol):
+    """Where requests to people are kept. Raises `store.StoreUnavailableError`."""
+
+    async def request(self, request: ApprovalRequest, event: EventDraft, *, most_open: int) -> Requested | None:
+        """Ask, or find the same question open; None when the session has ended or too many are open."""
+        ...
+
+    async def for_call(self, lineage_id: str, call_hash: str, release_digest: str) -> tuple[Approval, ...]:
+        """What people have said about this very call under this release."""
+        ...
+
+    async def states(self, approval_ids: list[str]) -> dict[str, ApprovalState]:
+        """Where these requests stand."""
         ...
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Final, NamedTuple
 
+from interlock.core.approval import Approval, Requested
 from interlock.core.decision import Deny, RequireApproval
 from interlock.core.terms import Question
 from interlock.gateway.messages import Effected, Refusal, RefusalOutcome
@@ -56,6 +58,10 @@ WORDINGS: Final[dict[str, _Wording]] = {
         _NONE,
         "same_args_after_approval",
     ),
+    "approval_denied": _Wording(_DENIED, "A person has looked at this call and said no. Do not send it again.", _NONE, "never"),
+    "approvals_waiting": _Wording(
+        _DENIED, "Too many calls of this user's agent wait for people already. Wait until some are answered.", _NONE, "after_ms"
+    ),
     "rate_limited": _Wording(_DENIED, "This tool has been used too often in a short time.", _NONE, "after_ms"),
     "halted": _Wording(
         RefusalOutcome.HALTED, "A person has stopped execution here. Do not try again by yourself.", _NONE, "never"
@@ -93,7 +99,7 @@ WORDINGS: Final[dict[str, _Wording]] = {
     ),
 }
 
-_RETRY_AFTER_MS: Final = {"in_doubt": 5_000, "not_recorded": 5_000, "still_running": 1_000}
+_RETRY_AFTER_MS: Final = {"in_doubt": 5_000, "not_recorded": 5_000, "still_running": 1_000, "approvals_waiting": 60_000}
 _DEFAULT_RETRY_AFTER_MS: Final = 1_000
 # Why exactly is for operators; a caller learns nothing from the difference that it could act on.
 _SAME_TO_CALLERS: Final = {
@@ -142,22 +148,41 @@ def of_deny(call_id: str, decision: Deny) -> Refusal:
     )
 
 
-def of_approval(call_id: str, decision: RequireApproval) -> Refusal:
-    """What the caller is told while people decide: who they are, and what they will look at."""
+def of_approval(call_id: str, decision: RequireApproval, asked: tuple[Requested, ...]) -> Refusal:
+    """What the caller is told while people decide: which requests, who answers them, and until when."""
     return refusal(
         call_id,
         "needs_approval",
-        say=_sentence(decision),
+        say=_sentence(decision, asked),
         question=int(decision.question),
         approvals=[
-            {"rule": item.rule, "role": item.role, "holds_s": item.holds_s, "show": list(item.show)}
-            for item in decision.requirements
+            {
+                "id": item.approval_id,
+                "rule": item.rule,
+                "role": item.role,
+                "until": _at(item.expires_at_us),
+                "show": list(item.show),
+            }
+            for item in asked
         ],
     )
 
 
-def _sentence(decision: RequireApproval) -> str:
+def of_denial(call_id: str, answer: Approval) -> Refusal:
+    """What the caller is told when a person said no: that, and what they noted."""
+    noted = f" They noted: {answer.note}" if answer.note else ""
+    say = f"A person has looked at this call and said no.{noted} Do not send it again."
+    return refusal(call_id, "approval_denied", say=say, approvals=[{"id": answer.approval_id, "rule": answer.rule}])
+
+
+def _sentence(decision: RequireApproval, asked: tuple[Requested, ...]) -> str:
     said = " ".join(reason.say for reason in decision.reasons if reason.say)
-    roles = ", ".join(sorted({item.role for item in decision.requirements if item.role}))
-    waiting = f"This call waits for the approval of {roles or 'a person'}. Once it is given, repeat it with the same arguments."
-    return f"{said} {waiting}".strip()
+    waiting = " and ".join(f"{item.role} ({item.approval_id}, until {_at(item.expires_at_us)})" for item in asked)
+    return (
+        f"{said} This call waits for the approval of {waiting}. "
+        "Once it is given, repeat the call with the same arguments; it will run once."
+    ).strip()
+
+
+def _at(at_us: int) -> str:
+    return dt.datetime.fromtimestamp(at_us // 1_000_000, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

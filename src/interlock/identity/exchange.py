@@ -225,7 +225,8 @@ def person_of(checked: Checked) -> Person:
     tenant, roles = checked.claims.get("tenant"), checked.claims.get("roles", [])
     if not isinstance(tenant, str) or not tenant or not _are_texts(roles) or len(roles) > _MAX_ROLES:
         raise TokenRefusedError(TokenCode.CLAIMS, "tenant or roles are missing", checked.issuer)
-    return Person(user=checked.subject, tenant=tenant, roles=tuple(sorted(set(roles))))
+    told_at_us = int(checked.claims["iat"] * 1_000_000)
+    return Person(user=checked.subject, tenant=tenant, roles=tuple(sorted(set(roles))), told_at_us=told_at_us)
 
 
 def _declared(claimed: object, declared: Mapping[str, str]) -> dict[str, AttributeValue]:

@@ -74,6 +74,7 @@ class CallClaimed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     claim_id: str
     operation: str
     worst_labels: Labels
+    approvals: tuple[str, ...] = ()
 
 
 class CallRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.refused"):
@@ -150,6 +151,29 @@ class ClaimOrphaned(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     reason: str
 
 
+class ApprovalRequested(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="approval.requested"):
+    """People were asked whether this very call may run."""
+
+    approval_id: str
+    operation: str
+    call_hash: str
+    rule: str
+    role: str
+    policy_ids: tuple[str, ...]
+    release_digest: str
+    holds_s: int
+
+
+class ApprovalAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="approval.answered"):
+    """A person approved or denied; `to` is the state it went to, `withdrawn` when it was taken back."""
+
+    approval_id: str
+    to: str
+    by: str
+    roles: tuple[str, ...]
+    note: str = ""
+
+
 Body: TypeAlias = (
     SessionOpened
     | SessionRefreshed
@@ -164,4 +188,6 @@ Body: TypeAlias = (
     | ControlRefused
     | ReleaseActivated
     | ClaimOrphaned
+    | ApprovalRequested
+    | ApprovalAnswered
 )

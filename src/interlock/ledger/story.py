@@ -79,7 +79,8 @@ def _words(body: e.Body) -> tuple[str, str]:
         case e.CallDecided():
             return _decision(body.decision)
         case e.CallClaimed():
-            return "plain", f"claimed: the right to run {body.operation} once ({body.claim_id})"
+            given = f", using up {', '.join(body.approvals)}" if body.approvals else ""
+            return "plain", f"claimed: the right to run {body.operation} once ({body.claim_id}){given}"
         case e.CallRefused():
             tone = {"needs_approval": "wait", "in_doubt": "doubt"}.get(body.outcome, "bad")
             where = f", field {body.field}" if body.field else ""
@@ -100,6 +101,11 @@ def _words(body: e.Body) -> tuple[str, str]:
             return "plain", f"release {body.name} activated by {body.by}: {body.digest}"
         case e.ClaimOrphaned():
             return "doubt", f"in doubt: {body.reason}"
+        case e.ApprovalRequested():
+            return "wait", f"asked people: {body.approval_id}, {body.rule}; answered by {body.role}, never by the requester"
+        case e.ApprovalAnswered():
+            tone = {"approved": "good", "denied": "bad"}.get(body.to, "plain")
+            return tone, f"{body.to} by {body.by}{f': {body.note}' if body.note else ''} ({body.approval_id})"
         case _:
             assert_never(body)
 

@@ -55,6 +55,7 @@ class Case:
         "asks",
         "contract",
         "facts",
+        "lifted",
         "obligations",
         "policies",
         "question",
@@ -72,6 +73,7 @@ class Case:
         self.policies: list[PolicyRef] = []
         self.requirements: list[Requirement] = []
         self.asks: list[Reason] = []
+        self.lifted: list[str] = []
         self.obligations: Obligations = NONE
         self._encoded: dict[str, Section] = {}
         self._refusal: FactsRefusedError | None = None
@@ -238,6 +240,10 @@ class Case:
         if approval is None:
             detail = f"there is no approval rule {rule.policy.approval!r}"
             raise StoppedError(self.question, Reason(code=Code.UNKNOWN_APPROVAL_RULE, detail=detail, policy_id=rule.policy.id))
+        for lift in self.facts.approvals:
+            if lift.rule == approval.name and rule.policy.id in lift.policy_ids:
+                self.lifted.append(lift.approval_id)
+                return
         self.requirements.append(
             Requirement(
                 rule=approval.name,

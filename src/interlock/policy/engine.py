@@ -95,6 +95,7 @@ class Engine:
             engine=ENGINE,
             policies=tuple(case.policies),
             obligations=case.obligations,
+            approvals=tuple(sorted(set(case.lifted))),
         )
 
     def visible(

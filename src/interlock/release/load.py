@@ -30,6 +30,7 @@ from interlock.release.model import (
 )
 
 MAX_FILES: Final = 2_000
+MAX_APPROVAL_HOLDS_S: Final = 7 * 24 * 3600
 _TEAMS: Final = ("platform", "product", "security")
 _ATTRIBUTE_KINDS: Final = {"string", "set", "long", "bool"}
 _OBLIGATION: Final = re.compile(
@@ -252,6 +253,10 @@ class _Loader:
         found = {}
         for name, node in self._node("approvals.yaml", needed=False).items():
             spec = self.problems.convert(node, ApprovalSpec)
+            if spec is not None and spec.exclude != "requester":
+                self.problems.add(node, "`not` is `requester`: nobody ever approves what is done in their own name")
+            if spec is not None and not 0 < spec.holds_s <= MAX_APPROVAL_HOLDS_S:
+                self.problems.add(node, f"`holds_s` is 1 to {MAX_APPROVAL_HOLDS_S} seconds")
             if spec is not None:
                 found[name] = ApprovalRule(
                     name=name, role=spec.role, exclude=spec.exclude, holds_s=spec.holds_s, show=tuple(spec.show)

@@ -31,6 +31,7 @@ HTTP_STATUS: Final = {
 }
 VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
+WAIT_MS: Final = "interlock/wait-ms"
 IDEMPOTENCY_KEY: Final = "interlock/idempotency-key"
 REPEAT_OF: Final = "interlock/repeat-of"
 NOT_ONE_MESSAGE: Final = "the body must be one JSON-RPC request or notification"
@@ -119,9 +120,18 @@ def proposal_of(params: CallParams, key_header: str | None) -> Proposal:
     repeat_of = meta.get(REPEAT_OF, "")
     if not isinstance(key, str) or not isinstance(repeat_of, str):
         raise RpcError(INVALID_PARAMS, f"{IDEMPOTENCY_KEY} and {REPEAT_OF} are texts")
+    wait_ms = meta.get(WAIT_MS, 0)
+    if not isinstance(wait_ms, int) or isinstance(wait_ms, bool) or wait_ms < 0:
+        raise RpcError(INVALID_PARAMS, f"{WAIT_MS} is a number of milliseconds")
     if not params.name:
         raise RpcError(INVALID_PARAMS, "name is missing")
-    return Proposal(operation=params.name, arguments=bytes(params.arguments), idempotency_key=key, repeat_of=repeat_of)
+    return Proposal(
+        operation=params.name,
+        arguments=bytes(params.arguments),
+        idempotency_key=key,
+        repeat_of=repeat_of,
+        wait_ms=wait_ms,
+    )
 
 
 def call_result(result: CallResult) -> dict[str, Any]:

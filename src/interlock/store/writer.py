@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 
 from interlock.core.claim import (
+    ApprovalGone,
     ClaimAnswer,
     Claimed,
     ClaimRequest,
@@ -77,7 +78,7 @@ class Writer:
     async def claim(self, request: ClaimRequest) -> ClaimAnswer:
         """Take the right to execute one call. Raises `StoreUnavailableError`: then nothing may be executed."""
         answer = await self._submit(request)
-        if isinstance(answer, (Claimed, Duplicate, KeyReused, Stale, Halted, OverRate, SessionEnded)):
+        if isinstance(answer, (Claimed, Duplicate, KeyReused, Stale, Halted, OverRate, ApprovalGone, SessionEnded)):
             return answer
         raise StoreUnavailableError("the database gave an answer that does not fit a claim")
 
@@ -205,6 +206,8 @@ def _wanted(number: int, request: Request, *, again: bool) -> dict[str, Any]:
                 "tainted": request.worst_labels.tainted,
                 "confidentiality": request.worst_labels.confidentiality,
                 "settle_by_ms": request.settle_by_ms,
+                "approvals": request.approvals,
+                "approved_hash": request.approved_hash,
             }
         case RecordRequest():
             epochs = request.epochs
@@ -259,6 +262,8 @@ def _answer(row: asyncpg.Record) -> Answer:
         case "over_rate":
             rate = Rate(limit=row["rate_limit"], window_s=row["rate_window_s"])
             return OverRate(rate=rate, retry_after_ms=row["retry_after_ms"])
+        case "approval_gone":
+            return ApprovalGone(approval_id=row["scope"])
         case "recorded":
             return Recorded()
         case "settled":

@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 
 from interlock.app.administration import NotPermittedError
 from interlock.app.plane import Plane, UnknownScopeError
+from interlock.approvals.errors import ApprovalError, NotOpenError, UnknownApprovalError
 from interlock.core.who import Person
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
 from interlock.release.errors import ReleaseError
@@ -62,6 +63,15 @@ def handlers() -> dict[Any, Any]:
     def not_permitted(_: Any, error: NotPermittedError) -> Response[Any]:
         return problem(403, str(error))
 
+    def not_answered(_: Any, error: ApprovalError) -> Response[Any]:
+        match error:
+            case UnknownApprovalError():
+                return problem(404, str(error))
+            case NotOpenError():
+                return problem(409, str(error), state=error.state)
+            case _:
+                return problem(403, str(error))
+
     def unknown_scope(_: Any, error: UnknownScopeError) -> Response[Any]:
         return problem(400, str(error))
 
@@ -83,6 +93,7 @@ def handlers() -> dict[Any, Any]:
         TokenRefusedError: refused_token,
         ExchangeRefusedError: refused_exchange,
         NotPermittedError: not_permitted,
+        ApprovalError: not_answered,
         UnknownScopeError: unknown_scope,
         ReleaseError: bad_release,
         StoreUnavailableError: unavailable,

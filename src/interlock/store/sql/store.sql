@@ -123,3 +123,67 @@ WHERE e.chain_id = $1 OR (e.call_id = $1 AND $1 <> '') ORDER BY e.chain_id, e.se
 -- name: forget_outcomes
 -- Forget raw outcomes whose time for repeated calls is over.
 SELECT forget_outcomes($1)
+
+-- name: request_approval
+-- Ask people, or find the question that is open already.
+SELECT * FROM request_approval($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+
+-- name: answer_approval
+-- Approve, deny or withdraw.
+SELECT answer_approval($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+
+-- name: approvals_for_call
+-- What people have said about one call under one release; what was used still lifts a replay.
+SELECT approval_id, tenant, environment, agent, user_id, lineage_id, session_id, call_id, task, operation, call_hash,
+       release_digest, rule, role, policy_ids, arguments, show, evidence, say,
+       CASE WHEN a.state = 'open' AND a.expires_at <= clock_timestamp() THEN 'expired'
+            WHEN a.state IN ('open', 'approved') AND a.release_digest <> (SELECT e.release_digest FROM epoch e) THEN 'outdated'
+            WHEN a.state = 'approved' AND a.expires_at <= clock_timestamp() THEN 'expired'
+            ELSE a.state END AS state,
+       (extract(epoch FROM created_at) * 1000000)::bigint AS created_at_us,
+       (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at_us,
+       answered_by, (extract(epoch FROM answered_at) * 1000000)::bigint AS answered_at_us, note, used_by
+FROM approval a
+WHERE a.lineage_id = $1 AND a.call_hash = $2 AND a.release_digest = $3
+  AND (a.state = 'used' OR (a.state IN ('approved', 'denied') AND a.expires_at > clock_timestamp()))
+ORDER BY (a.state = 'approved') DESC, a.created_at DESC LIMIT 50
+
+-- name: approval_states
+-- Where some requests stand.
+SELECT a.approval_id, CASE WHEN a.state = 'open' AND a.expires_at <= clock_timestamp() THEN 'expired' ELSE a.state END AS state
+FROM approval a WHERE a.approval_id = ANY ($1)
+
+-- name: approval
+-- One request as it stands.
+SELECT approval_id, tenant, environment, agent, user_id, lineage_id, session_id, call_id, task, operation, call_hash,
+       release_digest, rule, role, policy_ids, arguments, show, evidence, say,
+       CASE WHEN a.state = 'open' AND a.expires_at <= clock_timestamp() THEN 'expired'
+            WHEN a.state IN ('open', 'approved') AND a.release_digest <> (SELECT e.release_digest FROM epoch e) THEN 'outdated'
+            WHEN a.state = 'approved' AND a.expires_at <= clock_timestamp() THEN 'expired'
+            ELSE a.state END AS state,
+       (extract(epoch FROM created_at) * 1000000)::bigint AS created_at_us,
+       (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at_us,
+       answered_by, (extract(epoch FROM answered_at) * 1000000)::bigint AS answered_at_us, note, used_by
+FROM approval a WHERE a.approval_id = $1
+
+-- name: approvals
+-- Requests, newest first, that somebody may see.
+SELECT * FROM (
+SELECT approval_id, tenant, environment, agent, user_id, lineage_id, session_id, call_id, task, operation, call_hash,
+       release_digest, rule, role, policy_ids, arguments, show, evidence, say,
+       CASE WHEN a.state = 'open' AND a.expires_at <= clock_timestamp() THEN 'expired'
+            WHEN a.state IN ('open', 'approved') AND a.release_digest <> (SELECT e.release_digest FROM epoch e) THEN 'outdated'
+            WHEN a.state = 'approved' AND a.expires_at <= clock_timestamp() THEN 'expired'
+            ELSE a.state END AS state,
+       (extract(epoch FROM created_at) * 1000000)::bigint AS created_at_us,
+       (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at_us,
+       answered_by, (extract(epoch FROM answered_at) * 1000000)::bigint AS answered_at_us, note, used_by
+FROM approval a
+WHERE ($1 = '' OR a.tenant = $1)
+) v
+WHERE ($2 = '' OR v.state = $2) AND ($5 OR v.role = ANY ($3) OR v.user_id = $4) AND v.created_at_us < $6
+ORDER BY v.created_at_us DESC LIMIT $7
+
+-- name: tell_person
+-- Keep what a person's token says of them.
+SELECT tell_person($1, $2, $3, $4)
