@@ -46,6 +46,14 @@ _policy.command(f"{_HERE}.release:run", name="test", help="Run the release's own
 _policy.command(f"{_HERE}.release:explain", name="explain", help="For one request: which policy of which layer said what.")
 app.command(_policy)
 
+_approvals = App(name="approvals", help="What waits for people, and their answers.")
+_approvals.command(f"{_HERE}.approvals:list_approvals", name="list", help="What waits for you.")
+_approvals.command(f"{_HERE}.approvals:show", name="show", help="Exactly what would run, and why a person is asked.")
+_approvals.command(f"{_HERE}.approvals:approve", name="approve", help="Let exactly this call through, once.")
+_approvals.command(f"{_HERE}.approvals:deny", name="deny", help="Say no.")
+_approvals.command(f"{_HERE}.approvals:withdraw", name="withdraw", help="Take back a request or an unused approval.")
+app.command(_approvals)
+
 _trace = App(name="trace", help="Why did it do that?")
 _trace.command(f"{_HERE}.record:list_traces", name="list", help="Recorded calls, newest first.")
 _trace.command(f"{_HERE}.record:show", name="show", help="One session or call as a story.")

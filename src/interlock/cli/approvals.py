@@ -1,0 +1,153 @@
+"""Commands for people who decide: what waits, what exactly would run, yes or no."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interlock.cli.common import (
+    DEFAULT_DIRECTORY,
+    DEFAULT_SERVER,
+    DEFAULT_STATE,
+    Directory,
+    Environment,
+    Json,
+    Server,
+    State,
+    ask,
+    user_token,
+)
+from interlock.cli.output import OK, print_json
+from interlock.cli.people import As
+
+Id = Annotated[str, Parameter(help="The approval's id, `apr_…`.")]
+Note = Annotated[str, Parameter(help="A note; the agent that asked will read it, and it goes on record.")]
+
+
+def list_approvals(
+    *,
+    of: Annotated[
+        str, Parameter(name="--which", help="open, approved, denied, withdrawn, expired, outdated, used, all.")
+    ] = "open",
+    as_: As,
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """What waits for people, newest first."""
+    answer = ask(server, f"/v1/approvals?state={of}", token=user_token(state, directory, environment, as_))
+    if as_json:
+        print_json(answer)
+        return OK
+    table = Table("id", "operation", "what", "agent for user", "answered by", "until", "state")
+    for item in answer["approvals"]:
+        what = ", ".join(f"{name}={json.dumps(value)}" for name, value in item["shown"].items())
+        who, until = f"{item['agent']} for {item['user']}", _time(item["expires_at_us"])
+        row = (item["approval_id"], item["operation"], what, who, item["answered_by"] or item["role"], until, item["state"])
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table if answer["approvals"] else "nothing waits for you" if of == "open" else "nothing")
+    return OK
+
+
+def show(
+    approval: Id,
+    *,
+    as_: As,
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """One request: exactly what would run, why a person is asked, and what the decision knew."""
+    item = ask(server, f"/v1/approvals/{approval}", token=user_token(state, directory, environment, as_))
+    if as_json:
+        print_json(item)
+    else:
+        _tell(item)
+    return OK
+
+
+def approve(
+    approval: Id,
+    *,
+    note: Note = "",
+    as_: As,
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """Let exactly this call through, once."""
+    return _answer("approve", approval, note, server, user_token(state, directory, environment, as_), as_json=as_json)
+
+
+def deny(
+    approval: Id,
+    *,
+    note: Note = "",
+    as_: As,
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """Say no; the agent is told so, with the note."""
+    return _answer("deny", approval, note, server, user_token(state, directory, environment, as_), as_json=as_json)
+
+
+def withdraw(
+    approval: Id,
+    *,
+    note: Note = "",
+    as_: As,
+    environment: Environment = "prod",
+    server: Server = DEFAULT_SERVER,
+    state: State = DEFAULT_STATE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: Json = False,
+) -> int:
+    """Take back a request, or an approval that was not used yet."""
+    return _answer("withdraw", approval, note, server, user_token(state, directory, environment, as_), as_json=as_json)
+
+
+def _answer(verb: str, approval: str, note: str, server: str, token: str, *, as_json: bool) -> int:
+    item = ask(server, f"/v1/approvals/{approval}/{verb}", token=token, body={"note": note})
+    if as_json:
+        print_json(item)
+    elif item["state"] == "approved":
+        print(f"approved: {item['operation']}, once, until {_time(item['expires_at_us'])}; the agent repeats its call")
+    else:
+        print(f"{item['state']}: {item['operation']}")
+    return OK
+
+
+def _tell(item: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    lines = [
+        ("what", item["operation"]),
+        *((f"  {name}", json.dumps(value)) for name, value in json.loads(item["arguments"]).items()),
+        ("why", item["say"] or ", ".join(item["policy_ids"])),
+        ("who", f"{item['agent']} for {item['user']} of {item['tenant']}, {item['environment']}, task {item['task']}"),
+        ("knew", json.dumps(item["evidence"])),
+        ("answered", f"by {item['answered_by']}" if item["answered_by"] else f"by {item['role']}, never by {item['user']}"),
+        ("until", _time(item["expires_at_us"])),
+        ("state", item["state"] + (f": {item['note']}" if item["note"] else "")),
+    ]
+    for name, value in lines:
+        # What an agent wrote is text, never markup or an escape sequence.
+        console.print(Text(f"{name:<12}"), Text(value.encode("unicode_escape").decode() if not value.isprintable() else value))
+
+
+def _time(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
