@@ -201,7 +201,7 @@ async def test_an_approval_under_an_older_release_lifts_nothing(shop):
     session = await shop.session()
     approval_id, late = await ask(shop, session), await ask(shop, session, amount="90.00")
     await approve(shop, approval_id)
-    await shop.system.plane.put_in_force({**FILES, "README.md": "changed"}, by="test")
+    await shop.system.plane.releases.put_in_force({**FILES, "README.md": "changed"}, by="test")
     assert await ask(shop, session) != approval_id
     with pytest.raises(NotOpenError) as refused:
         await approve(shop, late)
@@ -243,7 +243,7 @@ async def test_a_yes_racing_its_end_has_one_winner(shop, rival):
         ends = {
             "withdraw": lambda: approvals.withdraw(Person(user="ana", tenant="acme", roles=("Staff",)), approval_id),  # noqa: B023
             "kill": lambda: shop.system.plane.kill(OPERATOR, "tool:shop", "race"),
-            "release": lambda: shop.system.plane.put_in_force({**FILES, "README.md": f"{number}"}, by="test"),  # noqa: B023
+            "release": lambda: shop.system.plane.releases.put_in_force({**FILES, "README.md": f"{number}"}, by="test"),  # noqa: B023
             "expire": lambda: age(shop, approval_id),  # noqa: B023
         }
 

@@ -290,13 +290,13 @@ async def test_an_activated_release_decides_the_next_call_and_drops_none(shop):
     await shop.call(session, "note", text="x")
     stricter = {**FILES, "policies/guard/more.cedar": STRICTER}
     calls = [asyncio.create_task(shop.call(session, "note", text=str(n))) for n in range(20)]
-    activated = await shop.system.plane.activate(OPERATOR, stricter)
+    activated = await shop.system.plane.releases.put_in_force(stricter, by="test")
     answers = await asyncio.gather(*calls)
     assert all(isinstance(answer, Returned) or answer.code == "forbidden" for answer in answers)
     after = await shop.call(session, "note", text="after")
     assert code(after) == "forbidden"
     (decided,) = [body for kind, body in await shop.events(after.call_id) if kind == "call.decided"]
-    assert decided["decision"]["release_digest"] == activated["digest"]
+    assert decided["decision"]["release_digest"] == activated.digest
 
 
 STRICTER = """
@@ -326,7 +326,7 @@ async def test_extra_logging_keeps_the_whole_released_output_on_record(shop):
         return settled["released"]
 
     assert await kept() is None
-    await shop.system.plane.activate(OPERATOR, {**FILES, "policies/data/log.cedar": LOGGED})
+    await shop.system.plane.releases.put_in_force({**FILES, "policies/data/log.cedar": LOGGED}, by="test")
     assert (await kept())["structured"]["item"] == item
 
 

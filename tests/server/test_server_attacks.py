@@ -275,7 +275,7 @@ async def test_strangers_who_ask_for_tokens_slowly_keep_nobody_from_calling_and_
 
 
 async def test_nobody_without_a_token_gets_as_far_as_a_body(at: Door):
-    for path in ("/mcp", "/v1/controls/kill", "/v1/controls/resume", "/v1/releases/activate"):
+    for path in ("/mcp", "/v1/controls/kill", "/v1/controls/resume", "/v1/releases"):
         request = (
             f"POST {path} HTTP/1.1\r\nhost: localhost\r\nmcp-protocol-version: {STATELESS}\r\ncontent-length: 100\r\n\r\n{{"
         )

@@ -272,7 +272,7 @@ async def test_a_release_with_problems_is_refused_with_all_of_them_and_changes_n
     token = person(served, roles=("Operator",))
     async with served.http(token) as http:
         files = {**FILES, "tasks.yaml": "selling: {purpose: sell}\n"}
-        answer = await http.post(served.url + "/v1/releases/activate", json={"files": files})
+        answer = await http.post(served.url + "/v1/releases", json={"files": files})
         assert answer.status_code == 422
         assert {problem["file"] for problem in answer.json()["problems"]} >= {"tasks.yaml"}
         assert (await http.get(served.url + "/readyz")).status_code == 200

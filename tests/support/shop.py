@@ -17,7 +17,7 @@ FILES = {
     "release.yaml": """
 name: shop
 user_attributes: {teams: set}
-administration: {operated_by: [acme], kill: [Operator], resume: [Operator], activate: [Operator], status: [Operator]}
+administration: {operated_by: [acme], kill: [Operator], resume: [Operator], activate: [Operator], propose: [Operator], status: [Operator]}
 """,
     "agents.yaml": """
 bot:

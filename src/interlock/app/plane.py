@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -12,6 +11,8 @@ import msgspec
 from interlock.app.administration import AdminGate
 from interlock.app.approvals import PeoplesApprovals
 from interlock.app.known_people import KnownPeople
+from interlock.app.postures import PeoplesPostures
+from interlock.app.releases import Releases
 from interlock.app.shelf import StoredReleases
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Scope
@@ -28,15 +29,14 @@ from interlock.identity.exchange import (
 from interlock.identity.keys import KeyRing
 from interlock.identity.refusals import RefusalCounter
 from interlock.ledger.drafts import draft
-from interlock.ledger.events import ControlChanged, ReleaseActivated, SessionOpened, SessionRefreshed
-from interlock.release.load import from_files
+from interlock.ledger.events import ControlChanged, SessionOpened, SessionRefreshed
 from interlock.store.approvals import Approvals
 from interlock.store.controls import ControlAnswer, Controls
+from interlock.store.postures import Postures
 from interlock.store.processes import Processes
+from interlock.store.releases import Proposals
 from interlock.store.sessions import Sessions
 
-ACTIVATION_WAIT_S: Final = 10.0
-ACTIVATION_POLL_S: Final = 0.05
 _SCOPE: Final = re.compile(r"^[^\s:]+$")
 
 
@@ -86,6 +86,8 @@ class Plane:
         *,
         controls: Controls,
         approvals: Approvals,
+        proposals: Proposals,
+        postures: Postures,
         processes: Processes,
         shelf: StoredReleases,
         keys: KeyRing,
@@ -101,7 +103,17 @@ class Plane:
         self.admin = AdminGate(controls, shelf, ids)
         self.approvals = PeoplesApprovals(approvals, self.admin, clock=clock, ids=ids)
         self.known = KnownPeople(approvals, clock)
-        self._load_now = load_now
+        self.releases = Releases(
+            admin=self.admin,
+            controls=controls,
+            proposals=proposals,
+            processes=processes,
+            variables=variables,
+            clock=clock,
+            ids=ids,
+            load_now=load_now,
+        )
+        self.postures = PeoplesPostures(postures, self.admin, ids)
         self._controls = controls
         self._processes = processes
         self._shelf = shelf
@@ -110,8 +122,6 @@ class Plane:
         self._exchange = exchange
         self._people = people
         self._refusals = refusals
-        self._variables = variables
-        self._clock = clock
         self._ids = ids
 
     def session(self, token: str) -> Session:
@@ -171,36 +181,6 @@ class Plane:
     async def resume(self, person: Person, scope: str, reason: str) -> ControlAnswer:
         """Let execution go on in a scope."""
         return await self._change(person, "resume", scope, reason, halted=False)
-
-    async def activate(self, person: Person, files: dict[str, str]) -> dict[str, Any]:
-        """Store a release and put it in force; answers when every live process decides by it. Raises `ReleaseError`."""
-        await self.admin.permit(person, "activate")
-        return await self.put_in_force(files, by=person.user)
-
-    async def put_in_force(self, files: dict[str, str], *, by: str) -> dict[str, Any]:
-        """Validate, store and activate. The claim path refuses the old release from the moment of the commit on."""
-        release = await asyncio.to_thread(from_files, files, self._variables)
-        _, previous = await self._controls.epochs()
-        await self._controls.save_release(release.digest, release.name, dict(release.files))
-        body = ReleaseActivated(name=release.name, digest=release.digest, previous=previous, by=by)
-        epoch = await self._controls.activate(release.digest, draft(body, ids=self._ids))
-        await self._load_now()
-        return {
-            "name": release.name,
-            "digest": release.digest,
-            "previous": previous,
-            "epoch": epoch,
-            "not_yet_loaded": await self._wait_for_processes(epoch),
-        }
-
-    async def _wait_for_processes(self, epoch: int) -> list[str]:
-        """Processes that have not said within the time that they loaded the release. They cannot decide by the old one."""
-        deadline_s = self._clock.monotonic_s() + ACTIVATION_WAIT_S
-        while True:
-            late = [process.process_id for process in await self._processes.live() if process.release_epoch < epoch]
-            if not late or self._clock.monotonic_s() > deadline_s:
-                return late
-            await asyncio.sleep(ACTIVATION_POLL_S)
 
     async def _change(self, person: Person, operation: str, scope: str, reason: str, *, halted: bool) -> ControlAnswer:
         checked = check_scope(scope)

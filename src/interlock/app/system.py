@@ -32,7 +32,9 @@ from interlock.store.approvals import Approvals
 from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
 from interlock.store.errors import StoreError
+from interlock.store.postures import Postures
 from interlock.store.processes import ClaimWatch, Processes
+from interlock.store.releases import Proposals
 from interlock.store.sessions import Sessions
 from interlock.store.traces import RefusalCount, Traces
 from interlock.store.writer import Writer
@@ -50,7 +52,7 @@ WITNESS: Final = "heads.jsonl"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process is told at its start. `release_files` are put in force when they differ from what is."""
+    """What one process is told at its start. `release_files` are put in force when none is; in development, when another is."""
 
     state: Path
     database_url: str
@@ -58,6 +60,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     variables: Mapping[str, str] = {}
     release_files: Mapping[str, str] | None = None
     trust_dev_issuer: bool = True
+
+
+class ReleaseInForceError(Exception):
+    """Outside development, a start does not replace the release that people have put in force."""
 
 
 class LoadedStandings:
@@ -124,6 +130,8 @@ class System:
         self.plane = Plane(
             controls=self.controls,
             approvals=self.approvals,
+            proposals=Proposals(database),
+            postures=Postures(database),
             processes=self.processes,
             shelf=shelf,
             keys=self.keys,
@@ -147,7 +155,12 @@ class System:
 
             _, digest = await self.controls.epochs()
             if digest != digest_of(files):
-                await self.plane.put_in_force(dict(files), by="interlock up")
+                if digest and not self.settings.trust_dev_issuer:
+                    raise ReleaseInForceError(
+                        f"another release is in force ({digest}); start without --release, and put yours forward with "
+                        "`interlock release propose`"
+                    )
+                await self.plane.releases.put_in_force(dict(files), by="interlock up")
         await self.heartbeat()
 
     async def heartbeat(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -122,34 +121,6 @@ def status(
     for control in answer["controls"]:
         table.add_row(control["scope"], "stopped" if control["halted"] else "running", control["by"], control["reason"])
     console.print(table if answer["controls"] else "nothing was ever stopped")
-    return OK
-
-
-def activate(
-    folder: Annotated[Path, Parameter(help="The release folder.")],
-    *,
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
-    as_json: Json = False,
-) -> int:
-    """Make a release decide from now on; answers when every live process decides by it."""
-    from interlock.cli.release import read_folder  # noqa: PLC0415  # the parser is heavy
-
-    answer = ask(
-        server,
-        "/v1/releases/activate",
-        token=user_token(state, directory, environment, as_),
-        body={"files": read_folder(folder)},
-    )
-    if as_json:
-        print_json(answer)
-        return OK
-    print(f"active: {answer['name']} {answer['digest']}")
-    for process in answer["not_yet_loaded"]:
-        print(f"  {process} has not loaded it yet; until it has, it refuses its calls")
     return OK
 
 

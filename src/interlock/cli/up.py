@@ -15,7 +15,7 @@ import asyncpg
 import uvicorn
 from cyclopts import Parameter
 
-from interlock.app.system import Settings, System, running
+from interlock.app.system import ReleaseInForceError, Settings, System, running
 from interlock.cli.common import DEFAULT_STATE, Environment, Json, State, read_variables
 from interlock.cli.output import OK, UNREACHABLE, USAGE, Failure, print_json
 from interlock.identity.errors import IdentityError
@@ -71,7 +71,7 @@ def up(
         raise Failure(f"the release has problems:\n{listed}", details=list(error.problems)) from error
     except StoreError as error:
         raise Failure(str(error), code=UNREACHABLE) from error
-    except IdentityError as error:
+    except (IdentityError, ReleaseInForceError) as error:
         raise Failure(str(error), code=USAGE) from error
     return OK
 

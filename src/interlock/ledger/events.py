@@ -133,6 +133,10 @@ class ReleaseActivated(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
     digest: str
     previous: str
     by: str
+    roles: tuple[str, ...] = ()
+    reason: str = ""
+    proposed_by: str = ""
+    tests_run: int = 0
 
 
 class ControlRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="control.refused"):
@@ -174,6 +178,33 @@ class ApprovalAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
     note: str = ""
 
 
+class ReleaseProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="release.proposed"):
+    """A person put a release forward; its own tests were run."""
+
+    name: str
+    digest: str
+    in_force: str
+    changed: tuple[str, ...]
+    by: str
+    roles: tuple[str, ...]
+    tests_run: int
+    tests_failed: int
+
+
+class PostureChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="posture.changed"):
+    """A person raised or lowered the posture of a lineage."""
+
+    lineage_id: str
+    previous: str
+    posture: str
+    reason: str
+    by: str
+    roles: tuple[str, ...]
+
+
+ControlBody: TypeAlias = ControlChanged | ControlRefused | ReleaseActivated | ReleaseProposed | PostureChanged
+"""What stands in the chain `control`."""
+
 Body: TypeAlias = (
     SessionOpened
     | SessionRefreshed
@@ -184,10 +215,8 @@ Body: TypeAlias = (
     | CallRefused
     | CallSettled
     | CallReplayed
-    | ControlChanged
-    | ControlRefused
-    | ReleaseActivated
     | ClaimOrphaned
     | ApprovalRequested
     | ApprovalAnswered
+    | ControlBody
 )

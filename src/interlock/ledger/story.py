@@ -90,6 +90,19 @@ def _words(body: e.Body) -> tuple[str, str]:
             return _settled(body)
         case e.CallReplayed():
             return "good", f"answered from the record of {body.of_call}: not run again"
+        case e.ClaimOrphaned():
+            return "doubt", f"in doubt: {body.reason}"
+        case e.ApprovalRequested():
+            return "wait", f"asked people: {body.approval_id}, {body.rule}; answered by {body.role}, never by the requester"
+        case e.ApprovalAnswered():
+            tone = {"approved": "good", "denied": "bad"}.get(body.to, "plain")
+            return tone, f"{body.to} by {body.by}{f': {body.note}' if body.note else ''} ({body.approval_id})"
+        case _:
+            return _of_control(body)
+
+
+def _of_control(body: e.ControlBody) -> tuple[str, str]:
+    match body:
         case e.ControlChanged():
             return (
                 "bad" if body.halted else "good",
@@ -98,14 +111,15 @@ def _words(body: e.Body) -> tuple[str, str]:
         case e.ControlRefused():
             return "bad", f"refused to {body.by}: {body.operation} {body.target}: {body.reason}"
         case e.ReleaseActivated():
-            return "plain", f"release {body.name} activated by {body.by}: {body.digest}"
-        case e.ClaimOrphaned():
-            return "doubt", f"in doubt: {body.reason}"
-        case e.ApprovalRequested():
-            return "wait", f"asked people: {body.approval_id}, {body.rule}; answered by {body.role}, never by the requester"
-        case e.ApprovalAnswered():
-            tone = {"approved": "good", "denied": "bad"}.get(body.to, "plain")
-            return tone, f"{body.to} by {body.by}{f': {body.note}' if body.note else ''} ({body.approval_id})"
+            with_ = f", proposed by {body.proposed_by}" if body.proposed_by else ""
+            why = f": {body.reason}" if body.reason else ""
+            return "plain", f"release {body.name} {_digest(body.digest)} activated by {body.by}{with_}{why}"
+        case e.ReleaseProposed():
+            tests = f"{body.tests_run - body.tests_failed} of {body.tests_run} tests pass"
+            changes = ", ".join(body.changed) or "nothing"
+            return "wait", f"release {body.name} {_digest(body.digest)} proposed by {body.by}: changes {changes}; {tests}"
+        case e.PostureChanged():
+            return "plain", f"posture {body.previous} → {body.posture} for {body.lineage_id} by {body.by}: {body.reason}"
         case _:
             assert_never(body)
 

@@ -102,10 +102,16 @@ class Controls:
             raise UnknownReleaseError(f"no release {digest or '(none is active)'} is stored; activate one first")
         return msgspec.json.decode(row["files"], type=dict[str, str])
 
-    async def activate(self, digest: str, event: EventDraft) -> int:
-        """Put a stored release in force; gives the new release epoch. Raises `UnknownReleaseError`."""
+    async def activate(self, digest: str, *, expected: str, by: str, reason: str, event: EventDraft) -> int | None:
+        """Put a stored release in force; gives the new release epoch, None when not `expected` is in force by now.
+
+        Raises:
+            UnknownReleaseError: it is not stored.
+        """
         try:
-            row = await self._database.row("activate_release", digest, event.kind, event.body, event.salt, event.commitment)
+            row = await self._database.row(
+                "activate_release", digest, expected, by, reason, event.kind, event.body, event.salt, event.commitment
+            )
         except asyncpg.RaiseError as error:
-            raise UnknownReleaseError(f"{error}; save it first") from error
-        return 0 if row is None else int(row[0])
+            raise UnknownReleaseError(f"{error}; propose it first") from error
+        return None if row is None or row[0] is None else int(row[0])

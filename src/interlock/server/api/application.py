@@ -8,14 +8,14 @@ from litestar.openapi.config import OpenAPIConfig
 
 from interlock import __version__
 from interlock.app.plane import Plane
-from interlock.server.api import approvals, controls, health, oauth, releases
+from interlock.server.api import approvals, controls, health, lineages, oauth, releases
 from interlock.server.api.common import handlers
 from interlock.server.limits import MAX_FORM_BYTES
 
 
 def make_api(plane: Plane) -> Litestar:
     """The API as an ASGI application."""
-    resources = (oauth, health, controls, approvals, releases)
+    resources = (oauth, health, controls, lineages, approvals, releases)
     return Litestar(
         route_handlers=[handler for resource in resources for handler in resource.routes(plane)],
         request_max_body_size=MAX_FORM_BYTES,

@@ -11,11 +11,14 @@ from litestar.exceptions import HTTPException
 
 from interlock.app.administration import NotPermittedError
 from interlock.app.plane import Plane, UnknownScopeError
+from interlock.app.postures import PostureConflictError, UnknownLineageError
+from interlock.app.releases import ReleaseConflictError
 from interlock.approvals.errors import ApprovalError, NotOpenError, UnknownApprovalError
 from interlock.core.who import Person
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
 from interlock.release.errors import ReleaseError
-from interlock.store.errors import StoreUnavailableError
+from interlock.server.limits import MAX_REASON_CHARS
+from interlock.store.errors import StoreUnavailableError, UnknownReleaseError
 
 _log = logging.getLogger(__name__)
 _PROBLEM: Final = "application/problem+json"
@@ -40,6 +43,14 @@ async def read(request: Request[Any, Any, Any], kind: type[T]) -> T:
         return msgspec.json.decode(await request.body(), type=kind)
     except msgspec.MsgspecError as error:
         raise HTTPException(status_code=400, detail=str(error)) from error
+
+
+def reason_of(text: str) -> str:
+    """A reason as it goes on record. Raises `HTTPException` 400 when there is none."""
+    reason = text.strip()
+    if not 0 < len(reason) <= MAX_REASON_CHARS:
+        raise HTTPException(status_code=400, detail=f"say why, in 1 to {MAX_REASON_CHARS} characters; it goes on record")
+    return reason
 
 
 def problem(status: int, title: str, **more: Any) -> Response[Any]:
@@ -79,6 +90,12 @@ def handlers() -> dict[Any, Any]:
         problems = [msgspec.to_builtins(item) for item in error.problems]
         return problem(422, "the release has problems", problems=problems)
 
+    def conflict(_: Any, error: Exception) -> Response[Any]:
+        return problem(409, str(error))
+
+    def unknown(_: Any, error: Exception) -> Response[Any]:
+        return problem(404, str(error))
+
     def unavailable(_: Any, error: StoreUnavailableError) -> Response[Any]:
         return problem(503, f"the control plane cannot answer right now: {error}")
 
@@ -96,6 +113,10 @@ def handlers() -> dict[Any, Any]:
         ApprovalError: not_answered,
         UnknownScopeError: unknown_scope,
         ReleaseError: bad_release,
+        ReleaseConflictError: conflict,
+        PostureConflictError: conflict,
+        UnknownReleaseError: unknown,
+        UnknownLineageError: unknown,
         StoreUnavailableError: unavailable,
         HTTPException: http,
         Exception: anything,

@@ -9,8 +9,8 @@ from litestar import Request, get, post
 from litestar.exceptions import HTTPException
 
 from interlock.app.plane import Plane
-from interlock.server.api.common import person_of, read
-from interlock.server.limits import MAX_REASON_CHARS, MAX_SCOPE_CHARS
+from interlock.server.api.common import person_of, read, reason_of
+from interlock.server.limits import MAX_SCOPE_CHARS
 
 
 class ControlRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +41,6 @@ def routes(plane: Plane) -> list[Any]:
 
 
 def _checked(body: ControlRequest) -> tuple[str, str]:
-    if not 0 < len(body.scope) <= MAX_SCOPE_CHARS or not 0 < len(body.reason.strip()) <= MAX_REASON_CHARS:
-        raise HTTPException(status_code=400, detail="scope and reason are needed, and of a reasonable length")
-    return body.scope, body.reason.strip()
+    if not 0 < len(body.scope) <= MAX_SCOPE_CHARS:
+        raise HTTPException(status_code=400, detail="scope is needed, and of a reasonable length")
+    return body.scope, reason_of(body.reason)

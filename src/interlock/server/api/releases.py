@@ -1,33 +1,75 @@
-"""Releases: which decides, and putting another in force."""
+"""Releases: which decides, which did, proposing another, putting it in force, going back."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, get, post
+from litestar.params import FromPath, QueryParameter
 
 from interlock.app.plane import Plane
-from interlock.server.api.common import person_of, read
+from interlock.app.releases import MAX_ACTIVATIONS_LISTED, Activated, Proposed
+from interlock.server.api.common import person_of, read, reason_of
 from interlock.server.limits import MAX_RELEASE_BYTES
+from interlock.store.releases import Activation
 
 
-class ActivateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Body of activate: the files of a release by their path in its folder."""
+class ReleaseFiles(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The files of a release by their path in its folder."""
 
     files: dict[str, str]
+
+
+class Why(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Why; it goes on record."""
+
+    reason: str
+
+
+class Back(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Why, and which release to go back to; the last one when empty."""
+
+    reason: str
+    digest: str = ""
+
+
+class ActivationPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Releases that were in force, newest first; give `next` as `before` to go on, empty at the end."""
+
+    activations: tuple[Activation, ...]
+    next: str = ""
 
 
 def routes(plane: Plane) -> list[Any]:
     """The routes of this resource."""
 
-    @post("/v1/releases/activate", status_code=200, summary="Make a release decide", request_max_body_size=MAX_RELEASE_BYTES)
-    async def activate(request: Request[Any, Any, Any]) -> Any:
+    @post("/v1/releases", status_code=200, summary="Propose a release", request_max_body_size=MAX_RELEASE_BYTES)
+    async def propose(request: Request[Any, Any, Any]) -> Proposed:
         person = await person_of(plane, request)
-        return await plane.activate(person, (await read(request, ActivateRequest)).files)
+        return await plane.releases.propose(person, (await read(request, ReleaseFiles)).files)
+
+    @post("/v1/releases/{digest:str}/activate", status_code=200, summary="Make a proposed release decide")
+    async def activate(request: Request[Any, Any, Any], digest: FromPath[str]) -> Activated:
+        person = await person_of(plane, request)
+        return await plane.releases.activate(person, digest, reason_of((await read(request, Why)).reason))
+
+    @post("/v1/releases/rollback", status_code=200, summary="Make an earlier release decide again")
+    async def rollback(request: Request[Any, Any, Any]) -> Activated:
+        person, body = await person_of(plane, request), await read(request, Back)
+        return await plane.releases.rollback(person, reason_of(body.reason), body.digest)
 
     @get("/v1/releases/active", summary="Which release decides")
     async def active(request: Request[Any, Any, Any]) -> Any:
         return (await plane.status(await person_of(plane, request)))["release"]
 
-    return [activate, active]
+    @get("/v1/releases/activations", summary="Which releases were in force")
+    async def activations(
+        request: Request[Any, Any, Any],
+        before: Annotated[int, QueryParameter(name="before", ge=1, description="`next` of the page before.")] = 2**62,
+        limit: Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_ACTIVATIONS_LISTED)] = 50,
+    ) -> ActivationPage:
+        found = await plane.releases.history(await person_of(plane, request), before_epoch=before, limit=limit)
+        return ActivationPage(activations=found, next=str(found[-1].epoch) if len(found) == limit else "")
+
+    return [propose, activate, rollback, active, activations]

@@ -57,8 +57,45 @@ INSERT INTO release (digest, name, files) VALUES ($1, $2, $3) ON CONFLICT (diges
 SELECT files FROM release WHERE digest = $1
 
 -- name: activate_release
--- Put a stored release in force.
-SELECT activate_release($1, $2, $3, $4, $5)
+-- Put a stored release in force after the one that is expected to be; null when another is.
+SELECT activate_release_after($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: save_proposal
+-- Note who proposed a release and what its tests said; proposing twice changes nothing.
+INSERT INTO proposal (digest, proposed_by, proposed_roles, proposed_in, tests_run, tests_failed) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT DO NOTHING
+
+-- name: proposals
+-- Who proposed a release, first to last.
+SELECT proposed_by, proposed_roles, proposed_in, tests_run, tests_failed FROM proposal
+WHERE digest = $1 ORDER BY proposed_at, proposed_by
+
+-- name: previous_release
+-- The release that was in force before the one that is now.
+SELECT digest FROM activation WHERE digest <> (SELECT release_digest FROM epoch WHERE id = 1) ORDER BY epoch DESC LIMIT 1
+
+-- name: was_in_force
+-- Whether a release was in force before.
+SELECT true FROM activation WHERE digest = $1 LIMIT 1
+
+-- name: activations
+-- Which releases were in force, newest first.
+SELECT a.epoch, a.digest, r.name, a.activated_by, a.reason, (extract(epoch FROM a.activated_at) * 1000000)::bigint AS at_us
+FROM activation a JOIN release r USING (digest) WHERE a.epoch < $1 ORDER BY a.epoch DESC LIMIT $2
+
+-- name: lineage
+-- One lineage as it stands.
+SELECT lineage_id, tenant, environment, agent, user_id, posture, posture_by, posture_reason, tainted, confidentiality
+FROM lineage WHERE lineage_id = $1
+
+-- name: worried_lineages
+-- Lineages whose posture is not normal.
+SELECT lineage_id, tenant, environment, agent, user_id, posture, posture_by, posture_reason, tainted, confidentiality
+FROM lineage WHERE posture <> 'normal' AND ($1 = '' OR tenant = $1) ORDER BY lineage_id LIMIT $2
+
+-- name: set_posture
+-- Set the posture of a lineage, if it is still what it was.
+SELECT set_posture($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: register_process
 -- Announce a process that may hold claims.

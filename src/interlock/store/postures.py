@@ -1,0 +1,62 @@
+"""The postures of lineages, as people see and set them."""
+
+from __future__ import annotations
+
+import asyncpg
+import msgspec
+
+from interlock.core.event import EventDraft
+from interlock.core.terms import Posture
+from interlock.store.database import Database
+
+
+class LineageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A lineage as it stands. `posture_by` and `posture_reason` tell of the last change."""
+
+    lineage_id: str
+    tenant: str
+    environment: str
+    agent: str
+    user: str
+    posture: Posture
+    posture_by: str
+    posture_reason: str
+    tainted: bool
+    confidentiality: int
+
+
+class Postures:
+    """Reads and writes postures. Every method raises `StoreUnavailableError`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, lineage_id: str) -> LineageRow | None:
+        """One lineage, or None."""
+        row = await self._database.row("lineage", lineage_id)
+        return None if row is None else _lineage(row)
+
+    async def worried(self, *, tenant: str, limit: int) -> tuple[LineageRow, ...]:
+        """Lineages that are not `normal`, of one tenant or of all (empty)."""
+        return tuple(_lineage(row) for row in await self._database.rows("worried_lineages", tenant, limit))
+
+    async def set(self, lineage: LineageRow, to: Posture, *, by: str, reason: str, event: EventDraft) -> bool:
+        """Set a posture; False, and nothing changed, when it is no longer what `lineage` says."""
+        row = await self._database.row(
+            "set_posture",
+            lineage.lineage_id,
+            lineage.posture.value,
+            to.value,
+            by,
+            reason,
+            event.kind,
+            event.body,
+            event.salt,
+            event.commitment,
+        )
+        return row is not None and bool(row[0])
+
+
+def _lineage(row: asyncpg.Record) -> LineageRow:
+    known = {name: row[name] for name in LineageRow.__struct_fields__ if name not in {"user", "posture"}}
+    return LineageRow(**known, user=row["user_id"], posture=Posture(row["posture"]))
