@@ -11,20 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from interlock.cli.common import (
-    DEFAULT_DIRECTORY,
-    DEFAULT_SERVER,
-    DEFAULT_STATE,
-    Directory,
-    Environment,
-    Json,
-    Server,
-    State,
-    ask,
-    user_token,
-)
+from interlock.cli.caller import ANYBODY, Caller
+from interlock.cli.common import Json
 from interlock.cli.output import OK, print_json
-from interlock.cli.people import As
 
 Id = Annotated[str, Parameter(help="The approval's id, `apr_…`.")]
 Note = Annotated[str, Parameter(help="A note; the agent that asked will read it, and it goes on record.")]
@@ -35,15 +24,11 @@ def list_approvals(
     of: Annotated[
         str, Parameter(name="--which", help="open, approved, denied, withdrawn, expired, outdated, used, all.")
     ] = "open",
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """What waits for people, newest first."""
-    answer = ask(server, f"/v1/approvals?state={of}", token=user_token(state, directory, environment, as_))
+    answer = caller.ask(f"/v1/approvals?state={of}")
     if as_json:
         print_json(answer)
         return OK
@@ -60,15 +45,11 @@ def list_approvals(
 def show(
     approval: Id,
     *,
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """One request: exactly what would run, why a person is asked, and what the decision knew."""
-    item = ask(server, f"/v1/approvals/{approval}", token=user_token(state, directory, environment, as_))
+    item = caller.ask(f"/v1/approvals/{approval}")
     if as_json:
         print_json(item)
     else:
@@ -80,49 +61,37 @@ def approve(
     approval: Id,
     *,
     note: Note = "",
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Let exactly this call through, once."""
-    return _answer("approve", approval, note, server, user_token(state, directory, environment, as_), as_json=as_json)
+    return _answer("approve", approval, note, caller, as_json=as_json)
 
 
 def deny(
     approval: Id,
     *,
     note: Note = "",
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Say no; the agent is told so, with the note."""
-    return _answer("deny", approval, note, server, user_token(state, directory, environment, as_), as_json=as_json)
+    return _answer("deny", approval, note, caller, as_json=as_json)
 
 
 def withdraw(
     approval: Id,
     *,
     note: Note = "",
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Take back a request, or an approval that was not used yet."""
-    return _answer("withdraw", approval, note, server, user_token(state, directory, environment, as_), as_json=as_json)
+    return _answer("withdraw", approval, note, caller, as_json=as_json)
 
 
-def _answer(verb: str, approval: str, note: str, server: str, token: str, *, as_json: bool) -> int:
-    item = ask(server, f"/v1/approvals/{approval}/{verb}", token=token, body={"note": note})
+def _answer(verb: str, approval: str, note: str, caller: Caller, *, as_json: bool) -> int:
+    item = caller.ask(f"/v1/approvals/{approval}/{verb}", body={"note": note})
     if as_json:
         print_json(item)
     elif item["state"] == "approved":

@@ -45,11 +45,6 @@ def read_variables(path: Path | None) -> dict[str, str]:
     return found
 
 
-def user_token(state: Path, directory: Path, environment: str, user: str) -> str:
-    """A token of the development issuer by which a person speaks to the server. Raises `Failure`."""
-    return dev_token(state, directory, environment, user=user)
-
-
 def dev_token(state: Path, directory: Path, environment: str, *, user: str = "", agent: str = "") -> str:
     """A token of the development issuer for a user or an agent. Raises `Failure`."""
     from interlock.app.sources import SystemClock, SystemIds  # noqa: PLC0415  # not needed for --help

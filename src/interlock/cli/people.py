@@ -8,24 +8,10 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from interlock.cli.common import (
-    DEFAULT_DIRECTORY,
-    DEFAULT_SERVER,
-    DEFAULT_STATE,
-    Directory,
-    Environment,
-    Json,
-    Server,
-    State,
-    ask,
-    dev_token,
-    user_token,
-)
+from interlock.cli.caller import ANYBODY, Caller, Reason
+from interlock.cli.common import Json, ask
 from interlock.cli.output import OK, USAGE, Failure, print_json
 from interlock.identity.exchange import GRANT_TYPE, JWT_TYPE
-
-As = Annotated[str, Parameter(name="--as", help="The user of the directory who asks.", env_var="INTERLOCK_USER")]
-Reason = Annotated[str, Parameter(help="Why; it goes on record.")]
 
 
 def token(
@@ -34,23 +20,20 @@ def token(
     user: Annotated[str, Parameter(help="The user it acts for.")],
     task: Annotated[str, Parameter(help="The task of the release that the session is for.")],
     session: Annotated[str, Parameter(help="Go on with this session under a new token.")] = "",
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Get a session token for an agent acting for a user, by token exchange with the development issuer."""
     form = {
         "grant_type": GRANT_TYPE,
-        "subject_token": user_token(state, directory, environment, user),
+        "subject_token": caller.of_user(user),
         "subject_token_type": JWT_TYPE,
-        "actor_token": dev_token(state, directory, environment, agent=agent),
+        "actor_token": caller.of_agent(agent),
         "actor_token_type": JWT_TYPE,
         "task": task,
         "session_id": session,
     }
-    answer = ask(server, "/oauth/token", form=form)
+    answer = ask(caller.server, "/oauth/token", form=form)
     if as_json:
         print_json(answer)
     else:
@@ -62,15 +45,11 @@ def kill(
     scope: Annotated[str, Parameter(help="fleet, tenant:T, environment:E, agent:A, tool:T, operation:O or source:S.")],
     *,
     reason: Reason,
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Stop execution in a scope. After the answer no call in it is claimed any more."""
-    answer = _control("kill", scope, reason, server, user_token(state, directory, environment, as_))
+    answer = _control("kill", scope, reason, caller)
     if as_json:
         print_json(answer)
         return OK
@@ -84,15 +63,11 @@ def resume(
     scope: Annotated[str, Parameter(help="The scope as it was stopped.")],
     *,
     reason: Reason,
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Let execution go on in a scope."""
-    answer = _control("resume", scope, reason, server, user_token(state, directory, environment, as_))
+    answer = _control("resume", scope, reason, caller)
     if as_json:
         print_json(answer)
     else:
@@ -102,15 +77,11 @@ def resume(
 
 def status(
     *,
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """What is stopped, which release decides, which processes live, what is in flight."""
-    answer = ask(server, "/v1/controls", token=user_token(state, directory, environment, as_))
+    answer = caller.ask("/v1/controls")
     if as_json:
         print_json(answer)
         return OK
@@ -124,7 +95,7 @@ def status(
     return OK
 
 
-def _control(verb: str, scope: str, reason: str, server: str, token_text: str) -> Any:
+def _control(verb: str, scope: str, reason: str, caller: Caller) -> Any:
     if not reason.strip():
         raise Failure("say why with --reason; it goes on record", code=USAGE)
-    return ask(server, f"/v1/controls/{verb}", token=token_text, body={"scope": scope, "reason": reason})
+    return caller.ask(f"/v1/controls/{verb}", body={"scope": scope, "reason": reason})

@@ -11,37 +11,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from interlock.cli.common import (
-    DEFAULT_DIRECTORY,
-    DEFAULT_SERVER,
-    DEFAULT_STATE,
-    Directory,
-    Environment,
-    Json,
-    Server,
-    State,
-    ask,
-    user_token,
-)
+from interlock.cli.caller import ANYBODY, Caller, Reason
+from interlock.cli.common import Json
 from interlock.cli.output import NO, OK, print_json
-from interlock.cli.people import As, Reason
 
 
 def propose(
     folder: Annotated[Path, Parameter(help="The release folder.")],
     *,
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Store a release for somebody else to activate. Exit code 1 when one of its own tests fails."""
     from interlock.cli.release import read_folder  # noqa: PLC0415  # the parser is heavy
 
-    token = user_token(state, directory, environment, as_)
-    answer = ask(server, "/v1/releases", token=token, body={"files": read_folder(folder)})
+    answer = caller.ask("/v1/releases", body={"files": read_folder(folder)})
     if as_json:
         print_json(answer)
     else:
@@ -59,11 +43,7 @@ def activate(
     release: Annotated[str, Parameter(help="The digest of a proposed release, or its folder.")],
     *,
     reason: Reason,
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Make a proposed release decide from now on; answers when every live process decides by it."""
@@ -73,8 +53,7 @@ def activate(
         from interlock.release.load import digest_of  # noqa: PLC0415
 
         digest = digest_of(read_folder(Path(release)))
-    token = user_token(state, directory, environment, as_)
-    answer = ask(server, f"/v1/releases/{digest}/activate", token=token, body={"reason": reason})
+    answer = caller.ask(f"/v1/releases/{digest}/activate", body={"reason": reason})
     return _in_force(answer, as_json=as_json)
 
 
@@ -82,30 +61,21 @@ def rollback(
     release: Annotated[str, Parameter(help="The digest of a release that was in force; the last one when not given.")] = "",
     *,
     reason: Reason,
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Make an earlier release decide again. One person is enough: it was looked at before."""
-    token = user_token(state, directory, environment, as_)
-    answer = ask(server, "/v1/releases/rollback", token=token, body={"reason": reason, "digest": release})
+    answer = caller.ask("/v1/releases/rollback", body={"reason": reason, "digest": release})
     return _in_force(answer, as_json=as_json)
 
 
 def history(
     *,
-    as_: As,
-    environment: Environment = "prod",
-    server: Server = DEFAULT_SERVER,
-    state: State = DEFAULT_STATE,
-    directory: Directory = DEFAULT_DIRECTORY,
+    caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Which releases were in force, newest first: who put them there, and why."""
-    answer = ask(server, "/v1/releases/activations", token=user_token(state, directory, environment, as_))
+    answer = caller.ask("/v1/releases/activations")
     if as_json:
         print_json(answer)
         return OK
