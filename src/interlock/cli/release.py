@@ -6,17 +6,21 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from interlock.cli.common import Json, read_variables
 from interlock.cli.output import NO, OK, USAGE, Failure, print_json
+from interlock.policy.coverage import coverage_of, detail, summary
 from interlock.policy.engine import Engine
 from interlock.policy.errors import PolicyError
-from interlock.policy.testing import facts_of, render, run_tests
+from interlock.policy.testing import explanations, facts_of, render, run_test
 from interlock.release.errors import ReleaseError
 from interlock.release.load import load, read_files
 from interlock.release.model import PolicyTest, Release
 from interlock.release.show import cedar_text, schema_text
+from interlock.release.testfiles import load_tests
 
 Folder = Annotated[Path, Parameter(help="The release folder.")]
 Variables = Annotated[Path | None, Parameter(help="File of NAME=value lines for ${NAME} in tool sources.")]
@@ -73,14 +77,49 @@ def show(
     return OK
 
 
-def run(folder: Folder, *, variables: Variables = None, as_json: Json = False) -> int:
-    """Run the release's own tests. Exit code 1 when one fails."""
-    results = run_tests(_load(folder, variables))
+def run(
+    folder: Folder,
+    *,
+    tests: Annotated[list[Path] | None, Parameter(help="More tests: a file, or a folder of *.yaml; may be repeated.")] = None,
+    only: Annotated[str, Parameter(name="--filter", help="Only tests whose name, operation or place contains this.")] = "",
+    coverage: Annotated[bool, Parameter(negative="", help="Say what no test exercises, line by line.")] = False,
+    min_coverage: Annotated[
+        int, Parameter(help="Exit code 1 below this many percent of policies.", validator=Number(gte=0, lte=100))
+    ] = 0,
+    variables: Variables = None,
+    as_json: Json = False,
+) -> int:
+    """Run the release's own tests, and others; say what they do not exercise. Exit code 1 when one fails."""
+    release = _load(folder, variables)
+    chosen = [test for test in (*release.tests, *extra_tests(tests)) if _matches(test, only)]
+    if not chosen:
+        raise Failure("no test matches" if only else "there are no tests", hint="write some in tests/*.yaml", code=NO)
+    engine = Engine(release)
+    results = tuple(run_test(engine, test) for test in chosen)
+    covered = coverage_of(release, explanations(engine, chosen))
     if as_json:
-        print_json(results)
+        shown = {**msgspec.to_builtins(covered), "exercised": covered.exercised, "percent": covered.percent}
+        print_json({"results": results, "coverage": shown})
     else:
         print(render(results))
-    return OK if all(result.passed for result in results) else NO
+        print(summary(covered))
+        if coverage:
+            print(detail(covered))
+        if covered.percent < min_coverage:
+            print(f"coverage is below {min_coverage} %")
+    return OK if all(result.passed for result in results) and covered.percent >= min_coverage else NO
+
+
+def extra_tests(places: list[Path] | None) -> tuple[PolicyTest, ...]:
+    """The tests in files and folders outside of a release. Raises `Failure` with every problem."""
+    try:
+        return tuple(test for place in places or () for test in load_tests(place))
+    except ReleaseError as error:
+        raise _failure(error, "in the tests") from error
+
+
+def _matches(test: PolicyTest, text: str) -> bool:
+    return text.casefold() in f"{test.name}\n{test.call}\n{test.file}:{test.line}".casefold()
 
 
 def explain(
@@ -146,7 +185,7 @@ def _load(folder: Path, variables: Path | None) -> Release:
         raise _failure(error) from error
 
 
-def _failure(error: ReleaseError) -> Failure:
+def _failure(error: ReleaseError, where: str = "in the release") -> Failure:
     count = len(error.problems)
     listed = "\n".join(f"  {problem}" for problem in error.problems)
-    return Failure(f"{count} problem{'s' if count > 1 else ''} in the release:\n{listed}", details=list(error.problems))
+    return Failure(f"{count} problem{'s' if count > 1 else ''} {where}:\n{listed}", details=list(error.problems))

@@ -6,7 +6,7 @@ agent runs there, a fixed Monday at noon. A test that fits nothing fails and say
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from interlock.core.who import AttributeValue
 from interlock.policy.encoding import MAX_ARGUMENT_BYTES
 from interlock.policy.engine import Engine
 from interlock.policy.errors import ObligationError, PolicyError
+from interlock.policy.explain import Explanation
 from interlock.policy.obligations import NONE, fill, meet, parse
 from interlock.release.model import PolicyTest, Release
 
@@ -52,6 +53,16 @@ def run_tests(release: Release) -> tuple[PolicyTestResult, ...]:
     """
     engine = Engine(release)
     return tuple(run_test(engine, test) for test in release.tests)
+
+
+def explanations(engine: Engine, tests: Iterable[PolicyTest]) -> Iterator[Explanation]:
+    """What every policy had to say about each test; tests that cannot be run as they are written are left out."""
+    for test in tests:
+        try:
+            facts = facts_of(engine, test)
+        except (PolicyError, ValueError):
+            continue
+        yield engine.explain(facts)
 
 
 def run_test(engine: Engine, test: PolicyTest) -> PolicyTestResult:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -23,11 +23,11 @@ from interlock.release.model import (
     AgentIdentity,
     ApprovalRule,
     Policy,
-    PolicyTest,
     Release,
     Task,
     Tool,
 )
+from interlock.release.testfiles import TEST_FILE, read_tests
 
 MAX_FILES: Final = 2_000
 MAX_APPROVAL_HOLDS_S: Final = 7 * 24 * 3600
@@ -72,25 +72,6 @@ class ApprovalSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     exclude: str = msgspec.field(default="requester", name="not")
     holds_s: int = 900
     show: list[str] = []
-
-
-class TestSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One entry of `tests/*.yaml`."""
-
-    call: str
-    expect: str
-    name: str = ""
-    args: dict[str, Any] = {}
-    roles: str | list[str] = msgspec.field(default_factory=list, name="as")
-    agent: str = ""
-    user: str = "someone"
-    tenant: str = ""
-    environment: str = ""
-    task: str = ""
-    attributes: dict[str, Any] = {}
-    resource: dict[str, Any] | None = None
-    session: dict[str, Any] = {}
-    obligations: list[str] | None = None
 
 
 def read_files(folder: Path) -> dict[str, str]:
@@ -176,7 +157,12 @@ class _Loader:
             approvals=approvals,
             policies=policies,
             cedar_schema=schema,
-            tests=self._tests(contracts),
+            tests=tuple(
+                test
+                for name in sorted(self.files)
+                if TEST_FILE.match(name)
+                for test in read_tests(self._node(name), contracts, self.problems)
+            ),
         )
 
     def _valid_attributes(self, spec: ReleaseSpec) -> dict[str, str]:
@@ -378,37 +364,6 @@ class _Loader:
                         "or say `internal: true` or `draft: true`",
                     )
                 )
-
-    def _tests(self, contracts: Mapping[str, Contract]) -> tuple[PolicyTest, ...]:
-        found: list[PolicyTest] = []
-        for file in sorted(name for name in self.files if re.match(r"^tests/[^/]+\.yaml$", name)):
-            for number, node in enumerate(self._node(file).each(), start=1):
-                spec = self.problems.convert(node, TestSpec)
-                if spec is None:
-                    continue
-                if spec.call not in contracts:
-                    self.problems.add(node.at("call"), f"there is no operation {spec.call!r}")
-                found.append(
-                    PolicyTest(
-                        name=spec.name or f"{spec.call} #{number}",
-                        call=spec.call,
-                        args=json.dumps(spec.args),
-                        roles=(spec.roles,) if isinstance(spec.roles, str) else tuple(spec.roles),
-                        expect=spec.expect,
-                        agent=spec.agent,
-                        user=spec.user,
-                        tenant=spec.tenant,
-                        environment=spec.environment,
-                        task=spec.task,
-                        attributes=spec.attributes,
-                        resource=spec.resource,
-                        session=spec.session,
-                        obligations=None if spec.obligations is None else tuple(spec.obligations),
-                        file=file,
-                        line=node.line,
-                    )
-                )
-        return tuple(found)
 
 
 def _refused(statement: cedar.Statement, layer: Layer, approvals: Mapping[str, ApprovalRule], teams: set[str]) -> str:
