@@ -100,6 +100,7 @@ class Plane:
         ids: Ids,
         load_now: Callable[[], Awaitable[None]],
     ) -> None:
+        self.clock = clock
         self.admin = AdminGate(controls, shelf, ids)
         self.approvals = PeoplesApprovals(approvals, self.admin, clock=clock, ids=ids)
         self.known = KnownPeople(approvals, clock)

@@ -29,6 +29,7 @@ _HEADERS: Final = "interlock.headers"
 _DECISIVE: Final = frozenset(
     {
         b"authorization",
+        b"cookie",
         b"content-length",
         b"content-type",
         b"host",
@@ -38,6 +39,7 @@ _DECISIVE: Final = frozenset(
         b"mcp-protocol-version",
         b"mcp-session-id",
         b"origin",
+        b"sec-fetch-site",
     }
 )
 

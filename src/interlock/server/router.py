@@ -1,10 +1,10 @@
-"""One ASGI application: MCP of both revisions at `/mcp`, everything else in the API."""
+"""One ASGI application: MCP of both revisions at `/mcp`, the page at `/`, everything else in the API."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
@@ -27,9 +27,12 @@ from interlock.server.asgi import (
 )
 from interlock.server.limits import MAX_CONCURRENT_MCP, MAX_CONCURRENT_PUBLIC
 from interlock.server.mcp_stateless import Gate, StatelessMcp
+from interlock.server.page.application import is_of_page, make_page
+from interlock.server.page.login import LoginWay
 
 _MCP_PATHS: Final = {"/mcp", "/mcp/"}
-_UNCOUNTED: Final = ("/v1/", "/livez", "/readyz")
+_UNCOUNTED: Final = ("/v1/", "/livez", "/readyz", "/page/")
+_COUNTED: Final = "/page/static/"
 _BAD_REQUEST: Final = 400
 _BUSY: Final = 503
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -45,6 +48,7 @@ class Router:
         session_of: Callable[[str], Session],
         plane: Plane,
         allowed_hosts: frozenset[str] = LOCAL_HOSTS,
+        ways: Sequence[LoginWay] = (),
     ) -> None:
         self._session_of = session_of
         self._allowed_hosts = allowed_hosts
@@ -52,6 +56,7 @@ class Router:
         self._gate = gate
         self._stateful: Any = None
         self._api: App = make_api(plane)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal
+        self._page: App = make_page(plane, ways=ways)  # type: ignore[assignment]  # same
         self._running = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._mcp_now = asyncio.BoundedSemaphore(MAX_CONCURRENT_MCP)
@@ -65,7 +70,7 @@ class Router:
             await send({"type": "websocket.close", "code": 1003})
         elif scope["path"] in _MCP_PATHS:
             await self._within(self._mcp_now, scope, receive, send)
-        elif scope["path"].startswith(_UNCOUNTED):
+        elif scope["path"].startswith(_UNCOUNTED) and not scope["path"].startswith(_COUNTED):
             # INVARIANT: kill never waits behind calls or strangers; whoever asks it has shown a token before the body is read.
             await self._request(scope, receive, send)
         else:
@@ -87,6 +92,8 @@ class Router:
             await answer_problem(send, 403, "this host or origin is not allowed; see --allow-host")
         elif scope["path"] in _MCP_PATHS:
             await self._mcp(scope, receive, send)
+        elif is_of_page(scope["path"]):
+            await self._page(scope, receive, send)
         else:
             await self._api(scope, receive, send)
 

@@ -1,0 +1,1 @@
+"""The page that `interlock up` serves: live calls, open approvals, the stop button, a trace as a story."""

@@ -1,0 +1,108 @@
+"""The page as one ASGI application, beside the API: other errors, other headers, nothing of it in the API's document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+from litestar import Litestar, Request, Response, get
+from litestar.config.app import AppConfig
+from litestar.exceptions import HTTPException
+from litestar.params import FromPath
+
+from interlock.app.administration import NotPermittedError
+from interlock.app.plane import Plane
+from interlock.identity.errors import TokenRefusedError
+from interlock.server.limits import MAX_FORM_BYTES
+from interlock.server.page import login
+from interlock.server.page.cookie import COOKIE, came_by_https, clear_login
+from interlock.server.page.forms import ForeignFormError
+from interlock.server.page.html import HEADERS, STATIC, page, static, static_url
+from interlock.server.page.login import LoginWay, goes_to, no_such_page
+from interlock.store.errors import StoreUnavailableError
+
+_log = logging.getLogger(__name__)
+PATHS: Final = ("/login", "/logout", "/page/")
+
+
+def is_of_page(path: str) -> bool:
+    """Whether a path belongs to the page."""
+    return path == "/" or path.startswith(PATHS)
+
+
+def make_page(plane: Plane, *, ways: Sequence[LoginWay] = ()) -> Litestar:
+    """The page as an ASGI application. `ways` are the ways to log in, besides giving a person's token."""
+    return Litestar(
+        route_handlers=[_static_file, *login.routes(plane, ways)],
+        request_max_body_size=MAX_FORM_BYTES,
+        openapi_config=None,
+        exception_handlers=_handlers(),
+        on_app_init=[_quiet],
+        logging_config=None,
+    )
+
+
+@get("/page/static/{digest:str}/{name:str}", include_in_schema=False)
+async def _static_file(digest: FromPath[str], name: FromPath[str]) -> Response[bytes]:
+    if name not in STATIC or static_url(name) != f"/page/static/{digest}/{name}":
+        raise no_such_page()
+    headers = {**HEADERS, "cache-control": "public, max-age=31536000, immutable"}
+    return Response(static(name), media_type=STATIC[name], headers=headers)
+
+
+def _handlers() -> dict[Any, Any]:
+    def refused_token(request: Request[Any, Any, Any], _: TokenRefusedError) -> Response[Any]:
+        return to_login(request)
+
+    def foreign(_: Any, error: ForeignFormError) -> Response[Any]:
+        return page("problem.html", status=403, title="Refused", detail=f"Nothing was changed: {error}.")
+
+    def not_permitted(_: Any, error: NotPermittedError) -> Response[Any]:
+        return page("problem.html", status=403, title="Not for you", detail=f"Nothing was changed: {error}.")
+
+    def unavailable(_: Any, __: StoreUnavailableError) -> Response[Any]:
+        detail = "The control plane cannot answer right now. Until it can, nothing is executed."
+        return page("problem.html", status=503, title="No answer", detail=detail)
+
+    def http(_: Any, error: HTTPException) -> Response[Any]:
+        return page("problem.html", status=error.status_code, title="That does not work", detail=str(error.detail))
+
+    def anything(_: Any, error: Exception) -> Response[Any]:
+        _log.error("a request for the page failed", exc_info=error)
+        detail = "Something unexpected happened; it is in the server's log."
+        return page("problem.html", status=500, title="Our mistake", detail=detail)
+
+    return {
+        TokenRefusedError: refused_token,
+        ForeignFormError: foreign,
+        NotPermittedError: not_permitted,
+        StoreUnavailableError: unavailable,
+        HTTPException: http,
+        Exception: anything,
+    }
+
+
+def to_login(request: Request[Any, Any, Any]) -> Response[Any]:
+    """Send somebody to log in who is not, or no longer."""
+    path = request.scope["path"]
+    query = request.scope["query_string"].decode("ascii", "replace")
+    # Only what is a whole page can be gone back to; parts of one and forms lead to its beginning.
+    whole = request.method == "GET" and (path == "/" or path.startswith("/page/trace/"))
+    back = login.login_url(path + (f"?{query}" if query else "") if whole else "/")
+    if request.headers.get("hx-request"):
+        return Response(b"", status_code=401, headers={**HEADERS, "hx-redirect": back})
+    if whole and request.headers.get("sec-fetch-site") == "cross-site":
+        # Somebody followed a link of another site: the browser kept the Strict cookie back, and sends it with the next step.
+        return login.onward(path + (f"?{query}" if query else ""))
+    answer = goes_to(back)
+    if COOKIE in request.cookies:
+        # Only a cookie that came along is known to be of no use: another site's form comes without it, and must not log out.
+        clear_login(answer, secure=came_by_https(request))
+    return answer
+
+
+def _quiet(config: AppConfig) -> AppConfig:
+    config.debug = False
+    config.pdb_on_exception = False
+    return config

@@ -1,0 +1,134 @@
+"""Logging in and out. How somebody proves who they are is for the ways to log in; what comes of it is always a person's token.
+
+A way to log in is shown on `/login` and starts at an address of ours. At its end it has a token that `Plane.person`
+accepts, and calls `logged_in`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+from urllib.parse import urlencode
+
+import msgspec
+from litestar import MediaType, Request, Response, get, post
+from litestar.exceptions import HTTPException
+
+from interlock.app.plane import Plane
+from interlock.identity.errors import TokenRefusedError
+from interlock.server.page.cookie import (
+    LoginTooLargeError,
+    came_by_https,
+    clear_login,
+    person_of_cookie,
+    set_login,
+    token_of_cookie,
+)
+from interlock.server.page.forms import MAX_NEXT_CHARS, local_path, read_form, read_meant, refuse_foreign
+from interlock.server.page.html import HEADERS, page
+
+FALLBACK_LOGIN_S: Final = 300
+MAX_LOGIN_S: Final = 12 * 3_600
+
+
+class LoginWay(Protocol):
+    """A way to log in, as `/login` shows it."""
+
+    @property
+    def title(self) -> str:
+        """What the button says: `Log in with Entra`."""
+        ...
+
+    @property
+    def hint(self) -> str:
+        """One sentence beneath it; may be empty."""
+        ...
+
+    def start(self, next_path: str) -> str:
+        """The address of ours that begins it, a path; `next_path` is where to go afterwards."""
+        ...
+
+
+def routes(plane: Plane, ways: Sequence[LoginWay]) -> list[Any]:
+    """The routes of logging in and out."""
+
+    def shown(next_path: str, said: str = "", status: int = 200) -> Response[str]:
+        offered = [{"title": way.title, "hint": way.hint, "url": way.start(next_path)} for way in ways]
+        return page("login.html", status=status, next=next_path, said=said, ways=offered)
+
+    @get("/login", include_in_schema=False)
+    async def login(request: Request[Any, Any, Any]) -> Response[Any]:
+        next_path = local_path(request.query_params.get("next", "/")[: MAX_NEXT_CHARS + 1])
+        try:
+            await person_of_cookie(plane, request)
+        except TokenRefusedError:
+            return shown(next_path)
+        return goes_to(next_path)
+
+    @post("/login", include_in_schema=False)
+    async def with_token(request: Request[Any, Any, Any]) -> Response[Any]:
+        # Somebody else's page must not log a browser in either: the person would act under a name that is not theirs.
+        refuse_foreign(request)
+        form = await read_form(request)
+        token, next_path = "".join(form.get("token", "").split()), local_path(form.get("next", "/"))
+        try:
+            await plane.person(token)
+            return logged_in(request, token, next_path, lifetime_s(token, plane.clock.wall_us() // 1_000_000))
+        except TokenRefusedError:
+            return shown(next_path, "That token is refused. It may be too old, or meant for something else.", 401)
+        except LoginTooLargeError as error:
+            return shown(next_path, f"This login cannot be kept: {error}.", 400)
+
+    @post("/logout", include_in_schema=False)
+    async def logout(request: Request[Any, Any, Any]) -> Response[Any]:
+        await read_meant(request, token_of_cookie(request))
+        answer = goes_to("/login")
+        clear_login(answer, secure=came_by_https(request))
+        return answer
+
+    return [login, with_token, logout]
+
+
+def logged_in(request: Request[Any, Any, Any], token: str, next_path: str, lifetime_s: int) -> Response[Any]:
+    """The answer at the end of every way to log in: the cookie, and on to `next_path` of ours.
+
+    Call it with a token that `Plane.person` accepted just now. It is a page that goes on by itself, and no redirect: at the
+    end of a chain that began at another site a browser would not send a Strict cookie along.
+    Raises `LoginTooLargeError`.
+    """
+    target = local_path(next_path)
+    answer = onward(target)
+    set_login(answer, token, min(lifetime_s, MAX_LOGIN_S), secure=came_by_https(request))
+    return answer
+
+
+def onward(target: str) -> Response[str]:
+    """A page of ours that goes on to `target` by itself."""
+    return page("onward.html", target=local_path(target))
+
+
+def goes_to(target: str) -> Response[Any]:
+    """Go on to a path of ours with GET."""
+    headers = {**HEADERS, "location": local_path(target)}
+    return Response(b"", status_code=303, media_type=MediaType.TEXT, headers=headers)
+
+
+def login_url(next_path: str) -> str:
+    """Where to log in and come back to `next_path`."""
+    return "/login" if next_path == "/" else f"/login?{urlencode({'next': next_path})}"
+
+
+def lifetime_s(token: str, now_s: int) -> int:
+    """How long a token that was checked is still valid, seconds; a few minutes when it does not say so in the open."""
+    try:
+        part = token.split(".")[1]
+        claims = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)), type=dict[str, Any])
+        return max(0, int(claims["exp"]) - now_s)
+    except (ValueError, KeyError, IndexError, TypeError, msgspec.MsgspecError):
+        return FALLBACK_LOGIN_S
+
+
+def no_such_page() -> HTTPException:
+    """For what is not there, or not for this person."""
+    return HTTPException(status_code=404, detail="there is nothing here, or nothing for you to see")

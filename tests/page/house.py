@@ -1,0 +1,77 @@
+"""A process with the page in front of it, on a real port, and the people who look at it."""
+
+import asyncio
+import contextlib
+import re
+import socket
+
+import httpx2
+import uvicorn
+
+from interlock.identity.dev_issuer import ISSUER, KEY
+from interlock.identity.tokens import sign
+from interlock.server.http import BoundedHttp
+from interlock.server.router import Router
+
+
+class House:
+    """A process as browsers see it. `made` is the process itself."""
+
+    def __init__(self, made, url):
+        self.made, self.url, self.shop, self.plane = made, url, made.shop, made.system.plane
+
+    def token(self, user="oki", tenant="acme", roles=("Operator",), lifetime_s=280, **more):
+        system = self.made.system
+        now_s = system.clock.wall_us() // 1_000_000
+        claims = {
+            "iss": ISSUER,
+            "sub": user,
+            "aud": "interlock:test",
+            "iat": now_s,
+            "exp": now_s + lifetime_s,
+            "interlock_use": "user",
+            "tenant": tenant,
+            "roles": list(roles),
+            **more,
+        }
+        return sign(claims, system.keys.signing(KEY))
+
+    def http(self, token="", **more):
+        cookies = {"interlock_person": token} if token else {}
+        return httpx2.AsyncClient(base_url=self.url, cookies=cookies, trust_env=False, timeout=20, **more)
+
+    async def get(self, path, token="", **headers):
+        async with self.http(token) as http:
+            return await http.get(path, headers=dashed(headers))
+
+    async def post(self, path, fields, token="", **headers):
+        """A form as a browser on a page of this origin sends it; `headers` may say otherwise."""
+        sent = {"origin": self.url, "sec_fetch_site": "same-origin", **headers}
+        async with self.http(token) as http:
+            return await http.post(path, data=fields, headers={k: v for k, v in dashed(sent).items() if v is not None})
+
+    async def form_token(self, token):
+        return re.search(r'name="form_token" value="(\w+)"', (await self.get("/", token)).text)[1]
+
+
+def dashed(headers):
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+@contextlib.asynccontextmanager
+async def served(made):
+    system = made.system
+    router = Router(gate=made.gate, session_of=system.plane.session, plane=system.plane)
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(router, http=BoundedHttp, log_config=None, access_log=False))
+    server.capture_signals = contextlib.nullcontext
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    while not server.started:
+        await asyncio.sleep(0)
+    try:
+        yield House(made, f"http://127.0.0.1:{listening.getsockname()[1]}")
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()
