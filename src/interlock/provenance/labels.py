@@ -1,0 +1,65 @@
+"""The words of provenance: what enters a context, how far it may be believed, and what is said of an argument."""
+
+from __future__ import annotations
+
+from enum import IntFlag, StrEnum
+
+import msgspec
+
+
+class Standing(IntFlag):
+    """How a value entered the context. A value may have entered in several ways; each is one bit.
+
+    `USER`: the user said it in their own channel. `TRUSTED`: an output field that a reviewer trusts. `FIELD`: a whole field of
+    an untrusted result. `LISTED`: such a field among several of a list. `TEXT`: somewhere inside free text that others may
+    have written. `ASSERTED`: an agent says that it is so.
+    """
+
+    USER = 1
+    TRUSTED = 2
+    FIELD = 4
+    LISTED = 8
+    TEXT = 16
+    ASSERTED = 32
+
+
+class Origin(StrEnum):
+    """Where an argument came from, best first; of several, the worst one counts.
+
+    `weak` is a match that may be chance: the value is short or common. `selected` is a choice among the fields of a list, made
+    while tainted. `model` matches nothing that has entered the context.
+    """
+
+    USER = "user"
+    DERIVED = "derived"
+    TRUSTED = "trusted"
+    WEAK = "weak"
+    FIELD = "field"
+    SELECTED = "selected"
+    ASSERTED = "asserted"
+    MODEL = "model"
+    UNTRUSTED = "untrusted"
+
+    @property
+    def rank(self) -> int:
+        """0 for the best; for comparisons."""
+        return _ORDER.index(self)
+
+
+_ORDER = tuple(Origin)
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one argument. `item` numbers the context item it was found in, 0 for none.
+
+    `active` names the active parts found in it (`link`, `image`, `recipient`, `command`), for content arguments.
+    """
+
+    origin: Origin
+    item: int = 0
+    active: tuple[str, ...] = ()
+
+
+def worst(found: list[Provenance]) -> Provenance:
+    """The worst of several, for arguments with several values. Of none: nothing is there that could have come from anywhere."""
+    return max(found, key=lambda item: item.origin.rank, default=Provenance(origin=Origin.USER))

@@ -1,0 +1,102 @@
+"""Where each argument of a call came from. Pure; the answer is one of `Origin`, the worst that applies.
+
+INVARIANT: that more is tainted never makes an origin better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from interlock.core.canonical import JsonValue
+from interlock.core.contract import Contract
+from interlock.provenance.active import active_parts
+from interlock.provenance.index import Index
+from interlock.provenance.labels import Origin, Provenance, Standing, worst
+from interlock.provenance.tokens import Tokenizer, Way, is_weak
+
+MAX_TRACED_VALUES: Final = 1_000
+
+
+def trace(
+    contract: Contract, arguments: Mapping[str, JsonValue], index: Index, tokenizer: Tokenizer, *, tainted: bool
+) -> dict[str, Provenance]:
+    """The provenance of every target argument that is there, and the active parts of every content argument."""
+    found: dict[str, Provenance] = {}
+    for name in contract.targets:
+        if name in arguments and arguments[name] is not None:
+            found[name] = _of_argument(arguments[name], index, tokenizer, tainted=tainted)
+    for name in contract.content:
+        if name in arguments and arguments[name] is not None:
+            found[name] = _of_content(arguments[name], index, tokenizer, tainted=tainted)
+    return found
+
+
+def _of_argument(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
+    values = list(_values(value, MAX_TRACED_VALUES + 1))
+    if len(values) > MAX_TRACED_VALUES:
+        return Provenance(origin=Origin.UNTRUSTED)  # more than is looked at: nothing good can be said of it
+    return worst([_of_value(item, index, tokenizer, tainted=tainted) for item in values])
+
+
+def _of_content(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
+    """Texts may come from anywhere; what acts in them (links, recipients) is traced like a target."""
+    parts, kinds = [], set()
+    for text in _values(value, MAX_TRACED_VALUES):
+        for kind, part in active_parts(text):
+            kinds.add(kind)
+            parts.append(_of_value(part, index, tokenizer, tainted=tainted))
+    traced = worst(parts)
+    return Provenance(origin=traced.origin, item=traced.item, active=tuple(sorted(kinds)))
+
+
+def _of_value(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
+    if is_weak(value):
+        return Provenance(origin=Origin.WEAK)
+    for way in tokenizer.vouched(value):
+        number = index.all_in(way.tokens, Standing.USER)
+        if number:
+            return Provenance(origin=Origin.USER if way.exact else Origin.DERIVED, item=number)
+    for way in tokenizer.vouched(value):
+        number = index.all_in(way.tokens, Standing.TRUSTED)
+        if number:
+            return Provenance(origin=Origin.TRUSTED, item=number)
+    accused, field = tokenizer.accused(value), tokenizer.as_field(value)
+    if number := _first(index, accused, Standing.TEXT):
+        return Provenance(origin=Origin.UNTRUSTED, item=number)
+    if not index.is_complete:
+        return Provenance(origin=Origin.UNTRUSTED)  # it may have been in what was too long to keep
+    if number := _first(index, accused, Standing.ASSERTED):
+        return Provenance(origin=Origin.ASSERTED, item=number)
+    if number := _first(index, field, Standing.LISTED):
+        return Provenance(origin=Origin.SELECTED if tainted else Origin.FIELD, item=number)
+    if number := _first(index, field, Standing.FIELD):
+        return Provenance(origin=Origin.FIELD, item=number)
+    return Provenance(origin=Origin.MODEL)
+
+
+def _first(index: Index, ways: tuple[Way, ...], standing: Standing) -> int:
+    return next((number for way in ways if (number := index.all_in(way.tokens, standing))), 0)
+
+
+def _values(value: JsonValue, limit: int) -> Iterator[str]:
+    """Every value in an argument as text, names of properties included."""
+    pending: list[JsonValue] = [value]
+    given = 0
+    while pending and given < limit:
+        item = pending.pop()
+        match item:
+            case dict():
+                pending.extend(item.keys())
+                pending.extend(item.values())
+            case list():
+                pending.extend(item)
+            case bool() | None:
+                continue
+            case float() | int():
+                given += 1
+                yield format(item, "f") if isinstance(item, float) and not item.is_integer() else str(item).removesuffix(".0")
+            case _:
+                if item.strip():
+                    given += 1
+                    yield item
