@@ -20,7 +20,7 @@ def decide_plainly(release: Release, facts: Facts) -> str:
     """`deny`, `Allow` or `RequireApproval`."""
     contract = release.contracts[facts.operation]
     context = {
-        **sections(facts, release.user_attributes),
+        **sections(facts, contract, release.user_attributes),
         "args": ArgumentEncoder(contract).encode(facts.arguments),
         "now": now_section(facts.now_us),
     }

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interlock.core.contract import RecordShape
-from interlock.core.decision import Allow, Deny, Obligations, Rate, RequireApproval, ResourceFacts, RowFilter
-from interlock.core.terms import Classification, Effect, Posture, Question
+from interlock.core.decision import Allow, Deny, Obligations, Rate, RequireApproval, ResourceFacts, RowFilter, Traced
+from interlock.core.terms import Classification, Effect, Origin, Posture, Question
 from interlock.policy.codes import Code
 from interlock.policy.engine import ENGINE, Engine, deny_without_release, digest_of
 from interlock.policy.errors import UnusableReleaseError
@@ -393,3 +393,23 @@ def test_slices_and_projections_decide_as_the_whole_release_shown_everything_wou
     release = world.release(*world.permits(), *policies)
     decision = Engine(release).decide(facts)
     assert decide_plainly(release, facts) == ("deny" if isinstance(decision, Deny) else decision.__class__.__name__)
+
+
+@pytest.mark.parametrize(
+    ("origin", "verdict"),
+    [
+        (Origin.USER, Allow), (Origin.WEAK, Allow), (Origin.FIELD, RequireApproval), (Origin.UNTRUSTED, RequireApproval),
+        (Origin.MODEL, RequireApproval),
+    ],
+)  # fmt: skip
+def test_where_an_argument_came_from_is_a_fact_that_policy_reads(origin: Origin, verdict: type) -> None:
+    doubtful = '["field", "selected", "asserted", "model", "untrusted"].contains(context.origins.targets)'
+    asking = engine(forbid("guard", doubtful, approval="refunds"))
+    provenance = {"order_id": Traced(origin=Origin.USER), "amount": Traced(origin=origin)}
+    assert isinstance(asking.decide(refund(provenance=provenance)), verdict)
+
+
+def test_what_was_not_traced_is_told_to_policy_as_untrusted() -> None:
+    asking = engine(forbid("guard", 'context.origins.targets == "untrusted"', approval="refunds"))
+    assert isinstance(asking.decide(refund()), RequireApproval)
+    assert isinstance(asking.decide(refund(provenance={})), Allow)

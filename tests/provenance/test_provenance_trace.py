@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlock.core.contract import Contract, RecordShape
-from interlock.core.terms import Effect
+from interlock.core.terms import Effect, Origin
 from interlock.provenance.index import Index
 from interlock.provenance.items import of_assertion, of_input, of_result, spans
-from interlock.provenance.labels import Origin, Standing
+from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import Tokenizer
 from interlock.provenance.trace import trace
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from interlock.core.terms import Classification, Effect, Layer, Posture, Question
+from interlock.core.terms import Classification, Effect, Layer, Origin, Posture, Question
 from interlock.core.who import AttributeValue
 
 
@@ -17,6 +17,13 @@ class ResourceFacts(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     id: str
     attributes: Mapping[str, AttributeValue] | None = None
+
+
+class Traced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where an argument came from, and the kinds of active parts found in a text."""
+
+    origin: Origin
+    active: tuple[str, ...] = ()
 
 
 class Lift(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +38,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The closed, serialisable record of all that one decision may depend on.
 
     `arguments` is the canonical JSON text of the validated arguments, exactly the bytes that are hashed and sent.
+    `provenance` is None when nothing was traced: policies are then told that all of them are untrusted.
     """
 
     operation: str
@@ -54,6 +62,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resource: ResourceFacts | None
     now_us: int
     approvals: tuple[Lift, ...] = ()
+    provenance: Mapping[str, Traced] | None = None
 
 
 class PolicyRef(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,3 +86,29 @@ class Scope(StrEnum):
     TOOL = "tool"
     OPERATION = "operation"
     SOURCE = "source"
+
+
+class Origin(StrEnum):
+    """Where an argument came from, best first; of several, the worst one counts.
+
+    `weak` is a match that may be chance: the value is short or common. `selected` is a choice among the fields of a list, made
+    while tainted. `model` matches nothing that has entered the context.
+    """
+
+    USER = "user"
+    DERIVED = "derived"
+    TRUSTED = "trusted"
+    WEAK = "weak"
+    FIELD = "field"
+    SELECTED = "selected"
+    ASSERTED = "asserted"
+    MODEL = "model"
+    UNTRUSTED = "untrusted"
+
+    @property
+    def rank(self) -> int:
+        """0 for the best; for comparisons."""
+        return _ORIGIN_ORDER.index(self)
+
+
+_ORIGIN_ORDER = tuple(Origin)

@@ -112,7 +112,7 @@ class Case:
             raise StoppedError(Question.WHAT_IS_FORBIDDEN, Reason(code=Code.READ_ONLY))
         self.slices = prepared.slices.of(contract, facts.effects, facts.agent)
         try:
-            self._encoded = sections(facts, prepared.release.user_attributes)
+            self._encoded = sections(facts, contract, prepared.release.user_attributes)
             self._attributes = resource_attributes(contract, facts.resource)
         except FactsRefusedError as error:
             raise StoppedError(Question.WHICH_TOOL, invalid_facts(str(error), error.field)) from error

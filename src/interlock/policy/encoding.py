@@ -27,6 +27,7 @@ from interlock.core.contract import (
     StringShape,
 )
 from interlock.core.decision import Facts, ResourceFacts
+from interlock.core.terms import Origin
 from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
 
 MAX_ARGUMENT_BYTES: Final = 1_048_576
@@ -211,7 +212,7 @@ def user_section(facts: Facts, declared: Mapping[str, str]) -> Section:
     return section
 
 
-def sections(facts: Facts, user_attributes: Mapping[str, str]) -> dict[str, Section]:
+def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str]) -> dict[str, Section]:
     """Everything of the context but the arguments and `now`, by the name policies read it under."""
     return {
         "agent": {"id": facts.agent},
@@ -228,7 +229,25 @@ def sections(facts: Facts, user_attributes: Mapping[str, str]) -> dict[str, Sect
         },
         "data": {"classification": facts.classification.value, "rank": facts.classification.rank},
         "call": {"entities": facts.entities},
+        "origins": origins_section(facts, contract),
+        "provenance": {
+            name: {"origin": traced.origin, "active": list(traced.active)} for name, traced in (facts.provenance or {}).items()
+        },
     }
+
+
+def origins_section(facts: Facts, contract: Contract) -> Section:
+    """`context.origins`: the worst origin among targets, the worst among what acts in texts, and the kinds of what acts."""
+    if facts.provenance is None:
+        unknown = Origin.UNTRUSTED.value
+        return {"targets": unknown, "content": unknown, "active": []}
+    worst = {"targets": Origin.USER, "content": Origin.USER}
+    active: set[str] = set()
+    for name, traced in facts.provenance.items():
+        kind = "content" if name in contract.content else "targets"
+        worst[kind] = max(worst[kind], traced.origin, key=lambda item: item.rank)
+        active.update(traced.active)
+    return {"targets": worst["targets"].value, "content": worst["content"].value, "active": sorted(active)}
 
 
 def now_section(now_us: int) -> Section:

@@ -14,7 +14,7 @@ import msgspec
 
 from interlock.core.canonical import JsonValue, canonical, digest, parse_strict
 from interlock.core.contract import Contract
-from interlock.core.decision import Allow, Decision, Deny, Facts, Obligations, RequireApproval, ResourceFacts
+from interlock.core.decision import Allow, Decision, Deny, Facts, Obligations, RequireApproval, ResourceFacts, Traced
 from interlock.core.terms import Layer, Posture
 from interlock.core.who import AttributeValue
 from interlock.policy.encoding import MAX_ARGUMENT_BYTES
@@ -134,6 +134,7 @@ def facts_of(engine: Engine, test: PolicyTest) -> Facts:
         confidentiality=_rank(test.session.get("confidentiality", 0)),
         resource=_resource(contract, arguments, test.resource),
         now_us=_time(test.session.get("now")),
+        provenance={name: Traced(origin=origin) for name, origin in test.provenance.items()},
     )
 
 

@@ -87,8 +87,9 @@ class _Look:
         self._contract = contract
         self._viewer = viewer
         self._slices = prepared.slices.of(contract, contract.effects, viewer.agent)
-        shown: dict[str, Section] = sections(_facts(contract, viewer), prepared.release.user_attributes)
+        shown: dict[str, Section] = sections(_facts(contract, viewer), contract, prepared.release.user_attributes)
         shown["args"] = UNKNOWN_ARGUMENTS
+        shown |= {name: {"__extn": {"fn": "unknown", "arg": name}} for name in ("origins", "provenance")}
         shown["now"] = now_section(viewer.now_us)
         self._context = json_text(shown)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from enum import IntFlag, StrEnum
+from enum import IntFlag
 
 import msgspec
+
+from interlock.core.terms import Origin
 
 
 class Standing(IntFlag):
@@ -21,32 +23,6 @@ class Standing(IntFlag):
     LISTED = 8
     TEXT = 16
     ASSERTED = 32
-
-
-class Origin(StrEnum):
-    """Where an argument came from, best first; of several, the worst one counts.
-
-    `weak` is a match that may be chance: the value is short or common. `selected` is a choice among the fields of a list, made
-    while tainted. `model` matches nothing that has entered the context.
-    """
-
-    USER = "user"
-    DERIVED = "derived"
-    TRUSTED = "trusted"
-    WEAK = "weak"
-    FIELD = "field"
-    SELECTED = "selected"
-    ASSERTED = "asserted"
-    MODEL = "model"
-    UNTRUSTED = "untrusted"
-
-    @property
-    def rank(self) -> int:
-        """0 for the best; for comparisons."""
-        return _ORDER.index(self)
-
-
-_ORDER = tuple(Origin)
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,9 +10,10 @@ from typing import Final
 
 from interlock.core.canonical import JsonValue
 from interlock.core.contract import Contract
+from interlock.core.terms import Origin
 from interlock.provenance.active import active_parts
 from interlock.provenance.index import Index
-from interlock.provenance.labels import Origin, Provenance, Standing, worst
+from interlock.provenance.labels import Provenance, Standing, worst
 from interlock.provenance.tokens import Tokenizer, Way, is_weak
 
 MAX_TRACED_VALUES: Final = 1_000

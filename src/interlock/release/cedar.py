@@ -145,6 +145,7 @@ def _context(contract: Contract, user_attributes: Mapping[str, str]) -> dict[str
     text, number, flag = _ATTRIBUTES["string"], _ATTRIBUTES["long"], _ATTRIBUTES["bool"]
     user = {"id": text, "tenant": text, "roles": _ATTRIBUTES["set"]}
     user |= {name: {**_ATTRIBUTES[kind], "required": False} for name, kind in user_attributes.items()}
+    traced = _record({"origin": text, "active": _ATTRIBUTES["set"]})
     session = dict.fromkeys(("id", "tenant", "environment", "task", "purpose", "posture"), text)
     return _record(
         {
@@ -154,6 +155,8 @@ def _context(contract: Contract, user_attributes: Mapping[str, str]) -> dict[str
             "session": _record({**session, "tainted": flag, "confidentiality": number}),
             "data": _record({"classification": text, "rank": number}),
             "call": _record({"entities": number}),
+            "origins": _record({"targets": text, "content": text, "active": _ATTRIBUTES["set"]}),
+            "provenance": _record({name: {**traced, "required": False} for name in (*contract.targets, *contract.content)}),
             "now": {"type": "Extension", "name": "datetime"},
         }
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from interlock.core.contract import Contract
-from interlock.core.terms import Layer
+from interlock.core.terms import Layer, Origin
 
 
 class ToolSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +101,7 @@ class PolicyTest(msgspec.Struct, frozen=True, kw_only=True):
     resource: Mapping[str, object] | None = None
     session: Mapping[str, object] = {}
     obligations: tuple[str, ...] | None = None
+    provenance: Mapping[str, Origin] = {}
     file: str = ""
     line: int = 0
 

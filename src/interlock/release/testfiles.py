@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from interlock.core.terms import Origin
 from interlock.release.documents import Node, Problems, read_yaml
 from interlock.release.errors import Problem, ReleaseError
 from interlock.release.model import PolicyTest
@@ -35,6 +36,7 @@ class TestSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     resource: dict[str, Any] | None = None
     session: dict[str, Any] = {}
     obligations: list[str] | None = None
+    provenance: dict[str, Origin] = {}
 
 
 def read_tests(node: Node, operations: Collection[str] | None, problems: Problems) -> list[PolicyTest]:
@@ -64,6 +66,7 @@ def read_tests(node: Node, operations: Collection[str] | None, problems: Problem
                 resource=spec.resource,
                 session=spec.session,
                 obligations=None if spec.obligations is None else tuple(spec.obligations),
+                provenance=spec.provenance,
                 file=inside.file,
                 line=inside.line,
             )
