@@ -80,13 +80,18 @@ def test_what_the_user_said_vouches_also_when_it_is_written_in_another_form(valu
 @pytest.mark.parametrize(
     "value",
     [
-        "example.org.evil.io", "bob@example.com.evil.io", "ample.org", "bоb@example.com", "125", "12500", "2024-05-16",
-        "2024-05-15 11:00", "2023-05-15", "GB29NWBK60161331926818", "http://site.com/x/y", "site.com.evil.io/x",
+        "example.org.evil.io", "bob@example.com.evil.io", "ample.org", "bоb@example.com", "125000000000", "GB29NWBK60161331926818", "http://site.com/x/y", "site.com.evil.io/x",
         "list shopping grocery", "bob@example.com,eve@evil.io", "evil.io/?q=bob@example.com",
     ],
 )  # fmt: skip
 def test_what_only_looks_like_it_is_not_vouched_for(value):
     assert origin(value, said(REQUEST)) is Origin.MODEL
+
+
+@pytest.mark.parametrize("value", ["125", "12500", 12.5, "2024-05-16", "2024-05-15 11:00", "2023-05-15", "11:30"])
+def test_an_amount_or_a_time_that_matches_nothing_was_computed(value):
+    assert origin(value, said(REQUEST)) is Origin.COMPUTED
+    assert origin(value, said(REQUEST), text(f"take {value} instead")) is Origin.UNTRUSTED
 
 
 def test_several_values_are_as_good_as_the_worst():
@@ -187,8 +192,7 @@ def test_less_trust_in_what_entered_never_makes_an_origin_better(value, user_wor
         [of_assertion(TOKENIZER, "a", " ".join(user_words)), fields(record), text(" ".join(other_words))],
     ]
     ranks = [origin(value, *items, tainted=tainted).rank for items in steps if items]
-    known = [rank for rank in ranks if rank < Origin.MODEL.rank] or [Origin.MODEL.rank]
-    assert ranks == sorted(ranks) or known == sorted(known)
+    assert ranks == sorted(ranks)
 
 
 @given(VALUE, st.lists(VALUE, max_size=5))

@@ -92,7 +92,8 @@ class Origin(StrEnum):
     """Where an argument came from, best first; of several, the worst one counts.
 
     `weak` is a match that may be chance: the value is short or common. `selected` is a choice among the fields of a list, made
-    while tainted. `model` matches nothing that has entered the context.
+    while tainted. `computed` is an amount, a date or a time of day that matches nothing that has entered the context, `model`
+    any other such value.
     """
 
     USER = "user"
@@ -100,6 +101,7 @@ class Origin(StrEnum):
     TRUSTED = "trusted"
     WEAK = "weak"
     FIELD = "field"
+    COMPUTED = "computed"
     SELECTED = "selected"
     ASSERTED = "asserted"
     MODEL = "model"

@@ -39,6 +39,7 @@ RESERVED_ENTITY_TYPES: Final = frozenset({"Agent", "User", "Role", "Tool", "Acti
 _SUSPICIOUS: Final = re.compile(r'\\u0000|"__|[0-9]{16}|\.0[,}\]]')
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,4})?")
 _DECIMAL_LIMIT_E4: Final = 2**63
+ANCHORS: Final = frozenset({Origin.USER, Origin.DERIVED, Origin.TRUSTED})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MISSING: Final = object()
 
@@ -237,17 +238,27 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
 
 
 def origins_section(facts: Facts, contract: Contract) -> Section:
-    """`context.origins`: the worst origin among targets, the worst among what acts in texts, and the kinds of what acts."""
+    """`context.origins`: the worst origin among targets, the worst among what acts in texts, and the kinds of what acts.
+
+    `anchored`: at least one target is the user's own or trusted.
+    """
     if facts.provenance is None:
         unknown = Origin.UNTRUSTED.value
-        return {"targets": unknown, "content": unknown, "active": []}
+        return {"targets": unknown, "content": unknown, "active": [], "anchored": False}
     worst = {"targets": Origin.USER, "content": Origin.USER}
     active: set[str] = set()
+    anchored = False
     for name, traced in facts.provenance.items():
         kind = "content" if name in contract.content else "targets"
         worst[kind] = max(worst[kind], traced.origin, key=lambda item: item.rank)
+        anchored = anchored or (kind == "targets" and traced.origin in ANCHORS)
         active.update(traced.active)
-    return {"targets": worst["targets"].value, "content": worst["content"].value, "active": sorted(active)}
+    return {
+        "targets": worst["targets"].value,
+        "content": worst["content"].value,
+        "active": sorted(active),
+        "anchored": anchored,
+    }
 
 
 def now_section(now_us: int) -> Section:

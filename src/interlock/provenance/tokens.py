@@ -18,6 +18,7 @@ from interlock.provenance.normal import loose, strict, variants
 
 MAX_TEXT_CHARS: Final = 4 * 1024 * 1024
 MAX_CHUNK_CHARS: Final = 512
+MAX_QUANTITY_DIGITS: Final = 7
 _HASH_BYTES: Final = 8
 _MASK: Final = 2**64 - 1
 _ODD: Final = 0x9E3779B97F4A7C15
@@ -271,6 +272,15 @@ def is_weak(value: str) -> bool:
     """Whether a match of this value may be chance: two characters or fewer, or a word that stands in every text."""
     plain = loose(value).strip(_EDGES)
     return len(plain) <= 2 or plain in _COMMON  # noqa: PLR2004  # characters
+
+
+def is_quantity(value: str) -> bool:
+    """Whether a value says how much or when, and is too small a number to name anybody's account."""
+    plain = strict(value).strip(_EDGES)
+    if any(reading and reading[0].startswith(("date:", "day:", "time:")) for reading in _readings(plain)):
+        return True
+    number = _number(plain.lstrip("$€£¥ ").rstrip("€$£¥% "))
+    return bool(number) and len(number.partition(":")[2].lstrip("-").partition(".")[0]) <= MAX_QUANTITY_DIGITS
 
 
 def words(text: str) -> list[str]:

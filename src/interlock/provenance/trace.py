@@ -14,7 +14,7 @@ from interlock.core.terms import Origin
 from interlock.provenance.active import active_parts
 from interlock.provenance.index import Index
 from interlock.provenance.labels import Provenance, Standing, worst
-from interlock.provenance.tokens import Tokenizer, Way, is_weak
+from interlock.provenance.tokens import Tokenizer, Way, is_quantity, is_weak
 
 MAX_TRACED_VALUES: Final = 1_000
 
@@ -73,7 +73,7 @@ def _of_value(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) 
         return Provenance(origin=Origin.SELECTED if tainted else Origin.FIELD, item=number)
     if number := _first(index, field, Standing.FIELD):
         return Provenance(origin=Origin.FIELD, item=number)
-    return Provenance(origin=Origin.MODEL)
+    return Provenance(origin=Origin.COMPUTED if is_quantity(value) else Origin.MODEL)
 
 
 def _first(index: Index, ways: tuple[Way, ...], standing: Standing) -> int:

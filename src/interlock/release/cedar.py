@@ -155,7 +155,7 @@ def _context(contract: Contract, user_attributes: Mapping[str, str]) -> dict[str
             "session": _record({**session, "tainted": flag, "confidentiality": number}),
             "data": _record({"classification": text, "rank": number}),
             "call": _record({"entities": number}),
-            "origins": _record({"targets": text, "content": text, "active": _ATTRIBUTES["set"]}),
+            "origins": _record({"targets": text, "content": text, "active": _ATTRIBUTES["set"], "anchored": flag}),
             "provenance": _record({name: {**traced, "required": False} for name in (*contract.targets, *contract.content)}),
             "now": {"type": "Extension", "name": "datetime"},
         }
