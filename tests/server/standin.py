@@ -9,6 +9,8 @@ import msgspec
 import uvicorn
 from uvicorn.server import ServerState
 
+from interlock.app.plane import ReleaseName, Status
+from interlock.core.claim import Epochs
 from interlock.core.who import Lineage, Person, Session
 from interlock.gateway.messages import Returned, VisibleOperation
 from interlock.identity.errors import TokenCode, TokenRefusedError
@@ -83,7 +85,9 @@ class StandIn:
         return {"keys": []}
 
     async def status(self, person):
-        return {"release": {"name": "shop", "digest": "sha256:0"}}
+        epochs = Epochs(control=0, release=0, revocation=0)
+        name = ReleaseName(name="shop", digest="sha256:0")
+        return Status(release=name, epochs=epochs, controls=(), processes=(), in_flight={})
 
     async def kill(self, person, scope, reason):
         return {"stopped": scope}

@@ -9,11 +9,13 @@ from typing import Any, Final
 import msgspec
 
 from interlock.app.administration import AdminGate
+from interlock.app.answers import Answers
 from interlock.app.approvals import PeoplesApprovals
 from interlock.app.known_people import KnownPeople
 from interlock.app.postures import PeoplesPostures
 from interlock.app.releases import Releases
 from interlock.app.shelf import StoredReleases
+from interlock.core.claim import Epochs
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Scope
 from interlock.core.who import Person, Session
@@ -31,9 +33,9 @@ from interlock.identity.refusals import RefusalCounter
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ControlChanged, SessionOpened, SessionRefreshed
 from interlock.store.approvals import Approvals
-from interlock.store.controls import ControlAnswer, Controls
+from interlock.store.controls import ControlAnswer, Controls, ControlState
 from interlock.store.postures import Postures
-from interlock.store.processes import Processes
+from interlock.store.processes import LiveProcess, Processes
 from interlock.store.releases import Proposals
 from interlock.store.sessions import Sessions
 
@@ -42,6 +44,31 @@ _SCOPE: Final = re.compile(r"^[^\s:]+$")
 
 class UnknownScopeError(Exception):
     """A control scope that is not written as scopes are."""
+
+
+class ReleaseName(msgspec.Struct, frozen=True, kw_only=True):
+    """Which release decides."""
+
+    name: str
+    digest: str
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that can serve, and the digest and name of the release it serves by."""
+
+    status: str
+    release: str
+    name: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stopped, which release decides, who is alive, how many calls of each operation are in flight."""
+
+    release: ReleaseName
+    epochs: Epochs
+    controls: tuple[ControlState, ...]
+    processes: tuple[LiveProcess, ...]
+    in_flight: dict[str, int]
 
 
 class RecordedSessions:
@@ -85,6 +112,7 @@ class Plane:
         self,
         *,
         controls: Controls,
+        answers: Answers,
         approvals: Approvals,
         proposals: Proposals,
         postures: Postures,
@@ -101,6 +129,7 @@ class Plane:
         load_now: Callable[[], Awaitable[None]],
     ) -> None:
         self.clock = clock
+        self.answers = answers
         self.admin = AdminGate(controls, shelf, ids)
         self.approvals = PeoplesApprovals(approvals, self.admin, clock=clock, ids=ids)
         self.known = KnownPeople(approvals, clock)
@@ -143,6 +172,14 @@ class Plane:
         await self.known.note(person)
         return person
 
+    async def agent(self, token: str) -> str:
+        """The agent a token speaks for, with no user. Raises `TokenRefusedError`, counted."""
+        try:
+            return self._exchange.agent_of(token, await self.admin.release())
+        except TokenRefusedError as error:
+            self._refusals.add(error.code.value, error.issuer)
+            raise
+
     async def exchange(self, request: ExchangeRequest) -> ExchangeResponse:
         """Exchange tokens by the release in force. Raises as `TokenExchange.exchange`; refusals are counted."""
         try:
@@ -158,22 +195,22 @@ class Plane:
         """Public keys of session tokens and signed heads."""
         return self._keys.jwks(SESSION_KEY, "heads")
 
-    async def ready(self) -> dict[str, Any]:
+    async def ready(self) -> Ready:
         """That the database answers and a release is in force and loads. Raises otherwise."""
         release = await self.admin.release()
-        return {"status": "ready", "release": release.digest, "name": release.name}
+        return Ready(status="ready", release=release.digest, name=release.name)
 
-    async def status(self, person: Person) -> dict[str, Any]:
+    async def status(self, person: Person) -> Status:
         """What is stopped, which release decides, who is alive, what is in flight."""
         release = await self.admin.permit(person, "status")
         epochs, digest = await self._controls.epochs()
-        return {
-            "release": {"name": release.name, "digest": digest},
-            "epochs": msgspec.to_builtins(epochs),
-            "controls": [msgspec.to_builtins(control) for control in await self._controls.all()],
-            "processes": [msgspec.to_builtins(process) for process in await self._processes.live()],
-            "in_flight": await self._controls.in_flight(),
-        }
+        return Status(
+            release=ReleaseName(name=release.name, digest=digest),
+            epochs=epochs,
+            controls=await self._controls.all(),
+            processes=await self._processes.live(),
+            in_flight=await self._controls.in_flight(),
+        )
 
     async def kill(self, person: Person, scope: str, reason: str) -> ControlAnswer:
         """Stop execution in a scope: after the answer no claim in it commits."""

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from interlock.app.answers import Answers
 from interlock.app.plane import Plane, RecordedSessions
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import SystemClock, SystemIds
@@ -28,6 +29,7 @@ from interlock.ledger.events import ClaimOrphaned
 from interlock.ledger.heads import sign_heads
 from interlock.policy.errors import UnusableReleaseError
 from interlock.release.errors import ReleaseError
+from interlock.store.answers import KeptAnswers
 from interlock.store.approvals import Approvals
 from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
@@ -129,6 +131,7 @@ class System:
         )
         self.plane = Plane(
             controls=self.controls,
+            answers=Answers(KeptAnswers(database), self.process_id),
             approvals=self.approvals,
             proposals=Proposals(database),
             postures=Postures(database),

@@ -115,10 +115,10 @@ class _Server(uvicorn.Server):
         ready = await self._system.plane.ready()
         base = f"http://{host}:{port}"
         if self._as_json:
-            print_json({"url": base, "mcp": f"{base}/mcp", "release": ready["release"], "process": self._system.process_id})
+            print_json({"url": base, "mcp": f"{base}/mcp", "release": ready.release, "process": self._system.process_id})
         else:
             print(f"Interlock serves {base}/mcp for {self._system.settings.environment}", flush=True)
-            print(f"release {ready['name']} {ready['release']}", flush=True)
+            print(f"release {ready.name} {ready.release}", flush=True)
 
 
 @contextlib.contextmanager

@@ -179,6 +179,14 @@ class TokenExchange:
             await self._sessions.open(session, release.digest)
         return ExchangeResponse(access_token=self._tokens.issue(session), session_id=session.session_id)
 
+    def agent_of(self, token: str, release: Release) -> str:
+        """The agent that an agent's own token speaks for. Raises `TokenRefusedError`."""
+        actor = self._proofs.check(token, use="agent")
+        try:
+            return self._agent(actor, release)
+        except ExchangeRefusedError as error:
+            raise TokenRefusedError(TokenCode.CLAIMS, "an agent that is not known here", actor.issuer) from error
+
     async def _going_on(
         self,
         session_id: str,

@@ -55,7 +55,7 @@ class Router:
         self._stateless = StatelessMcp(gate)
         self._gate = gate
         self._stateful: Any = None
-        self._api: App = make_api(plane)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal
+        self._api: App = make_api(plane, gate)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal
         self._page: App = make_page(plane, ways=ways)  # type: ignore[assignment]  # same
         self._running = AsyncExitStack()
         self._starting = asyncio.Lock()
@@ -85,7 +85,9 @@ class Router:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         twice = repeated(scope)
-        if twice is not None:
+        if twice is not None and scope["path"] not in _MCP_PATHS:
+            await answer_problem(send, _BAD_REQUEST, f"the header {twice} stands more than once")
+        elif twice is not None:
             error = rpc.RpcError(rpc.HEADER_MISMATCH, f"the header {twice} stands more than once")
             await answer(send, _BAD_REQUEST, rpc.failure(None, error))
         elif comes_from_elsewhere(scope, self._allowed_hosts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -13,8 +14,10 @@ from interlock.app.approvals import MAX_LISTED, MAX_WAIT_MS
 from interlock.app.plane import Plane
 from interlock.approvals.view import ApprovalView
 from interlock.core.approval import ApprovalState
-from interlock.identity.errors import TokenRefusedError
-from interlock.server.api.common import bearer_of, person_of, read
+from interlock.core.who import Person, Session
+from interlock.server.api.common import person_of, read
+from interlock.server.api.once import once
+from interlock.server.api.who import PERSON_OR_SESSION, caller_of, door
 
 _ALL: Final = "all"
 _WaitMs = Annotated[int, QueryParameter(name="wait_ms", ge=0, le=MAX_WAIT_MS, description="Wait this long for an answer.")]
@@ -62,30 +65,48 @@ def routes(plane: Plane) -> list[Any]:
         found = await plane.approvals.list(person, state=wanted, limit=limit, **cursor)
         return ApprovalPage(approvals=found, next=str(found[-1].created_at_us) if len(found) == limit else "")
 
-    @get("/v1/approvals/{approval_id:str}", summary="One request: what would run, and who may answer")
+    @get(
+        "/v1/approvals/{approval_id:str}",
+        summary="One request: what would run, and who may answer",
+        opt=door(PERSON_OR_SESSION),
+    )
     async def shown(
         request: Request[Any, Any, Any], approval_id: FromPath[str], wait_ms: _WaitMs = 0
     ) -> ApprovalView | ApprovalStatus:
-        try:
-            session = plane.session(bearer_of(request))
-        except TokenRefusedError:
+        caller = caller_of(request)
+        if not isinstance(caller, Session):
             return await plane.approvals.wait(await person_of(plane, request), approval_id, wait_ms)
-        state = await plane.approvals.of_session(session, approval_id, wait_ms=wait_ms)
+        state = await plane.approvals.of_session(caller, approval_id, wait_ms=wait_ms)
         return ApprovalStatus(approval_id=approval_id, state=state)
 
-    @post("/v1/approvals/{approval_id:str}/approve", status_code=200, summary="Say yes, once, to exactly this call")
+    @post(
+        "/v1/approvals/{approval_id:str}/approve",
+        status_code=200,
+        summary="Say yes, once, to exactly this call",
+        opt=door(body=Answer),
+    )
     async def approve(request: Request[Any, Any, Any], approval_id: FromPath[str]) -> ApprovalView:
-        person = await person_of(plane, request)
-        return await plane.approvals.answer(person, approval_id, approve=True, note=(await read(request, Answer)).note)
+        return await answered(
+            request, lambda person, note: plane.approvals.answer(person, approval_id, approve=True, note=note)
+        )
 
-    @post("/v1/approvals/{approval_id:str}/deny", status_code=200, summary="Say no")
+    @post("/v1/approvals/{approval_id:str}/deny", status_code=200, summary="Say no", opt=door(body=Answer))
     async def deny(request: Request[Any, Any, Any], approval_id: FromPath[str]) -> ApprovalView:
-        person = await person_of(plane, request)
-        return await plane.approvals.answer(person, approval_id, approve=False, note=(await read(request, Answer)).note)
+        return await answered(
+            request, lambda person, note: plane.approvals.answer(person, approval_id, approve=False, note=note)
+        )
 
-    @post("/v1/approvals/{approval_id:str}/withdraw", status_code=200, summary="Take back a request, or an unused approval")
+    @post(
+        "/v1/approvals/{approval_id:str}/withdraw",
+        status_code=200,
+        summary="Take back a request, or an unused approval",
+        opt=door(body=Answer),
+    )
     async def withdraw(request: Request[Any, Any, Any], approval_id: FromPath[str]) -> ApprovalView:
-        person = await person_of(plane, request)
-        return await plane.approvals.withdraw(person, approval_id, note=(await read(request, Answer)).note)
+        return await answered(request, lambda person, note: plane.approvals.withdraw(person, approval_id, note=note))
+
+    async def answered(request: Request[Any, Any, Any], do: Callable[[Person, str], Awaitable[ApprovalView]]) -> ApprovalView:
+        person, note = await person_of(plane, request), (await read(request, Answer)).note
+        return await once(plane, request, person, ApprovalView, lambda: do(person, note))
 
     return [listed, shown, approve, deny, withdraw]

@@ -1,47 +1,65 @@
-"""What the routes of the API share: who is asking, bodies, problem documents."""
+"""What the routes of the API share: bodies, pages, problem documents."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import logging
 from typing import Any, Final, TypeVar
 
 import msgspec
 from litestar import MediaType, Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, ValidationException
 
 from interlock.app.administration import NotPermittedError
-from interlock.app.plane import Plane, UnknownScopeError
+from interlock.app.answers import AnswerConflictError
+from interlock.app.plane import UnknownScopeError
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
 from interlock.approvals.errors import ApprovalError, NotOpenError, UnknownApprovalError
-from interlock.core.who import Person
+from interlock.core.canonical import AmbiguousJsonError, parse_strict
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
 from interlock.release.errors import ReleaseError
+from interlock.server.api.who import bearer_of, person_of
 from interlock.server.limits import MAX_REASON_CHARS
 from interlock.store.errors import StoreUnavailableError, UnknownReleaseError
 
+__all__ = ["Problem", "bearer_of", "handlers", "next_page", "person_of", "problem", "read", "reason_of", "turn_page"]
+
 _log = logging.getLogger(__name__)
-_PROBLEM: Final = "application/problem+json"
+PROBLEM: Final = "application/problem+json"
+_JSON_TYPES: Final = ("application/json", "application/problem+json")
 _SCHEME: Final = "Bearer"
+_PAGE_PARTS: Final = 2
 T = TypeVar("T")
 
 
-def bearer_of(request: Request[Any, Any, Any]) -> str:
-    """The bearer token of a request, empty when there is none."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme == _SCHEME else ""
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong (RFC 9457). `errors` name the parts of a request that do not fit; other members may be there."""
 
-
-async def person_of(plane: Plane, request: Request[Any, Any, Any]) -> Person:
-    """The person who asks. Raises `TokenRefusedError`: there is no anonymous path."""
-    return await plane.person(bearer_of(request))
+    title: str
+    status: int
+    type: str = "about:blank"
+    detail: str = ""
+    errors: tuple[dict[str, str], ...] = ()
 
 
 async def read(request: Request[Any, Any, Any], kind: type[T]) -> T:
-    """The JSON body of a request as `kind`. Raises `HTTPException` 400 naming what does not fit."""
+    """The JSON body of a request as `kind`. Raises `HTTPException` 400 naming what does not fit, 415 for what is no JSON.
+
+    What two readers could take differently (duplicate keys above all) is refused.
+    """
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media and media not in _JSON_TYPES:
+        raise HTTPException(status_code=415, detail="send the body as application/json")
+    body = await request.body()
     try:
-        return msgspec.json.decode(await request.body(), type=kind)
-    except msgspec.MsgspecError as error:
+        parse_strict(body, max_bytes=len(body))
+        return msgspec.json.decode(body, type=kind)
+    except AmbiguousJsonError as error:
+        where = f", at {error.field}" if error.field else ""
+        raise HTTPException(status_code=400, detail=f"{error}{where}") from error
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise HTTPException(status_code=400, detail=str(error)) from error
 
 
@@ -53,14 +71,32 @@ def reason_of(text: str) -> str:
     return reason
 
 
+def next_page(at_us: int, name: str) -> str:
+    """What a page gives as `next`: where it ended. Callers send it back and read nothing into it."""
+    return base64.urlsafe_b64encode(f"{at_us} {name}".encode()).decode().rstrip("=")
+
+
+def turn_page(text: str) -> tuple[int, str] | None:
+    """Where to go on; None for the first page. Raises `HTTPException` 400 for what was never a `next`."""
+    if not text:
+        return None
+    try:
+        parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split(" ")
+        if len(parts) == _PAGE_PARTS and abs(int(parts[0])) < 2**63:
+            return int(parts[0]), parts[1]
+    except (ValueError, binascii.Error) as error:
+        raise HTTPException(status_code=400, detail="next is what the page before said") from error
+    raise HTTPException(status_code=400, detail="next is what the page before said")
+
+
 def problem(status: int, title: str, **more: Any) -> Response[Any]:
     """A problem document (RFC 9457)."""
     content = {"type": "about:blank", "title": title, "status": status, **more}
     headers = {"www-authenticate": _SCHEME} if status == 401 else None  # noqa: PLR2004  # Unauthorized
-    return Response(content, status_code=status, media_type=_PROBLEM, headers=headers)
+    return Response(content, status_code=status, media_type=PROBLEM, headers=headers)
 
 
-def handlers() -> dict[Any, Any]:
+def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
     """What each error becomes. Nobody learns more than they may."""
 
     def refused_token(_: Any, __: TokenRefusedError) -> Response[Any]:
@@ -68,6 +104,7 @@ def handlers() -> dict[Any, Any]:
         return problem(401, "the token is refused")
 
     def refused_exchange(_: Any, error: ExchangeRefusedError) -> Response[Any]:
+        # The one place that answers as OAuth wants it (RFC 6749, section 5.2).
         content = {"error": error.error, "error_description": error.description}
         return Response(content, status_code=400, media_type=MediaType.JSON, headers={"cache-control": "no-store"})
 
@@ -93,14 +130,25 @@ def handlers() -> dict[Any, Any]:
     def conflict(_: Any, error: Exception) -> Response[Any]:
         return problem(409, str(error))
 
+    def answered_otherwise(_: Any, error: AnswerConflictError) -> Response[Any]:
+        return problem(409, str(error), effect=error.effect)
+
     def unknown(_: Any, error: Exception) -> Response[Any]:
         return problem(404, str(error))
 
     def unavailable(_: Any, error: StoreUnavailableError) -> Response[Any]:
         return problem(503, f"the control plane cannot answer right now: {error}")
 
+    def does_not_fit(_: Any, error: ValidationException) -> Response[Any]:
+        found = [item for item in error.extra or () if isinstance(item, dict)]
+        named = [{"where": str(item.get("key", "")), "message": str(item.get("message", ""))} for item in found]
+        return problem(400, "the request does not fit", errors=named)
+
     def http(_: Any, error: HTTPException) -> Response[Any]:
-        return problem(error.status_code, error.detail)
+        answer = problem(error.status_code, error.detail)
+        if "allow" in {name.lower() for name in (error.headers or {})}:
+            answer.headers.update(error.headers or {})
+        return answer
 
     def anything(_: Any, error: Exception) -> Response[Any]:
         _log.error("an API request failed", exc_info=error)
@@ -115,9 +163,11 @@ def handlers() -> dict[Any, Any]:
         ReleaseError: bad_release,
         ReleaseConflictError: conflict,
         PostureConflictError: conflict,
+        AnswerConflictError: answered_otherwise,
         UnknownReleaseError: unknown,
         UnknownLineageError: unknown,
         StoreUnavailableError: unavailable,
+        ValidationException: does_not_fit,
         HTTPException: http,
         Exception: anything,
     }

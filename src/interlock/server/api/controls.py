@@ -8,9 +8,12 @@ import msgspec
 from litestar import Request, get, post
 from litestar.exceptions import HTTPException
 
-from interlock.app.plane import Plane
+from interlock.app.plane import Plane, Status
 from interlock.server.api.common import person_of, read, reason_of
+from interlock.server.api.once import once
+from interlock.server.api.who import door
 from interlock.server.limits import MAX_SCOPE_CHARS
+from interlock.store.controls import ControlAnswer
 
 
 class ControlRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -24,18 +27,20 @@ def routes(plane: Plane) -> list[Any]:
     """The routes of this resource."""
 
     @get("/v1/controls", summary="What is stopped, and what is in flight")
-    async def controls(request: Request[Any, Any, Any]) -> Any:
+    async def controls(request: Request[Any, Any, Any]) -> Status:
         return await plane.status(await person_of(plane, request))
 
-    @post("/v1/controls/kill", status_code=200, summary="Stop execution in a scope")
-    async def kill(request: Request[Any, Any, Any]) -> Any:
+    @post("/v1/controls/kill", status_code=200, summary="Stop execution in a scope", opt=door(body=ControlRequest))
+    async def kill(request: Request[Any, Any, Any]) -> ControlAnswer:
         person = await person_of(plane, request)
-        return await plane.kill(person, *_checked(await read(request, ControlRequest)))
+        asked = _checked(await read(request, ControlRequest))
+        return await once(plane, request, person, ControlAnswer, lambda: plane.kill(person, *asked))
 
-    @post("/v1/controls/resume", status_code=200, summary="Let execution go on in a scope")
-    async def resume(request: Request[Any, Any, Any]) -> Any:
+    @post("/v1/controls/resume", status_code=200, summary="Let execution go on in a scope", opt=door(body=ControlRequest))
+    async def resume(request: Request[Any, Any, Any]) -> ControlAnswer:
         person = await person_of(plane, request)
-        return await plane.resume(person, *_checked(await read(request, ControlRequest)))
+        asked = _checked(await read(request, ControlRequest))
+        return await once(plane, request, person, ControlAnswer, lambda: plane.resume(person, *asked))
 
     return [controls, kill, resume]
 

@@ -11,6 +11,8 @@ from litestar.params import FromPath
 from interlock.app.plane import Plane
 from interlock.core.terms import Posture
 from interlock.server.api.common import person_of, read, reason_of
+from interlock.server.api.once import once
+from interlock.server.api.who import door
 from interlock.store.postures import LineageRow
 
 
@@ -34,9 +36,17 @@ def routes(plane: Plane) -> list[Any]:
     async def worried(request: Request[Any, Any, Any]) -> Worried:
         return Worried(lineages=await plane.postures.worried(await person_of(plane, request)))
 
-    @post("/v1/lineages/{lineage_id:str}/posture", status_code=200, summary="Raise or lower a posture")
+    @post(
+        "/v1/lineages/{lineage_id:str}/posture",
+        status_code=200,
+        summary="Raise or lower a posture",
+        opt=door(body=PostureRequest),
+    )
     async def posture(request: Request[Any, Any, Any], lineage_id: FromPath[str]) -> LineageRow:
         person, body = await person_of(plane, request), await read(request, PostureRequest)
-        return await plane.postures.set(person, lineage_id, body.posture, reason_of(body.reason))
+        reason = reason_of(body.reason)
+        return await once(
+            plane, request, person, LineageRow, lambda: plane.postures.set(person, lineage_id, body.posture, reason)
+        )
 
     return [worried, posture]

@@ -9,7 +9,8 @@ from litestar import Request, Response, get, post
 
 from interlock.app.plane import Plane
 from interlock.identity.errors import ExchangeRefusedError
-from interlock.identity.exchange import GRANT_TYPE, ExchangeRequest
+from interlock.identity.exchange import GRANT_TYPE, ExchangeRequest, ExchangeResponse
+from interlock.server.api.who import NOBODY, door
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _MAX_FORM_FIELDS: Final = 32
@@ -18,14 +19,19 @@ _MAX_FORM_FIELDS: Final = 32
 def routes(plane: Plane) -> list[Any]:
     """The routes of this resource."""
 
-    @post("/oauth/token", status_code=200, summary="Token exchange (RFC 8693)")
-    async def token(request: Request[Any, Any, Any]) -> Response[Any]:
+    @post(
+        "/oauth/token",
+        status_code=200,
+        summary="Token exchange (RFC 8693)",
+        opt=door(NOBODY, body=ExchangeRequest, media=_FORM),
+    )
+    async def token(request: Request[Any, Any, Any]) -> Response[ExchangeResponse]:
         form = read_form(request.headers.get("content-type", ""), await request.body())
         known = {name: form.get(name, "") for name in ExchangeRequest.__struct_fields__}
         answer = await plane.exchange(ExchangeRequest(**known))
         return Response(answer, headers={"cache-control": "no-store"})
 
-    @get("/.well-known/oauth-authorization-server", summary="Where and how to get a token (RFC 8414)")
+    @get("/.well-known/oauth-authorization-server", summary="Where and how to get a token (RFC 8414)", opt=door(NOBODY))
     async def metadata(request: Request[Any, Any, Any]) -> dict[str, Any]:
         # The host was compared with the allowed ones before the request came here.
         base = f"{request.scope['scheme']}://{request.headers['host']}"
@@ -38,7 +44,7 @@ def routes(plane: Plane) -> list[Any]:
             "token_endpoint_auth_methods_supported": ["none"],
         }
 
-    @get("/.well-known/jwks.json", summary="Public keys")
+    @get("/.well-known/jwks.json", summary="Public keys", opt=door(NOBODY))
     async def jwks() -> dict[str, Any]:
         return plane.jwks()
 

@@ -8,9 +8,11 @@ import msgspec
 from litestar import Request, get, post
 from litestar.params import FromPath, QueryParameter
 
-from interlock.app.plane import Plane
+from interlock.app.plane import Plane, ReleaseName
 from interlock.app.releases import MAX_ACTIVATIONS_LISTED, Activated, Proposed
 from interlock.server.api.common import person_of, read, reason_of
+from interlock.server.api.once import once
+from interlock.server.api.who import door
 from interlock.server.limits import MAX_RELEASE_BYTES
 from interlock.store.releases import Activation
 
@@ -44,24 +46,33 @@ class ActivationPage(msgspec.Struct, frozen=True, kw_only=True):
 def routes(plane: Plane) -> list[Any]:
     """The routes of this resource."""
 
-    @post("/v1/releases", status_code=200, summary="Propose a release", request_max_body_size=MAX_RELEASE_BYTES)
+    @post(
+        "/v1/releases",
+        status_code=200,
+        summary="Propose a release",
+        opt=door(body=ReleaseFiles),
+        request_max_body_size=MAX_RELEASE_BYTES,
+    )
     async def propose(request: Request[Any, Any, Any]) -> Proposed:
         person = await person_of(plane, request)
-        return await plane.releases.propose(person, (await read(request, ReleaseFiles)).files)
+        files = (await read(request, ReleaseFiles)).files
+        return await once(plane, request, person, Proposed, lambda: plane.releases.propose(person, files))
 
-    @post("/v1/releases/{digest:str}/activate", status_code=200, summary="Make a proposed release decide")
+    @post("/v1/releases/{digest:str}/activate", status_code=200, summary="Make a proposed release decide", opt=door(body=Why))
     async def activate(request: Request[Any, Any, Any], digest: FromPath[str]) -> Activated:
         person = await person_of(plane, request)
-        return await plane.releases.activate(person, digest, reason_of((await read(request, Why)).reason))
+        reason = reason_of((await read(request, Why)).reason)
+        return await once(plane, request, person, Activated, lambda: plane.releases.activate(person, digest, reason))
 
-    @post("/v1/releases/rollback", status_code=200, summary="Make an earlier release decide again")
+    @post("/v1/releases/rollback", status_code=200, summary="Make an earlier release decide again", opt=door(body=Back))
     async def rollback(request: Request[Any, Any, Any]) -> Activated:
         person, body = await person_of(plane, request), await read(request, Back)
-        return await plane.releases.rollback(person, reason_of(body.reason), body.digest)
+        reason = reason_of(body.reason)
+        return await once(plane, request, person, Activated, lambda: plane.releases.rollback(person, reason, body.digest))
 
     @get("/v1/releases/active", summary="Which release decides")
-    async def active(request: Request[Any, Any, Any]) -> Any:
-        return (await plane.status(await person_of(plane, request)))["release"]
+    async def active(request: Request[Any, Any, Any]) -> ReleaseName:
+        return (await plane.status(await person_of(plane, request))).release
 
     @get("/v1/releases/activations", summary="Which releases were in force")
     async def activations(

@@ -224,3 +224,15 @@ ORDER BY v.created_at_us DESC LIMIT $7
 -- name: tell_person
 -- Keep what a person's token says of them.
 SELECT tell_person($1, $2, $3, $4)
+
+-- name: begin_answer
+-- Take a key for one request, or learn what became of it.
+SELECT * FROM begin_answer($1, $2, $3, $4, $5, $6, $7)
+
+-- name: keep_answer
+-- Keep the first answer to a request.
+UPDATE api_answer SET answer = $4 WHERE tenant = $1 AND user_id = $2 AND key = $3 AND answer IS NULL
+
+-- name: give_back_answer
+-- Free a key whose request changed nothing.
+DELETE FROM api_answer WHERE tenant = $1 AND user_id = $2 AND key = $3 AND answer IS NULL

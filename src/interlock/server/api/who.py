@@ -1,0 +1,134 @@
+"""Who may come in by which door. Each route names its callers; one that names none is for people with their own token."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from interlock.app.plane import Plane
+from interlock.core.who import Person, Session
+from interlock.identity.errors import TokenCode, TokenRefusedError
+
+Who: TypeAlias = tuple[str, ...]
+PERSON: Final[Who] = ("person",)
+SESSION: Final[Who] = ("session",)
+PERSON_OR_SESSION: Final[Who] = ("person", "session")
+PERSON_OR_AGENT: Final[Who] = ("person", "agent")
+NOBODY: Final[Who] = ()
+_WHO: Final = "who"
+_BODY: Final = "body"
+_MEDIA: Final = "media"
+_CALLER: Final = "caller"
+_SCHEME: Final = "bearer"
+
+
+class AgentCaller(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent that speaks for itself, with no user: an enforcement point that asks for decisions."""
+
+    agent: str
+
+
+Caller: TypeAlias = Person | Session | AgentCaller
+
+
+def door(who: Who = PERSON, *, body: type[msgspec.Struct] | None = None, media: str = "application/json") -> dict[str, Any]:
+    """The `opt` of a route: who may come in, and the shape and media type of the body that it reads."""
+    return {_WHO: who, _BODY: body, _MEDIA: media}
+
+
+def who_of(opt: Mapping[str, Any]) -> Who:
+    """Who may come in by a route with this `opt`."""
+    found: Who = opt.get(_WHO, PERSON)
+    return found
+
+
+def body_of(opt: Mapping[str, Any]) -> type[msgspec.Struct] | None:
+    """The shape of the body of a route with this `opt`."""
+    found: type[msgspec.Struct] | None = opt.get(_BODY)
+    return found
+
+
+def media_of(opt: Mapping[str, Any]) -> str:
+    """The media type of the body of a route with this `opt`."""
+    return str(opt.get(_MEDIA, "application/json"))
+
+
+def bearer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """The bearer token of a request, empty when there is none."""
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == _SCHEME else ""
+
+
+def make_guard(plane: Plane) -> Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]:
+    """Establishes the caller before anything of the request's body is read. Raises `TokenRefusedError`."""
+
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        # INVARIANT: no route is reached without a token but those that say `NOBODY`.
+        who = who_of(handler.opt)
+        if who != NOBODY:
+            connection.scope["state"][_CALLER] = await _caller(plane, bearer_of(connection), who)
+
+    return guard
+
+
+async def _caller(plane: Plane, token: str, who: Who) -> Caller:
+    said = _said(token)
+    # What the token says of itself only chooses which check it must pass.
+    kinds = (said,) if said in who else who
+    refused = TokenRefusedError(TokenCode.MISSING)
+    for kind in kinds:
+        try:
+            match kind:
+                case "person":
+                    return await plane.person(token)
+                case "session":
+                    return plane.session(token)
+                case "agent":
+                    return AgentCaller(agent=await plane.agent(token))
+        except TokenRefusedError as error:
+            refused = error
+    raise refused
+
+
+def _said(token: str) -> str:
+    """Whose token this says it is, unproven; empty when it does not say."""
+    try:
+        payload = token.split(".")[1]
+        use = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Said).interlock_use
+    except (IndexError, ValueError, RecursionError):
+        return ""
+    return "person" if use == "user" else use
+
+
+class _Said(msgspec.Struct):
+    interlock_use: str = ""
+
+
+def caller_of(request: Request[Any, Any, Any]) -> Caller:
+    """Whoever came in. Raises `TokenRefusedError` on a route that lets everybody in."""
+    found: Caller | None = request.scope["state"].get(_CALLER)
+    if found is None:
+        raise TokenRefusedError(TokenCode.MISSING)
+    return found
+
+
+async def person_of(plane: Plane, request: Request[Any, Any, Any]) -> Person:  # noqa: ARG001  # as routes call it
+    """The person who asks. Raises `TokenRefusedError`: there is no anonymous path."""
+    found = caller_of(request)
+    if not isinstance(found, Person):
+        raise TokenRefusedError(TokenCode.WRONG_USE)
+    return found
+
+
+def session_of(request: Request[Any, Any, Any]) -> Session:
+    """The session whose token this is. Raises `TokenRefusedError`."""
+    found = caller_of(request)
+    if not isinstance(found, Session):
+        raise TokenRefusedError(TokenCode.WRONG_USE)
+    return found
