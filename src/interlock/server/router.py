@@ -31,7 +31,7 @@ from interlock.server.page.application import is_of_page, make_page
 from interlock.server.page.login import LoginWay
 
 _MCP_PATHS: Final = {"/mcp", "/mcp/"}
-_UNCOUNTED: Final = ("/v1/", "/livez", "/readyz", "/page/")
+_UNCOUNTED: Final = ("/v1/", "/access/", "/livez", "/readyz", "/page/")
 _COUNTED: Final = "/page/static/"
 _BAD_REQUEST: Final = 400
 _BUSY: Final = 503
