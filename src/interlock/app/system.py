@@ -31,6 +31,7 @@ from interlock.policy.errors import UnusableReleaseError
 from interlock.release.errors import ReleaseError
 from interlock.store.answers import KeptAnswers
 from interlock.store.approvals import Approvals
+from interlock.store.budgets import Budgets
 from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
 from interlock.store.errors import StoreError
@@ -95,6 +96,7 @@ class System:
         self.controls = Controls(database)
         self.approvals = Approvals(database)
         self.processes = Processes(database)
+        self.budgets = Budgets(database)
         self.traces = Traces(database)
         self.refusals = RefusalCounter(self.clock)
         self.writer = Writer(database, process_id=self.process_id)
@@ -227,6 +229,7 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
             asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
             asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
             asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
+            asyncio.create_task(_every(FORGET_S, system.budgets.forget), name="forget-budgets"),
         ]
         try:
             yield system

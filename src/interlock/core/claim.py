@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import msgspec
 
+from interlock.core.budget import Charge
 from interlock.core.decision import Rate
 from interlock.core.event import EventDraft
 from interlock.core.terms import Posture
@@ -52,7 +54,7 @@ class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for the right to execute one call, with its events. `scopes` are `fleet`, `tenant:acme`, `operation:pay.refund`...
 
-    `approvals` are used up by the claim; each must have been given for exactly `approved_hash`.
+    `approvals` are used up by the claim; each must have been given for exactly `approved_hash`. `charges` are reserved by it.
     Sending the same request again with the same `claim_id` is safe and gives the same answer.
     """
 
@@ -73,6 +75,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[EventDraft, ...]
     approvals: tuple[str, ...] = ()
     approved_hash: str = ""
+    charges: tuple[Charge, ...] = ()
 
 
 class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,8 +92,9 @@ class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
 class SettleRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Record what became of a claim. `state` is `succeeded`, `failed` or `in_doubt`; only attempt `attempt` settles.
 
-    `outcome` is the raw result as JSON text, kept for replays of writes. `release_key` frees the idempotency key: only
-    for a failure before the first byte was sent.
+    `outcome` is the raw result as JSON text, kept for replays of writes. `release_key` frees the idempotency key and gives
+    back what was reserved: only for a call that is known never to have happened. `spent` says by account what a call has
+    really used where that is known; a call in doubt keeps its reservation.
     """
 
     claim_id: str
@@ -100,6 +104,7 @@ class SettleRequest(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     outcome: str | None
     release_key: bool = False
+    spent: Mapping[str, int] = {}
     labels: Labels = Labels()
     events: tuple[EventDraft, ...]
 
@@ -165,6 +170,23 @@ class OverRate(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_ms: int
 
 
+class OverBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """A budget has no room for the call; nothing was written. `used` counts reservations, `in_flight` those of calls under way.
+
+    `after_ms` is when enough of it will have left the window; None when it does not free by itself.
+    """
+
+    charge: Charge
+    used: int
+    in_flight: int = 0
+    after_ms: int | None = None
+
+    @property
+    def may_free(self) -> bool:
+        """Whether the call would fit if the calls in flight gave back what they hold."""
+        return self.used - self.in_flight + self.charge.amount <= self.charge.limit < self.used + self.charge.amount
+
+
 class ApprovalGone(msgspec.Struct, frozen=True, kw_only=True):
     """An approval that the decision rests on is used, over or withdrawn, or its giver lost the role; nothing was written."""
 
@@ -181,6 +203,6 @@ class NotSettled(msgspec.Struct, frozen=True, kw_only=True):
     claim_state: str
 
 
-ClaimAnswer: TypeAlias = Claimed | Duplicate | KeyReused | Stale | Halted | OverRate | ApprovalGone | SessionEnded
+ClaimAnswer: TypeAlias = Claimed | Duplicate | KeyReused | Stale | Halted | OverRate | OverBudget | ApprovalGone | SessionEnded
 RecordAnswer: TypeAlias = Recorded | Stale | SessionEnded
 SettleAnswer: TypeAlias = Settled | NotSettled

@@ -69,6 +69,13 @@ class ResourceRule(msgspec.Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, str]
 
 
+class EntitiesOf(msgspec.Struct, frozen=True, kw_only=True):
+    """How many entities a call affects, by one of its arguments: its value, or with `length` the number of its items."""
+
+    argument: str
+    length: bool = False
+
+
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """One reviewed operation. `operation` is `tool.operation`; times carry their unit in the name."""
 
@@ -83,7 +90,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     arguments: RecordShape
     targets: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
-    entities: int = 1
+    entities: int | EntitiesOf = 1
     once_per: tuple[str, ...] = ()
     once_window_s: int = DEFAULT_ONCE_WINDOW_S
     repeat: Repeat = Repeat.ONCE
@@ -105,3 +112,14 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     def is_read_only(self) -> bool:
         """Whether the operation changes nothing and sends nothing out."""
         return self.effects == frozenset({Effect.READ})
+
+    def entities_in(self, arguments: Mapping[str, object]) -> int | None:
+        """How many entities a call with these arguments affects; None when they do not say: the call is then refused."""
+        if isinstance(self.entities, int):
+            return self.entities
+        value = arguments.get(self.entities.argument)
+        if self.entities.length:
+            return len(value) if isinstance(value, list) else None
+        if isinstance(value, bool) or not isinstance(value, int):
+            return None
+        return value if value >= 0 else None

@@ -33,8 +33,19 @@ def _lineage_id(*names: str) -> str:
     return "lin_" + hashlib.sha256(joined.encode()).hexdigest()[:32]
 
 
+class Parent(msgspec.Struct, frozen=True, kw_only=True):
+    """The session of an agent that handed work on to another agent."""
+
+    session_id: str
+    agent: str
+
+
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent acting for one user on one task, for a limited time. `session_id` survives refresh of its token."""
+    """One agent acting for one user on one task, for a limited time. `session_id` survives refresh of its token.
+
+    `parents` are the sessions it was handed down from, the nearest first; all of them draw on the budgets of the `root`.
+    `run` binds the session to one run of the root; `operations` are the only ones it may use, all when None.
+    """
 
     session_id: str
     lineage: Lineage
@@ -43,6 +54,14 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, AttributeValue] = {}
     expires_at_us: int
     opened_at_us: int = 0
+    parents: tuple[Parent, ...] = ()
+    run: str = ""
+    operations: tuple[str, ...] | None = None
+
+    @property
+    def root(self) -> str:
+        """The session that all of this began with."""
+        return self.parents[-1].session_id if self.parents else self.session_id
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):

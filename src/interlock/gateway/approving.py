@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from interlock.core.approval import Approval, ApprovalRequest, ApprovalState, Requested
+from interlock.core.claim import OverBudget
 from interlock.core.decision import Facts, Lift, RequireApproval, Requirement
 from interlock.core.ports import Clock, Ids
 from interlock.core.who import Session
@@ -36,14 +37,19 @@ class Approving:
         """What people have said of this very call, in this lineage, under this release."""
         return await self._desk.for_call(session.lineage.id, call_hash, release_digest)
 
-    async def ask(self, session: Session, call_id: str, facts: Facts, decision: RequireApproval) -> tuple[Requested, ...]:
-        """Put the call to people, one request a rule; one that is open already is found again. Raises `TooManyOpenError`."""
+    async def ask(
+        self, session: Session, call_id: str, facts: Facts, decision: RequireApproval, over: OverBudget | None = None
+    ) -> tuple[Requested, ...]:
+        """Put the call to people, one request a rule; one that is open already is found again. Raises `TooManyOpenError`.
+
+        `over` is the budget that was hit, if one was: its numbers are evidence.
+        """
         by_rule: dict[str, list[Requirement]] = defaultdict(list)
         for requirement in decision.requirements:
             by_rule[requirement.rule].append(requirement)
         asked = []
         for requirements in by_rule.values():
-            request = self._request(session, call_id, facts, decision, requirements)
+            request = self._request(session, call_id, facts, decision, requirements, over)
             body = ApprovalRequested(
                 approval_id=request.approval_id,
                 operation=request.operation,
@@ -79,6 +85,7 @@ class Approving:
         facts: Facts,
         decision: RequireApproval,
         requirements: list[Requirement],
+        over: OverBudget | None,
     ) -> ApprovalRequest:
         first = requirements[0]
         policy_ids = tuple(sorted({item.policy_id for item in requirements}))
@@ -90,6 +97,8 @@ class Approving:
             "effects": sorted(facts.effects),
             "resource": None if facts.resource is None else msgspec.to_builtins(facts.resource),
         }
+        if over is not None:
+            evidence["budget"] = msgspec.to_builtins(over)
         return ApprovalRequest(
             approval_id=self._ids.new("apr"),
             session_id=session.session_id,

@@ -55,7 +55,7 @@ MoreEvents: TypeAlias = Callable[[RawOutput | None], list[EventDraft]]
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """One claimed call, ready to be made."""
+    """One claimed call, ready to be made. `timed` are the accounts that count the milliseconds it takes."""
 
     call_id: str
     session: Session
@@ -67,6 +67,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     labels: Labels
     extra_log: bool = False
     may_be_repeated: bool = False
+    timed: tuple[str, ...] = ()
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +138,7 @@ class Executor:
                 state=state,
                 outcome=_kept(work, text) if raw is not None else None,
                 release_key=isinstance(result, ToolFailure) and not result.sent,
+                spent=dict.fromkeys(work.timed, -(-took_us // 1000)),
                 labels=work.labels,
                 events=tuple(events),
             )

@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import assert_never
 
 import msgspec
 
 from interlock.core.approval import Approval
+from interlock.core.budget import Budget
 from interlock.core.canonical import digest
 from interlock.core.claim import (
     ApprovalGone,
+    ClaimAnswer,
     Claimed,
     ClaimRequest,
     Duplicate,
     Halted,
     KeyReused,
     NotSettled,
+    OverBudget,
     OverRate,
     Recorded,
-    RecordRequest,
     SessionEnded,
     Stale,
 )
@@ -33,10 +36,14 @@ from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Question
 from interlock.core.who import Session
 from interlock.gateway.approving import Approving, TooManyOpenError, denial, lifts
+from interlock.gateway.budgeting import Taking, charges, given_for, question, reserved, timed
 from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.internal import InternalCalls, scopes_of
 from interlock.gateway.limits import (
+    BUDGET_POLL_FIRST_MS,
+    BUDGET_POLL_MOST_MS,
+    BUDGET_WAIT_MS,
     CLAIM_WAIT_MS,
     MAX_CALLS_IN_FLIGHT,
     MAX_FREE_DECISION_ROUNDS,
@@ -50,31 +57,16 @@ from interlock.gateway.ordering import Turns
 from interlock.gateway.outputs import release_output, stored_output, to_caller, worst_labels
 from interlock.gateway.ports import ApprovalDesk, ClaimDesk, Settlements, Standing, Standings
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
-from interlock.gateway.refusals import of_approval, of_denial, of_deny, refusal
+from interlock.gateway.refusals import of_approval, of_budget, of_denial, of_deny, refusal
 from interlock.gateway.resources import Resources
 from interlock.gateway.standing import Beliefs
-from interlock.ledger.drafts import draft
-from interlock.ledger.events import CallClaimed, CallDecided, CallProposed, CallRefused, CallReplayed
+from interlock.gateway.under_way import Call
+from interlock.ledger.events import CallClaimed, CallDecided, CallReplayed
 from interlock.policy.permit import mint
 from interlock.store.errors import StoreUnavailableError
 from interlock.tools.directory import Connectors
 
 _log = logging.getLogger(__name__)
-
-
-class _Call:
-    """One call on its way through the gate. The only mutable thing here, and nobody else holds it."""
-
-    def __init__(self, call_id: str, session: Session, proposal: Proposal, wait_until_s: float) -> None:
-        self.id = call_id
-        self.session = session
-        self.proposal = proposal
-        self.wait_until_s = wait_until_s
-        self.abandoned = False
-        self.may_have_acted = False
-        self.read: ReadProposal | None = None
-        self.answer_by_s = wait_until_s
-        self.spent: frozenset[str] = frozenset()
 
 
 class Gate:
@@ -111,7 +103,7 @@ class Gate:
         When the caller goes away, a call that is not yet claimed is dropped; one that is claimed goes on and settles.
         """
         wait_until_s = self._clock.monotonic_s() + CLAIM_WAIT_MS / 1000
-        call = _Call(self._ids.new("call"), session, proposal, wait_until_s)
+        call = Call(self._ids.new("call"), session, proposal, wait_until_s, self._ids)
         call.answer_by_s = self._clock.monotonic_s() + proposal.wait_ms / 1000
         if len(self._under_way) >= MAX_CALLS_IN_FLIGHT:
             return refusal(call.id, "overloaded")
@@ -144,7 +136,7 @@ class Gate:
         while self._under_way:
             await asyncio.wait(set(self._under_way))
 
-    async def _through(self, call: _Call) -> CallResult:
+    async def _through(self, call: Call) -> CallResult:
         try:
             try:
                 return await self._decide_until_current(call)
@@ -157,7 +149,7 @@ class Gate:
         # INVARIANT: once a call that can change something is claimed, nobody is told that nothing was changed.
         return refusal(call.id, "not_recorded" if call.may_have_acted else "control_plane_unavailable")
 
-    async def _decide_until_current(self, call: _Call) -> CallResult:
+    async def _decide_until_current(self, call: Call) -> CallResult:
         standing = await self._beliefs.of(call.session)
         if standing is None:
             return refusal(call.id, "session_ended")
@@ -175,7 +167,7 @@ class Gate:
                 standing = answer
         return refusal(call.id, "contended")
 
-    async def _round(self, call: _Call, standing: Standing) -> CallResult | Standing:
+    async def _round(self, call: Call, standing: Standing) -> CallResult | Standing:
         """Decide once on where things stand. A `Standing` answer means: it has moved, decide again on this one."""
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         contract = governed.contract(call.proposal.operation)
@@ -195,8 +187,7 @@ class Gate:
             # Decided afresh, with what people said among the facts.
             facts = msgspec.structs.replace(facts, approvals=lifts(said, call.spent))
             decision = governed.engine.decide(facts)
-        decided = self._draft(
-            call,
+        decided = call.event(
             CallDecided(
                 decision=decision,
                 facts=msgspec.Raw(msgspec.json.encode(facts, order="deterministic")),
@@ -211,14 +202,25 @@ class Gate:
             case RequireApproval():
                 return await self._ask(call, standing, facts, decision, decided, denial(said, decision))
             case Allow():
-                return await self._claim(call, call.read, standing, decision, decided)
+                try:
+                    return await self._claim(call, call.read, standing, governed, facts, decision, decided)
+                except UnreadableProposalError as error:
+                    told = refusal(call.id, error.code, say=f"{error}.".capitalize(), field=error.field)
+                    return await self._record(call, standing, told, decided)
             case _:
                 assert_never(decision)
 
-    async def _decide(self, call: _Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
+    async def _decide(self, call: Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
         def facts_with(resource: ResourceFacts | None) -> Facts:
             return governed.facts(
-                call.session, read.contract, read.raw, read.call_hash, standing.state, resource, self._clock.wall_us()
+                call.session,
+                read.contract,
+                read.raw,
+                read.call_hash,
+                read.entities,
+                standing.state,
+                resource,
+                self._clock.wall_us(),
             )
 
         contract = read.contract
@@ -238,29 +240,37 @@ class Gate:
 
     async def _ask(
         self,
-        call: _Call,
+        call: Call,
         standing: Standing,
         facts: Facts,
         decision: RequireApproval,
         decided: EventDraft,
         denied: Approval | None,
+        over: tuple[Budget, OverBudget] | None = None,
     ) -> CallResult | Standing:
         """Put the call to people, and wait for them as long as the caller would rather wait than come back."""
         if denied is not None:
             return await self._record(call, standing, of_denial(call.id, denied), decided, detail=f"by {denied.answered_by}")
         try:
-            asked = await self._approving.ask(call.session, call.id, facts, decision)
+            asked = await self._approving.ask(call.session, call.id, facts, decision, None if over is None else over[1])
         except TooManyOpenError:
             return await self._record(call, standing, refusal(call.id, "approvals_waiting"), decided)
         if await self._approving.wait(asked, call.answer_by_s):
             return standing  # somebody has answered: decide again
+        if over is not None:
+            return await self._record(call, standing, of_budget(call.id, *over, asked), decided)
         return await self._record(call, standing, of_approval(call.id, decision, asked), decided)
 
     async def _claim(
-        self, call: _Call, read: ReadProposal, standing: Standing, decision: Allow, decided: EventDraft
+        self,
+        call: Call,
+        read: ReadProposal,
+        standing: Standing,
+        governed: Governed,
+        facts: Facts,
+        decision: Allow,
+        decided: EventDraft,
     ) -> CallResult | Standing:
-        if call.abandoned:
-            raise asyncio.CancelledError
         contract, session = read.contract, call.session
         claim_id = self._ids.new("clm")
         permit = mint(
@@ -270,10 +280,19 @@ class Gate:
             expires_monotonic_s=self._clock.monotonic_s() + PERMIT_HOLDS_S,
         )
         labels = worst_labels(contract)
+        budgets = governed.budgets(contract)
+        taking = Taking(contract=contract, arguments=read.arguments, entities=read.entities)
+        taken = charges(budgets, session, call.proposal.run, taking, frozenset(call.lifted))
+        approvals = (*decision.approvals, *call.lifted.values())
         claimed = CallClaimed(
-            claim_id=claim_id, operation=contract.operation, worst_labels=labels, approvals=decision.approvals
+            claim_id=claim_id,
+            operation=contract.operation,
+            worst_labels=labels,
+            approvals=approvals,
+            reserved=reserved(budgets, taken),
         )
-        answer = await self._desk.claim(
+        answer = await self._take(
+            call,
             ClaimRequest(
                 claim_id=claim_id,
                 call_id=call.id,
@@ -289,10 +308,11 @@ class Gate:
                 rates=decision.obligations.rates,
                 worst_labels=labels,
                 settle_by_ms=contract.timeout_ms + SETTLE_MARGIN_MS,
-                events=(self._proposed(call), decided, self._draft(call, claimed)),
-                approvals=decision.approvals,
+                events=(call.proposed(), decided, call.event(claimed)),
+                approvals=approvals,
                 approved_hash=read.call_hash,
-            )
+                charges=taken,
+            ),
         )
         match answer:
             case Claimed():
@@ -309,6 +329,7 @@ class Gate:
                     labels=labels,
                     extra_log=decision.obligations.extra_log,
                     may_be_repeated=read.same.idempotency is not None,
+                    timed=timed(budgets, taken),
                 )
                 return await self._execute(call, work, decision)
             case Stale():
@@ -323,8 +344,11 @@ class Gate:
             case OverRate():
                 told = refusal(call.id, "rate_limited", retry_after_ms=answer.retry_after_ms)
                 return await self._tell(call, told, decided, detail=f"{answer.rate.limit} in {answer.rate.window_s} s")
+            case OverBudget():
+                return await self._over_budget(call, standing, governed, facts, decision, decided, answer)
             case ApprovalGone():
                 call.spent |= {answer.approval_id}
+                call.lifted = {name: given for name, given in call.lifted.items() if given != answer.approval_id}
                 return standing  # decide again without it: people are asked anew
             case SessionEnded():
                 self._beliefs.forget(session.lineage.id)
@@ -332,7 +356,48 @@ class Gate:
             case _:
                 assert_never(answer)
 
-    async def _execute(self, call: _Call, work: Work, decision: Allow) -> CallResult:
+    async def _take(self, call: Call, request: ClaimRequest) -> ClaimAnswer:
+        """Claim; when calls in flight may give back what is lacking, wait for them for a bounded time."""
+        pause_ms = BUDGET_POLL_FIRST_MS
+        while True:
+            if call.abandoned:
+                raise asyncio.CancelledError
+            answer = await self._desk.claim(request)
+            now_s = self._clock.monotonic_s()
+            if not isinstance(answer, OverBudget) or not answer.may_free or now_s >= (call.room_by_s or math.inf):
+                return answer
+            if call.room_by_s is None:
+                call.room_by_s = now_s + BUDGET_WAIT_MS / 1000
+            await asyncio.sleep(pause_ms / 1000)
+            pause_ms = min(2 * pause_ms, BUDGET_POLL_MOST_MS)
+
+    async def _over_budget(
+        self,
+        call: Call,
+        standing: Standing,
+        governed: Governed,
+        facts: Facts,
+        decision: Allow,
+        decided: EventDraft,
+        over: OverBudget,
+    ) -> CallResult | Standing:
+        """A hit stops the call; where the budget names a rule, people may let this very call go beyond it."""
+        budget = governed.budget(over.charge.budget)
+        rule = governed.release.approvals.get(budget.rule)
+        detail = (
+            f"{over.charge.about or budget.per}: {over.used} used, {over.charge.amount} asked for, limit {over.charge.limit}"
+        )
+        if rule is None:
+            return await self._tell(call, of_budget(call.id, budget, over), decided, detail=f"{budget.name}: {detail}")
+        said = await self._approving.said(call.session, facts.call_hash, decision.release_digest)
+        given = given_for(said, budget, call.spent)
+        if given:
+            call.lifted[budget.name] = given
+            return standing
+        needed = question(decision, budget, rule, over)
+        return await self._ask(call, standing, facts, needed, decided, denial(said, needed), (budget, over))
+
+    async def _execute(self, call: Call, work: Work, decision: Allow) -> CallResult:
         ending = await self._executor.run(work, lambda raw: release_output(work.contract, decision, raw))
         if isinstance(ending.settled, NotSettled):
             # Somebody else (a reaper, a person) has spoken about this claim since: what we hold may not be released.
@@ -344,7 +409,7 @@ class Gate:
 
     async def _duplicate(
         self,
-        call: _Call,
+        call: Call,
         read: ReadProposal,
         standing: Standing,
         decision: Allow,
@@ -372,8 +437,8 @@ class Gate:
             claimed_at_us=earlier.claimed_at_us,
             released_digest=digest(msgspec.json.encode(released)),
         )
-        events = (self._proposed(call), decided, self._draft(call, replayed))
-        answer = await self._desk.record(self._record_request(call, events, standing))
+        events = (call.proposed(), decided, call.event(replayed))
+        answer = await self._desk.record(call.record(events, standing))
         match answer:
             case Recorded():
                 return to_caller(call.id, read.contract, decision, released, replayed=earlier)
@@ -385,11 +450,11 @@ class Gate:
                 assert_never(answer)
 
     async def _record(
-        self, call: _Call, standing: Standing, told: Refusal, decided: EventDraft | None, detail: str = ""
+        self, call: Call, standing: Standing, told: Refusal, decided: EventDraft | None, detail: str = ""
     ) -> CallResult | Standing:
         """Record a decision that claims nothing, unless what it was made on has changed: then decide again."""
-        events = self._refused_events(call, told, decided, detail)
-        answer = await self._desk.record(self._record_request(call, events, standing))
+        events = call.refused(told, decided, detail)
+        answer = await self._desk.record(call.record(events, standing))
         match answer:
             case Recorded():
                 return told
@@ -401,46 +466,7 @@ class Gate:
             case _:
                 assert_never(answer)
 
-    async def _tell(self, call: _Call, told: Refusal, decided: EventDraft | None = None, *, detail: str = "") -> Refusal:
+    async def _tell(self, call: Call, told: Refusal, decided: EventDraft | None = None, *, detail: str = "") -> Refusal:
         """Record a refusal that the store itself gave the reason for; it stands whatever has changed since."""
-        await self._desk.record(self._record_request(call, self._refused_events(call, told, decided, detail), None))
+        await self._desk.record(call.record(call.refused(told, decided, detail), None))
         return told
-
-    def _record_request(self, call: _Call, events: tuple[EventDraft, ...], standing: Standing | None) -> RecordRequest:
-        return RecordRequest(
-            call_id=call.id,
-            session_id=call.session.session_id,
-            lineage_id=call.session.lineage.id,
-            epochs=None if standing is None else standing.epochs,
-            facts_version=None if standing is None else standing.state.facts_version,
-            events=events,
-        )
-
-    def _refused_events(self, call: _Call, told: Refusal, decided: EventDraft | None, detail: str) -> tuple[EventDraft, ...]:
-        question = told.details.get("question", 0)
-        body = CallRefused(
-            operation=call.proposal.operation[:200],
-            outcome=told.outcome.value,
-            code=told.code,
-            effect=told.effect.value,
-            field=told.field,
-            question=question if isinstance(question, int) else 0,
-            detail=detail[:500],
-        )
-        refused = self._draft(call, body)
-        return (self._proposed(call), refused) if decided is None else (self._proposed(call), decided, refused)
-
-    def _proposed(self, call: _Call) -> EventDraft:
-        read, proposal = call.read, call.proposal
-        body = CallProposed(
-            operation=proposal.operation[:200],
-            arguments=None if read is None else msgspec.Raw(read.raw),
-            arguments_digest=digest(proposal.arguments),
-            call_hash="" if read is None else read.call_hash,
-            key_source="" if read is None or read.same.idempotency is None else read.same.idempotency.source,
-            repeat_of=proposal.repeat_of[:200],
-        )
-        return self._draft(call, body)
-
-    def _draft(self, call: _Call, body: CallProposed | CallDecided | CallClaimed | CallRefused | CallReplayed) -> EventDraft:
-        return draft(body, ids=self._ids, call_id=call.id)

@@ -6,6 +6,7 @@ import asyncio
 
 import jsonschema_rs
 
+from interlock.core.budget import Budget
 from interlock.core.canonical import JsonValue
 from interlock.core.claim import LineageState
 from interlock.core.contract import Contract
@@ -34,11 +35,25 @@ class Governed:
         self.release = release
         self.engine = Engine(release)
         self._inputs: dict[str, jsonschema_rs.Validator] = {}
+        self._budgets: dict[str, tuple[Budget, ...]] = {}
+        self._named_budgets = {budget.name: budget for budget in release.budgets}
 
     def contract(self, operation: str) -> Contract | None:
         """The contract of an operation that callers may name; None for unknown and internal ones."""
         found = self.release.contracts.get(operation)
         return None if found is None or found.internal else found
+
+    def budgets(self, contract: Contract) -> tuple[Budget, ...]:
+        """The budgets that may count calls of this contract."""
+        found = self._budgets.get(contract.operation)
+        if found is None:
+            found = tuple(item for item in self.release.budgets if not item.on or contract.operation in item.on)
+            self._budgets[contract.operation] = found
+        return found
+
+    def budget(self, name: str) -> Budget:
+        """The budget of this name; raises KeyError for one that the release has not."""
+        return self._named_budgets[name]
 
     def check_arguments(self, contract: Contract, arguments: JsonValue) -> None:
         """Raise `ArgumentError` unless the arguments fit the contract's input schema."""
@@ -57,6 +72,7 @@ class Governed:
         contract: Contract,
         arguments: bytes,
         hashed: str,
+        entities: int,
         state: LineageState,
         resource: ResourceFacts | None,
         now_us: int,
@@ -70,7 +86,7 @@ class Governed:
             call_hash=hashed,
             effects=contract.effects,
             classification=contract.classification,
-            entities=contract.entities,
+            entities=entities,
             agent=lineage.agent,
             user=lineage.user,
             tenant=lineage.tenant,

@@ -15,6 +15,7 @@ from interlock.core.claim import (
     Halted,
     KeyReused,
     Labels,
+    OverBudget,
     OverRate,
     SessionEnded,
     Stale,
@@ -67,8 +68,8 @@ class InternalCalls:
                     raise StoppedError("halted")
                 case SessionEnded():
                     raise StoppedError("session_ended")
-                case Duplicate() | KeyReused() | OverRate() | ApprovalGone():
-                    return None  # cannot happen without a key, a rate or an approval; if it does, nothing was learnt
+                case Duplicate() | KeyReused() | OverRate() | OverBudget() | ApprovalGone():
+                    return None  # cannot happen without a key, a rate, a charge or an approval; then nothing was learnt
                 case _:
                     assert_never(answer)
         raise StoppedError("contended")

@@ -13,6 +13,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """A call as the model proposes it. `arguments` are the raw JSON bytes as received, not yet trusted in any way.
 
     `wait_ms` is how long the caller would rather wait for a person's answer than be told to come back (at most a minute).
+    `run` names the request that the call belongs to, for the budgets per run; the session's own run when empty.
     """
 
     operation: str
@@ -20,6 +21,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str = ""
     repeat_of: str = ""
     wait_ms: int = 0
+    run: str = ""
 
 
 class RefusalOutcome(StrEnum):

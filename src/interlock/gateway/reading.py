@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import msgspec
 
 from interlock.core.canonical import AmbiguousJsonError, JsonValue, canonical, parse_strict
-from interlock.core.contract import Contract
+from interlock.core.contract import Contract, EntitiesOf
 from interlock.core.who import Lineage
 from interlock.gateway.governed import ArgumentError, Governed
 from interlock.gateway.keys import Sameness, call_hash, sameness
 from interlock.gateway.limits import MAX_ARGUMENT_BYTES, MAX_IDEMPOTENCY_KEY_CHARS
 from interlock.gateway.messages import Proposal
+
+_RUN: Final = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 
 
 class ReadProposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +26,7 @@ class ReadProposal(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes
     call_hash: str
     same: Sameness
+    entities: int
 
 
 class UnreadableProposalError(Exception):
@@ -37,6 +43,8 @@ def read_proposal(governed: Governed, contract: Contract, lineage: Lineage, prop
     for key in (proposal.idempotency_key, proposal.repeat_of):
         if len(key) > MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():
             raise UnreadableProposalError("idempotency_key_invalid", "a key that is too long or not printable")
+    if not _RUN.fullmatch(proposal.run):
+        raise UnreadableProposalError("invalid_arguments", "a run is named with letters, digits, `.`, `_` and `-`, 64 at most")
     try:
         arguments = parse_strict(proposal.arguments or b"{}", max_bytes=MAX_ARGUMENT_BYTES)
     except AmbiguousJsonError as error:
@@ -47,6 +55,10 @@ def read_proposal(governed: Governed, contract: Contract, lineage: Lineage, prop
         governed.check_arguments(contract, arguments)
     except ArgumentError as error:
         raise UnreadableProposalError("invalid_arguments", str(error), error.field) from error
+    entities = contract.entities_in(arguments)
+    if entities is None:
+        named = contract.entities.argument if isinstance(contract.entities, EntitiesOf) else ""
+        raise UnreadableProposalError("invalid_arguments", "the arguments do not say how much this call would affect", named)
     raw = canonical(arguments)
     same = sameness(contract, lineage, arguments, raw, caller_key=proposal.idempotency_key, repeat_of=proposal.repeat_of)
     return ReadProposal(
@@ -55,4 +67,5 @@ def read_proposal(governed: Governed, contract: Contract, lineage: Lineage, prop
         raw=raw,
         call_hash=call_hash(contract.operation, raw),
         same=same,
+        entities=entities,
     )

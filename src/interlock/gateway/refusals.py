@@ -5,7 +5,11 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final, NamedTuple
 
+import msgspec
+
 from interlock.core.approval import Approval, Requested
+from interlock.core.budget import SHARED, Budget, Per
+from interlock.core.claim import OverBudget
 from interlock.core.decision import Deny, RequireApproval
 from interlock.core.terms import Question
 from interlock.gateway.messages import Effected, Refusal, RefusalOutcome
@@ -63,6 +67,14 @@ WORDINGS: Final[dict[str, _Wording]] = {
         _DENIED, "Too many calls of this user's agent wait for people already. Wait until some are answered.", _NONE, "after_ms"
     ),
     "rate_limited": _Wording(_DENIED, "This tool has been used too often in a short time.", _NONE, "after_ms"),
+    "over_budget": _Wording(_DENIED, "A budget has no room for this call.", _NONE, "after_ms"),
+    "over_budget_asked": _Wording(
+        RefusalOutcome.NEEDS_APPROVAL,
+        "A budget has no room for this call, and a person has been asked to let it through. "
+        "Once that is given, repeat it with the same arguments.",
+        _NONE,
+        "same_args_after_approval",
+    ),
     "halted": _Wording(
         RefusalOutcome.HALTED, "A person has stopped execution here. Do not try again by yourself.", _NONE, "never"
     ),
@@ -155,17 +167,42 @@ def of_approval(call_id: str, decision: RequireApproval, asked: tuple[Requested,
         "needs_approval",
         say=_sentence(decision, asked),
         question=int(decision.question),
-        approvals=[
-            {
-                "id": item.approval_id,
-                "rule": item.rule,
-                "role": item.role,
-                "until": _at(item.expires_at_us),
-                "show": list(item.show),
-            }
-            for item in asked
-        ],
+        approvals=_listed(asked),
     )
+
+
+def of_budget(call_id: str, budget: Budget, over: OverBudget, asked: tuple[Requested, ...] = ()) -> Refusal:
+    """What the caller is told of a hit: which budget, how much is used, when it frees, and who was asked.
+
+    How much others have used is theirs: of budgets that lineages share, no numbers are told.
+    """
+    limit: dict[str, object] = {"name": budget.name, "per": budget.per.value, "counts": budget.counted.value}
+    if budget.window_s:
+        limit["window_s"] = budget.window_s
+    window = f" in {budget.window_s} s" if budget.window_s else ""
+    if budget.per in SHARED:
+        said = [f"The budget {budget.name}, shared per {budget.per.value}, has no room for this call."]
+    else:
+        shown = {"limit": over.charge.limit, "used": over.used, "takes": over.charge.amount}
+        limit |= {name: budget.shown(units) for name, units in shown.items()}
+        used = "" if budget.per is Per.CALL else f"{limit['used']} are used and "
+        allows = f"The budget {budget.name} allows {limit['limit']} per {budget.per.value}{window}"
+        said = [f"{allows}: {used}this call takes {limit['takes']}."]
+    if asked:
+        waiting = " and ".join(f"{item.role} ({item.approval_id}, until {_at(item.expires_at_us)})" for item in asked)
+        said.append(f"{waiting} may let it through; once that is given, repeat the call with the same arguments.")
+        return refusal(call_id, "over_budget_asked", say=" ".join(said), budget=limit, approvals=_listed(asked))
+    if budget.per is Per.CALL:
+        retry, after_ms = "changed_args", 0
+        said.append("Make it smaller.")
+    elif over.after_ms is not None or over.may_free:
+        retry, after_ms = "after_ms", over.after_ms or _DEFAULT_RETRY_AFTER_MS
+        said.append(f"It may fit in about {-(-after_ms // 1000)} s.")
+    else:
+        retry, after_ms = "never", 0
+        said.append(f"It does not free again in this {budget.per.value}. Stop, and tell the user.")
+    told = refusal(call_id, "over_budget", say=" ".join(said), budget=limit)
+    return msgspec.structs.replace(told, retry=retry, retry_after_ms=after_ms)
 
 
 def of_denial(call_id: str, answer: Approval) -> Refusal:
@@ -173,6 +210,19 @@ def of_denial(call_id: str, answer: Approval) -> Refusal:
     noted = f" They noted: {answer.note}" if answer.note else ""
     say = f"A person has looked at this call and said no.{noted} Do not send it again."
     return refusal(call_id, "approval_denied", say=say, approvals=[{"id": answer.approval_id, "rule": answer.rule}])
+
+
+def _listed(asked: tuple[Requested, ...]) -> list[dict[str, object]]:
+    return [
+        {
+            "id": item.approval_id,
+            "rule": item.rule,
+            "role": item.role,
+            "until": _at(item.expires_at_us),
+            "show": list(item.show),
+        }
+        for item in asked
+    ]
 
 
 def _sentence(decision: RequireApproval, asked: tuple[Requested, ...]) -> str:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from interlock.core.budget import Reserved
 from interlock.core.claim import Epochs, Labels
 from interlock.core.decision import Decision
 from interlock.core.who import AttributeValue
@@ -69,12 +70,13 @@ class CallDecided(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
 
 
 class CallClaimed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.claimed"):
-    """The right to execute was taken, once."""
+    """The right to execute was taken, once, with what it reserves of which budgets."""
 
     claim_id: str
     operation: str
     worst_labels: Labels
     approvals: tuple[str, ...] = ()
+    reserved: tuple[Reserved, ...] = ()
 
 
 class CallRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.refused"):

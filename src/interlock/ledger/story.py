@@ -80,7 +80,9 @@ def _words(body: e.Body) -> tuple[str, str]:
             return _decision(body.decision)
         case e.CallClaimed():
             given = f", using up {', '.join(body.approvals)}" if body.approvals else ""
-            return "plain", f"claimed: the right to run {body.operation} once ({body.claim_id}){given}"
+            counted = ", ".join(f"{item.amount} of {item.budget}" for item in body.reserved)
+            taking = f", taking {counted}" if counted else ""
+            return "plain", f"claimed: the right to run {body.operation} once ({body.claim_id}){given}{taking}"
         case e.CallRefused():
             tone = {"needs_approval": "wait", "in_doubt": "doubt"}.get(body.outcome, "bad")
             where = f", field {body.field}" if body.field else ""

@@ -113,13 +113,16 @@ def facts_of(engine: Engine, test: PolicyTest) -> Facts:
     agent = test.agent or _agent(engine, contract)
     task = test.task or _task(release, agent, test.roles)
     text = canonical(arguments)
+    entities = contract.entities_in(arguments) if isinstance(arguments, dict) else None
+    if entities is None:
+        raise PolicyTestError(f"the arguments do not say how many entities {test.call} affects")
     return Facts(
         operation=test.call,
         arguments=text.decode(),
         call_hash=digest(test.call.encode() + b"\n" + text),
         effects=contract.effects,
         classification=contract.classification,
-        entities=contract.entities,
+        entities=entities,
         agent=agent,
         user=test.user,
         tenant=test.tenant or DEFAULT_TENANT,

@@ -149,7 +149,7 @@ def _facts(contract: Contract, viewer: Viewer) -> Facts:
         call_hash="",
         effects=contract.effects,
         classification=contract.classification,
-        entities=contract.entities,
+        entities=contract.entities if isinstance(contract.entities, int) else 1,
         agent=viewer.agent,
         user=viewer.user,
         tenant=viewer.tenant,

@@ -9,7 +9,16 @@ from typing import Any, Final
 import jsonschema_rs
 import msgspec
 
-from interlock.core.contract import DEFAULT_ONCE_WINDOW_S, Contract, OpaqueShape, Repeat, ResourceRule
+from interlock.core.contract import (
+    DEFAULT_ONCE_WINDOW_S,
+    Contract,
+    EntitiesOf,
+    LongShape,
+    OpaqueShape,
+    RecordShape,
+    Repeat,
+    ResourceRule,
+)
 from interlock.core.terms import Classification, Effect
 from interlock.release.documents import Node, Problems
 from interlock.release.model import Tool, ToolSource
@@ -21,6 +30,7 @@ _NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 _ATTRIBUTE_KINDS: Final = ("string", "long", "bool", "decimal", "set")
 _ENTITY: Final = re.compile(r"^[A-Z][A-Za-z0-9]*$")
+_LENGTH: Final = re.compile(r"len\((\w+)\)")
 _RESERVED_ENTITIES: Final = {"Agent", "User", "Role", "Tool", "Action"}
 
 
@@ -65,7 +75,7 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     output_schema: dict[str, Any] | None = None
     targets: list[str] = []
     content: list[str] = []
-    entities: int = 1
+    entities: int | str = 1
     once_per: list[str] = []
     window_s: int = DEFAULT_ONCE_WINDOW_S
     repeat: Repeat = Repeat.ONCE
@@ -181,6 +191,14 @@ def _contract(tool: str, name: str, node: Node, problems: Problems) -> Contract 
         for argument in getattr(spec, kind):
             if isinstance(arguments.fields.get(argument), OpaqueShape):
                 problems.add(node.at(kind), f"{tool}.{name}: policy cannot see the argument {argument!r}; give it a plain type")
+    entities = _entities(spec.entities, arguments, schema)
+    if entities is None:
+        problems.add(
+            node.at("entities"),
+            f"{tool}.{name}: entities is a number, `len(ARGUMENT)` of a list, or the name of an integer argument; "
+            f"{spec.entities!r} is none of them",
+        )
+        return None
     resource = _resource(spec.resource, node.at("resource"), problems)
     if resource is not None and resource.id_argument not in arguments.fields:
         problems.add(node.at("resource"), f"resource.id names {resource.id_argument!r}, which is no argument")
@@ -196,7 +214,7 @@ def _contract(tool: str, name: str, node: Node, problems: Problems) -> Contract 
         arguments=arguments,
         targets=tuple(spec.targets),
         content=tuple(spec.content),
-        entities=spec.entities,
+        entities=entities,
         once_per=tuple(spec.once_per),
         once_window_s=spec.window_s,
         repeat=spec.repeat,
@@ -214,6 +232,18 @@ def _contract(tool: str, name: str, node: Node, problems: Problems) -> Contract 
         reviewed_by="" if spec.reviewed is None else spec.reviewed.by,
         reviewed_digest="" if spec.reviewed is None else spec.reviewed.digest,
     )
+
+
+def _entities(written: int | str, arguments: RecordShape, schema: Mapping[str, Any]) -> int | EntitiesOf | None:
+    if isinstance(written, int):
+        return written if written >= 0 else None
+    listed = _LENGTH.fullmatch(written)
+    if listed is None:
+        return EntitiesOf(argument=written) if isinstance(arguments.fields.get(written), LongShape) else None
+    # A list may hold what policy cannot see and still be counted.
+    inside = schema.get("properties", {}).get(listed.group(1))
+    is_list = isinstance(inside, dict) and inside.get("type") == "array"
+    return EntitiesOf(argument=listed.group(1), length=True) if is_list else None
 
 
 def _optional(output: Any) -> dict[str, Any] | None:

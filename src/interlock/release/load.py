@@ -14,6 +14,7 @@ from interlock.core.canonical import canonical, digest
 from interlock.core.contract import Contract
 from interlock.core.terms import Layer
 from interlock.release import cedar
+from interlock.release.budgets import read_budgets
 from interlock.release.contracts import read_tool
 from interlock.release.documents import Node, Problems, read_yaml
 from interlock.release.errors import Problem, ReleaseError
@@ -37,7 +38,7 @@ _OBLIGATION: Final = re.compile(
     r"^(redact:[\w.-]+|columns:[^:]*:[\w,.-]+|rows:[^:]+\[\]:[\w]+=.+|rate:[1-9]\d*/[1-9]\d*s|read-only|log)$"
 )
 _KNOWN_PLACES: Final = re.compile(
-    r"^(release|agents|tasks|approvals)\.yaml$|^tools/[^/]+\.yaml$|^policies/[^/]+/[^/]+\.cedar$|^tests/[^/]+\.yaml$|\.md$"
+    r"^(release|agents|tasks|approvals|budgets)\.yaml$|^tools/[^/]+\.yaml$|^policies/[^/]+/[^/]+\.cedar$|^tests/[^/]+\.yaml$|\.md$"
 )
 
 
@@ -163,6 +164,7 @@ class _Loader:
                 if TEST_FILE.match(name)
                 for test in read_tests(self._node(name), contracts, self.problems)
             ),
+            budgets=read_budgets(self._node("budgets.yaml", needed=False), contracts, approvals, self.problems),
         )
 
     def _valid_attributes(self, spec: ReleaseSpec) -> dict[str, str]:

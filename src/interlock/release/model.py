@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from interlock.core.budget import CEILINGS, Budget
 from interlock.core.contract import Contract
 from interlock.core.terms import Layer, Origin
 
@@ -150,3 +151,4 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[Policy, ...]
     cedar_schema: str
     tests: tuple[PolicyTest, ...] = ()
+    budgets: tuple[Budget, ...] = CEILINGS

@@ -34,6 +34,7 @@ CAPABILITIES_KEY: Final = "io.modelcontextprotocol/clientCapabilities"
 WAIT_MS: Final = "interlock/wait-ms"
 IDEMPOTENCY_KEY: Final = "interlock/idempotency-key"
 REPEAT_OF: Final = "interlock/repeat-of"
+RUN: Final = "interlock/run"
 NOT_ONE_MESSAGE: Final = "the body must be one JSON-RPC request or notification"
 
 
@@ -117,9 +118,9 @@ def proposal_of(params: CallParams, key_header: str | None) -> Proposal:
     key = meta.get(IDEMPOTENCY_KEY, key_header or "")
     if key_header and key != key_header:
         raise RpcError(INVALID_PARAMS, f"the header idempotency-key and {IDEMPOTENCY_KEY} differ; send one of them")
-    repeat_of = meta.get(REPEAT_OF, "")
-    if not isinstance(key, str) or not isinstance(repeat_of, str):
-        raise RpcError(INVALID_PARAMS, f"{IDEMPOTENCY_KEY} and {REPEAT_OF} are texts")
+    repeat_of, run = meta.get(REPEAT_OF, ""), meta.get(RUN, "")
+    if not isinstance(key, str) or not isinstance(repeat_of, str) or not isinstance(run, str):
+        raise RpcError(INVALID_PARAMS, f"{IDEMPOTENCY_KEY}, {REPEAT_OF} and {RUN} are texts")
     wait_ms = meta.get(WAIT_MS, 0)
     if not isinstance(wait_ms, int) or isinstance(wait_ms, bool) or wait_ms < 0:
         raise RpcError(INVALID_PARAMS, f"{WAIT_MS} is a number of milliseconds")
@@ -131,6 +132,7 @@ def proposal_of(params: CallParams, key_header: str | None) -> Proposal:
         idempotency_key=key,
         repeat_of=repeat_of,
         wait_ms=wait_ms,
+        run=run,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias, assert_never
 import asyncpg
 import msgspec
 
+from interlock.core.budget import Charge
 from interlock.core.claim import (
     ApprovalGone,
     ClaimAnswer,
@@ -20,6 +21,7 @@ from interlock.core.claim import (
     KeyReused,
     LineageState,
     NotSettled,
+    OverBudget,
     OverRate,
     RecordAnswer,
     Recorded,
@@ -32,6 +34,7 @@ from interlock.core.claim import (
 )
 from interlock.core.decision import Rate
 from interlock.core.terms import Posture
+from interlock.store.budgets import Slices, over_budget
 from interlock.store.database import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, UNAVAILABLE, Database
 from interlock.store.errors import StoreUnavailableError
 from interlock.store.queries import load
@@ -42,9 +45,21 @@ MAX_QUEUED_REQUESTS: Final = 4_096
 MAX_BATCH_REQUESTS: Final = 64
 MAX_ATTEMPTS: Final = 3
 RETRY_PAUSE_MS: Final = 50
+MAX_DRAWS: Final = 12
+_DRAW: Final = "draw"
+_AGAIN: Final = "again"
 
 Request: TypeAlias = ClaimRequest | RecordRequest | SettleRequest
-Answer: TypeAlias = ClaimAnswer | RecordAnswer | SettleAnswer
+
+
+class _NoRoom(msgspec.Struct, frozen=True):
+    """A budget had no room, as far as this process's slice goes, or `report` says how it stands as a whole."""
+
+    account: str
+    report: str
+
+
+Answer: TypeAlias = ClaimAnswer | RecordAnswer | SettleAnswer | _NoRoom
 
 
 class _Waiting(msgspec.Struct):
@@ -60,6 +75,7 @@ class Writer:
         self._process_id = process_id
         self._sql = load("store")["commit_batch"]
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUED_REQUESTS)
+        self._slices = Slices(database, process_id=process_id)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -77,7 +93,19 @@ class Writer:
 
     async def claim(self, request: ClaimRequest) -> ClaimAnswer:
         """Take the right to execute one call. Raises `StoreUnavailableError`: then nothing may be executed."""
-        answer = await self._submit(request)
+        for _ in range(MAX_DRAWS):
+            answer = await self._submit(request)
+            if not isinstance(answer, _NoRoom):
+                break
+            charge = next(item for item in request.charges if item.account == answer.account)
+            if answer.report not in (_AGAIN, _DRAW):
+                return over_budget(charge, answer.report)
+            over = await self._slices.draw(charge, request) if answer.report == _DRAW else None
+            if over is not None:
+                return over
+        else:
+            # Others keep taking what this process draws: close to the limit, and with room that calls in flight may free.
+            return OverBudget(charge=charge, used=charge.limit, in_flight=charge.limit)
         if isinstance(answer, (Claimed, Duplicate, KeyReused, Stale, Halted, OverRate, ApprovalGone, SessionEnded)):
             return answer
         raise StoreUnavailableError("the database gave an answer that does not fit a claim")
@@ -208,6 +236,7 @@ def _wanted(number: int, request: Request, *, again: bool) -> dict[str, Any]:
                 "settle_by_ms": request.settle_by_ms,
                 "approvals": request.approvals,
                 "approved_hash": request.approved_hash,
+                "budgets": [_charged(charge) for charge in request.charges],
             }
         case RecordRequest():
             epochs = request.epochs
@@ -233,9 +262,23 @@ def _wanted(number: int, request: Request, *, again: bool) -> dict[str, Any]:
                 "attempt": request.attempt,
                 "state": request.state,
                 "release_key": request.release_key,
+                "spent": request.spent or None,
             }
         case _:
             assert_never(request)
+
+
+def _charged(charge: Charge) -> dict[str, Any]:
+    return {
+        "a": charge.account,
+        "b": charge.budget,
+        "i": charge.about,
+        "c": charge.limit,
+        "m": charge.amount,
+        "w": charge.window_s,
+        "s": charge.shared,
+        "l": charge.lifted,
+    }
 
 
 def _answer(row: asyncpg.Record) -> Answer:
@@ -262,6 +305,8 @@ def _answer(row: asyncpg.Record) -> Answer:
         case "over_rate":
             rate = Rate(limit=row["rate_limit"], window_s=row["rate_window_s"])
             return OverRate(rate=rate, retry_after_ms=row["retry_after_ms"])
+        case "over_budget":
+            return _NoRoom(row["scope"], row["reason"])
         case "approval_gone":
             return ApprovalGone(approval_id=row["scope"])
         case "recorded":

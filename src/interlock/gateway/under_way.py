@@ -1,0 +1,81 @@
+"""One call on its way through the gate, and the events that tell of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from interlock.core.canonical import digest
+from interlock.core.claim import RecordRequest
+from interlock.core.event import EventDraft
+from interlock.core.ports import Ids
+from interlock.core.who import Session
+from interlock.gateway.messages import Proposal, Refusal
+from interlock.gateway.ports import Standing
+from interlock.gateway.reading import ReadProposal
+from interlock.ledger.drafts import draft
+from interlock.ledger.events import CallClaimed, CallDecided, CallProposed, CallRefused, CallReplayed
+
+
+class Call:
+    """The only mutable thing of the gate, and nobody but the task that carries the call holds it.
+
+    `spent` are approvals that turned out to lift nothing, `lifted` those that let the call go beyond a budget, by its name;
+    `room_by_s` is until when it waits for room in a budget.
+    """
+
+    def __init__(self, call_id: str, session: Session, proposal: Proposal, wait_until_s: float, ids: Ids) -> None:
+        self.id = call_id
+        self.session = session
+        self.proposal = proposal
+        self.wait_until_s = wait_until_s
+        self.abandoned = False
+        self.may_have_acted = False
+        self.read: ReadProposal | None = None
+        self.answer_by_s = wait_until_s
+        self.spent: frozenset[str] = frozenset()
+        self.lifted: dict[str, str] = {}
+        self.room_by_s: float | None = None
+        self._ids = ids
+
+    def event(self, body: CallProposed | CallDecided | CallClaimed | CallRefused | CallReplayed) -> EventDraft:
+        """An event of this call."""
+        return draft(body, ids=self._ids, call_id=self.id)
+
+    def proposed(self) -> EventDraft:
+        """What was asked for, as far as it could be read."""
+        read, proposal = self.read, self.proposal
+        body = CallProposed(
+            operation=proposal.operation[:200],
+            arguments=None if read is None else msgspec.Raw(read.raw),
+            arguments_digest=digest(proposal.arguments),
+            call_hash="" if read is None else read.call_hash,
+            key_source="" if read is None or read.same.idempotency is None else read.same.idempotency.source,
+            repeat_of=proposal.repeat_of[:200],
+        )
+        return self.event(body)
+
+    def refused(self, told: Refusal, decided: EventDraft | None, detail: str) -> tuple[EventDraft, ...]:
+        """A call that came to nothing: asked, decided as far as it came, and what the caller was told."""
+        question = told.details.get("question", 0)
+        body = CallRefused(
+            operation=self.proposal.operation[:200],
+            outcome=told.outcome.value,
+            code=told.code,
+            effect=told.effect.value,
+            field=told.field,
+            question=question if isinstance(question, int) else 0,
+            detail=detail[:500],
+        )
+        refused = self.event(body)
+        return (self.proposed(), refused) if decided is None else (self.proposed(), decided, refused)
+
+    def record(self, events: tuple[EventDraft, ...], standing: Standing | None) -> RecordRequest:
+        """A record of events; with a standing, only while it still stands."""
+        return RecordRequest(
+            call_id=self.id,
+            session_id=self.session.session_id,
+            lineage_id=self.session.lineage.id,
+            epochs=None if standing is None else standing.epochs,
+            facts_version=None if standing is None else standing.state.facts_version,
+            events=events,
+        )
