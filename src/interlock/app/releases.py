@@ -14,16 +14,20 @@ from interlock.core.who import Person
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ReleaseActivated, ReleaseProposed
 from interlock.policy.testing import PolicyTestResult, run_tests
+from interlock.release.diff.compare import Diff, diff, widening_lines
+from interlock.release.errors import ReleaseError
 from interlock.release.load import from_files
 from interlock.release.model import Release
 from interlock.release.ownership import changed, teams_needed, teams_of
 from interlock.store.controls import Controls
+from interlock.store.errors import UnknownReleaseError
 from interlock.store.processes import Processes
 from interlock.store.releases import Activation, Proposal, Proposals
 
 ACTIVATION_WAIT_S: Final = 10.0
 ACTIVATION_POLL_S: Final = 0.05
 MAX_ACTIVATIONS_LISTED: Final = 200
+MAX_WIDENING_RECORDED: Final = 50
 
 
 class ReleaseConflictError(Exception):
@@ -43,6 +47,15 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True):
     teams: tuple[str, ...]
     tests_run: int
     tests_failed: tuple[PolicyTestResult, ...]
+    diff: Diff
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A release as it is kept: the texts of its files by their path."""
+
+    name: str
+    digest: str
+    files: Mapping[str, str]
 
 
 class Activated(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +66,7 @@ class Activated(msgspec.Struct, frozen=True, kw_only=True):
     previous: str
     epoch: int
     not_yet_loaded: tuple[str, ...]
+    diff: Diff | None = None
 
 
 class Releases:
@@ -86,6 +100,7 @@ class Releases:
         results = await asyncio.to_thread(run_tests, release)
         failed = tuple(result for result in results if not result.passed)
         differing = changed(in_force.files, release.files)
+        found = await asyncio.to_thread(_diff, in_force.files, release.files)
         await self._controls.save_release(release.digest, release.name, dict(release.files))
         proposal = Proposal(
             proposed_by=person.user,
@@ -104,6 +119,8 @@ class Releases:
             roles=person.roles,
             tests_run=len(results),
             tests_failed=len(failed),
+            changes=found.counts,
+            widens=widening_lines(found, MAX_WIDENING_RECORDED),
         )
         await self._controls.append(draft(body, ids=self._ids))
         return Proposed(
@@ -114,19 +131,39 @@ class Releases:
             teams=tuple(sorted(teams_needed(differing, in_force.owners))),
             tests_run=len(results),
             tests_failed=failed,
+            diff=found,
         )
 
-    async def activate(self, person: Person, digest: str, reason: str) -> Activated:
+    async def stored(self, person: Person, digest: str) -> Stored:
+        """A stored release. Raises `NotPermittedError` or `UnknownReleaseError`."""
+        await self._admin.permit(person, "status", target=digest)
+        release = await self._stored(digest)
+        return Stored(name=release.name, digest=release.digest, files=release.files)
+
+    async def diff(self, person: Person, digest: str) -> Diff:
+        """How a stored release differs from the one in force. Raises as `stored`."""
+        roles = (await self._admin.release()).administration.activate
+        # Whoever may put it in force may see what that would change.
+        operation = "activate" if set(roles) & set(person.roles) else "status"
+        in_force = await self._admin.permit(person, operation, target=digest)
+        files = await self._controls.release_files(digest)
+        return await asyncio.to_thread(_diff, in_force.files, files)
+
+    async def activate(self, person: Person, digest: str, reason: str, *, instead_of: str = "") -> Activated:
         """Put a proposed release in force; answers when every live process decides by it.
 
         Separation of duties: somebody else proposed it, its tests passed, and of every team that owns a part that changes
-        one of the two is a member.
+        one of the two is a member. `instead_of` is the release that the person compared it with, when they did.
 
         Raises:
             NotPermittedError: on record.
             ReleaseConflictError, UnknownReleaseError, ReleaseError: nothing was changed.
         """
         in_force = await self._admin.permit(person, "activate", target=digest)
+        if instead_of and instead_of != in_force.digest:
+            raise ReleaseConflictError(
+                "another release is in force than the one you compared with; look at the difference again"
+            )
         release = await self._stored(digest)
         proposals = await self._proposals.of(digest)
         if not proposals:
@@ -191,6 +228,7 @@ class Releases:
         proposed_by: str = "",
         proposals: tuple[Proposal, ...] = (),
     ) -> Activated:
+        found = await self._differs(previous, release)
         body = ReleaseActivated(
             name=release.name,
             digest=release.digest,
@@ -200,6 +238,9 @@ class Releases:
             reason=reason,
             proposed_by=proposed_by,
             tests_run=max((item.tests_run for item in proposals), default=0),
+            tests_failed=max((item.tests_failed for item in proposals), default=0),
+            changes={} if found is None else found.counts,
+            widens=() if found is None else widening_lines(found, MAX_WIDENING_RECORDED),
         )
         event = draft(body, ids=self._ids)
         epoch = await self._controls.activate(release.digest, expected=previous, by=person.user, reason=reason, event=event)
@@ -207,7 +248,18 @@ class Releases:
             raise ReleaseConflictError("another release was put in force at the same moment; look at it and try again")
         await self._load_now()
         late = await self._wait_for_processes(epoch)
-        return Activated(name=release.name, digest=release.digest, previous=previous, epoch=epoch, not_yet_loaded=late)
+        return Activated(
+            name=release.name, digest=release.digest, previous=previous, epoch=epoch, not_yet_loaded=late, diff=found
+        )
+
+    async def _differs(self, previous: str, release: Release) -> Diff | None:
+        """How a release differs from the one before; None when that one cannot be read by this version any more."""
+        if not previous:
+            return None
+        try:
+            return await asyncio.to_thread(_diff, await self._controls.release_files(previous), release.files)
+        except (ReleaseError, UnknownReleaseError):
+            return None  # going on from a release that is broken must stay possible; the record says no counts
 
     async def _wait_for_processes(self, epoch: int) -> tuple[str, ...]:
         """Processes that have not said within the time that they loaded the release. They cannot decide by the old one."""
@@ -217,3 +269,8 @@ class Releases:
             if not late or self._clock.monotonic_s() > deadline_s:
                 return late
             await asyncio.sleep(ACTIVATION_POLL_S)
+
+
+def _diff(old: Mapping[str, str], new: Mapping[str, str]) -> Diff:
+    # Without variables, so that what they stand for is shown to nobody.
+    return diff(from_files(old), from_files(new))

@@ -47,6 +47,7 @@ app.command(_release)
 _policy = App(name="policy", help="Ask what the policies say.")
 _policy.command(f"{_HERE}.release:run", name="test", help="Run the release's own tests.")
 _policy.command(f"{_HERE}.release:explain", name="explain", help="For one request: which policy of which layer said what.")
+_policy.command(f"{_HERE}.diff:diff", name="diff", help="How two releases differ, and what they decide differently.")
 app.command(_policy)
 
 _approvals = App(name="approvals", help="What waits for people, and their answers.")

@@ -31,7 +31,7 @@ def read_folder(folder: Path) -> dict[str, str]:
     try:
         return read_files(folder)
     except ReleaseError as error:
-        raise _failure(error) from error
+        raise release_failure(error) from error
 
 
 def check(folder: Folder, *, variables: Variables = None, as_json: Json = False) -> int:
@@ -115,7 +115,7 @@ def extra_tests(places: list[Path] | None) -> tuple[PolicyTest, ...]:
     try:
         return tuple(test for place in places or () for test in load_tests(place))
     except ReleaseError as error:
-        raise _failure(error, "in the tests") from error
+        raise release_failure(error, "in the tests") from error
 
 
 def _matches(test: PolicyTest, text: str) -> bool:
@@ -182,10 +182,11 @@ def _load(folder: Path, variables: Path | None) -> Release:
             return load(folder, read_variables(variables))
         return load(folder, None)
     except ReleaseError as error:
-        raise _failure(error) from error
+        raise release_failure(error) from error
 
 
-def _failure(error: ReleaseError, where: str = "in the release") -> Failure:
+def release_failure(error: ReleaseError, where: str = "in the release") -> Failure:
+    """Every problem as one failure."""
     count = len(error.problems)
     listed = "\n".join(f"  {problem}" for problem in error.problems)
     return Failure(f"{count} problem{'s' if count > 1 else ''} {where}:\n{listed}", details=list(error.problems))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -35,6 +36,8 @@ def propose(
         print(f"  tests: {answer['tests_run'] - len(answer['tests_failed'])} of {answer['tests_run']} pass")
         for test in answer["tests_failed"]:
             print(f"    {test['place']}: {test['name']}: expected {test['expected']}, got {test['got']}")
+        print("against what is in force:")
+        print(_told(answer["diff"]))
         print(f"somebody else activates it: interlock release activate {answer['digest']} --reason … --as …")
     return NO if answer["tests_failed"] else OK
 
@@ -43,17 +46,24 @@ def activate(
     release: Annotated[str, Parameter(help="The digest of a proposed release, or its folder.")],
     *,
     reason: Reason,
+    yes: Annotated[bool, Parameter(negative="", help="Do not ask in a terminal whether the changes are meant.")] = False,
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
-    """Make a proposed release decide from now on; answers when every live process decides by it."""
+    """Make a proposed release decide from now on; shows first what that changes, answers when every process decides by it."""
     digest = release
     if not release.startswith("sha256:"):
         from interlock.cli.release import read_folder  # noqa: PLC0415  # the parser is heavy
         from interlock.release.load import digest_of  # noqa: PLC0415
 
         digest = digest_of(read_folder(Path(release)))
-    answer = caller.ask(f"/v1/releases/{digest}/activate", body={"reason": reason})
+    seen = caller.ask(f"/v1/releases/{digest}/diff")
+    if not as_json:
+        print(_told(seen))
+        if not yes and sys.stdin.isatty() and input("put it in force? [y/N] ").strip().lower() not in {"y", "yes"}:
+            print("nothing was changed")
+            return NO
+    answer = caller.ask(f"/v1/releases/{digest}/activate", body={"reason": reason, "instead_of": seen["old"]})
     return _in_force(answer, as_json=as_json)
 
 
@@ -86,6 +96,14 @@ def history(
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
     return OK
+
+
+def _told(found: dict[str, Any]) -> str:
+    import msgspec  # noqa: PLC0415  # not needed by the other commands
+
+    from interlock.release.diff.compare import Diff, render  # noqa: PLC0415  # the parser is heavy
+
+    return render(msgspec.convert(found, Diff))
 
 
 def _in_force(answer: dict[str, object], *, as_json: bool) -> int:

@@ -129,7 +129,10 @@ class ControlChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
 
 
 class ReleaseActivated(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="release.activated"):
-    """Decisions are made by this release from here on."""
+    """Decisions are made by this release from here on.
+
+    `changes` counts its differences to `previous` by direction; `widens` says which open more, or may, a line each.
+    """
 
     name: str
     digest: str
@@ -139,6 +142,9 @@ class ReleaseActivated(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
     reason: str = ""
     proposed_by: str = ""
     tests_run: int = 0
+    tests_failed: int = 0
+    changes: Mapping[str, int] = {}
+    widens: tuple[str, ...] = ()
 
 
 class ControlRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="control.refused"):
@@ -181,7 +187,7 @@ class ApprovalAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
 
 
 class ReleaseProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="release.proposed"):
-    """A person put a release forward; its own tests were run."""
+    """A person put a release forward; its own tests were run. `changes` and `widens` are as in `ReleaseActivated`."""
 
     name: str
     digest: str
@@ -191,6 +197,8 @@ class ReleaseProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     roles: tuple[str, ...]
     tests_run: int
     tests_failed: int
+    changes: Mapping[str, int] = {}
+    widens: tuple[str, ...] = ()
 
 
 class PostureChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="posture.changed"):

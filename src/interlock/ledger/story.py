@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
 import msgspec
@@ -115,15 +115,26 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
         case e.ReleaseActivated():
             with_ = f", proposed by {body.proposed_by}" if body.proposed_by else ""
             why = f": {body.reason}" if body.reason else ""
-            return "plain", f"release {body.name} {_digest(body.digest)} activated by {body.by}{with_}{why}"
+            tests = f"; {body.tests_run - body.tests_failed} of {body.tests_run} tests pass" if body.tests_run else ""
+            differs = _changes(body.changes, body.widens)
+            return "plain", f"release {body.name} {_digest(body.digest)} activated by {body.by}{with_}{why}{tests}{differs}"
         case e.ReleaseProposed():
             tests = f"{body.tests_run - body.tests_failed} of {body.tests_run} tests pass"
             changes = ", ".join(body.changed) or "nothing"
-            return "wait", f"release {body.name} {_digest(body.digest)} proposed by {body.by}: changes {changes}; {tests}"
+            differs = _changes(body.changes, body.widens)
+            return (
+                "wait",
+                f"release {body.name} {_digest(body.digest)} proposed by {body.by}: changes {changes}; {tests}{differs}",
+            )
         case e.PostureChanged():
             return "plain", f"posture {body.previous} → {body.posture} for {body.lineage_id} by {body.by}: {body.reason}"
         case _:
             assert_never(body)
+
+
+def _changes(counts: Mapping[str, int], widens: tuple[str, ...]) -> str:
+    told = ", ".join(f"{count} {direction}" for direction, count in counts.items() if count)
+    return (f"; {told}" if told else "") + "".join(f"; {line}" for line in widens)
 
 
 def _decision(decision: Decision) -> tuple[str, str]:

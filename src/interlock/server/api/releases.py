@@ -9,7 +9,8 @@ from litestar import Request, get, post
 from litestar.params import FromPath, QueryParameter
 
 from interlock.app.plane import Plane, ReleaseName
-from interlock.app.releases import MAX_ACTIVATIONS_LISTED, Activated, Proposed
+from interlock.app.releases import MAX_ACTIVATIONS_LISTED, Activated, Proposed, Stored
+from interlock.release.diff.compare import Diff
 from interlock.server.api.common import person_of, read, reason_of
 from interlock.server.api.once import once
 from interlock.server.api.who import door
@@ -24,9 +25,10 @@ class ReleaseFiles(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Why(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Why; it goes on record."""
+    """Why; it goes on record. `instead_of`: the release in force that it was compared with; if it is another now, 409."""
 
     reason: str
+    instead_of: str = ""
 
 
 class Back(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -61,8 +63,19 @@ def routes(plane: Plane) -> list[Any]:
     @post("/v1/releases/{digest:str}/activate", status_code=200, summary="Make a proposed release decide", opt=door(body=Why))
     async def activate(request: Request[Any, Any, Any], digest: FromPath[str]) -> Activated:
         person = await person_of(plane, request)
-        reason = reason_of((await read(request, Why)).reason)
-        return await once(plane, request, person, Activated, lambda: plane.releases.activate(person, digest, reason))
+        body = await read(request, Why)
+        reason, seen = reason_of(body.reason), body.instead_of
+        return await once(
+            plane, request, person, Activated, lambda: plane.releases.activate(person, digest, reason, instead_of=seen)
+        )
+
+    @get("/v1/releases/{digest:str}", summary="A stored release: the texts of its files")
+    async def stored(request: Request[Any, Any, Any], digest: FromPath[str]) -> Stored:
+        return await plane.releases.stored(await person_of(plane, request), digest)
+
+    @get("/v1/releases/{digest:str}/diff", summary="How a stored release differs from the one in force")
+    async def difference(request: Request[Any, Any, Any], digest: FromPath[str]) -> Diff:
+        return await plane.releases.diff(await person_of(plane, request), digest)
 
     @post("/v1/releases/rollback", status_code=200, summary="Make an earlier release decide again", opt=door(body=Back))
     async def rollback(request: Request[Any, Any, Any]) -> Activated:
@@ -83,4 +96,4 @@ def routes(plane: Plane) -> list[Any]:
         found = await plane.releases.history(await person_of(plane, request), before_epoch=before, limit=limit)
         return ActivationPage(activations=found, next=str(found[-1].epoch) if len(found) == limit else "")
 
-    return [propose, activate, rollback, active, activations]
+    return [propose, activate, stored, difference, rollback, active, activations]

@@ -1,0 +1,1 @@
+"""How two releases differ, in the words of what people wrote, and whether more may happen under the new one."""

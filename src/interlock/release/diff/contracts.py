@@ -1,0 +1,184 @@
+"""Tools and the contracts of their operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from interlock.core.contract import Contract, Repeat
+from interlock.core.terms import Effect
+from interlock.release.cedar import GROUPS
+from interlock.release.diff.changes import (
+    Change,
+    Direction,
+    Found,
+    Lines,
+    Rule,
+    always,
+    differences,
+    more_is,
+    shown,
+    step,
+    together,
+)
+from interlock.release.diff.schemas import schema_direction
+from interlock.release.model import Release, ToolSource
+
+OPERATION: Final = "operation"
+TOOL: Final = "tool"
+_NEUTRAL: Final = always(Direction.NEUTRAL)
+_SET_FIELDS: Final = frozenset({"effects", "classification", "arguments", "input_schema", "output_schema", "fields"})
+
+
+def _wider(*, when: bool) -> Direction:
+    return Direction.WIDENS if when else Direction.NARROWS
+
+
+# A field that stands nowhere here is unknown. What is only said to people, or only waited for, decides nothing.
+_RULES: Final[Mapping[str, Rule]] = {
+    "title": _NEUTRAL,
+    "description": _NEUTRAL,
+    "timeout_ms": _NEUTRAL,
+    "settles_within_s": _NEUTRAL,
+    "reviewed_by": _NEUTRAL,
+    "reviewed_digest": _NEUTRAL,
+    # Fewer targets: fewer arguments are looked at as saying who, where and how much.
+    "targets": more_is(Direction.NARROWS),
+    "trusted": more_is(Direction.WIDENS),
+    "internal": lambda _old, new: _wider(when=not new),
+    "repeat": lambda _old, new: _wider(when=new is Repeat.ALLOW),
+    # The longer two writes count as the same, the fewer are done.
+    "once_window_s": more_is(Direction.NARROWS),
+}
+
+
+def contract_changes(old: Release, new: Release, was: Lines, now: Lines) -> list[Change]:
+    """Operations that came, went or changed, and tools that run somewhere else."""
+    found: list[Change] = []
+    for name in sorted(old.contracts.keys() | new.contracts.keys()):
+        before, after = old.contracts.get(name), new.contracts.get(name)
+        if before is None and after is not None:
+            found.append(_change(after, Direction.WIDENS, f"new: {_told(after)}", now))
+        elif before is not None and after is None:
+            found.append(_change(before, Direction.NARROWS, f"gone: {_told(before)}", was))
+        elif before is not None and after is not None:
+            found += [_change(after, direction, what, now) for direction, what in _differ(before, after, old, new)]
+    return found + _tools(old, new, was, now)
+
+
+def _change(contract: Contract, direction: Direction, what: str, lines: Lines) -> Change:
+    file = f"tools/{contract.tool}.yaml"
+    line = lines.of(file, "operations", contract.operation.partition(".")[2])
+    return Change(direction=direction, kind=OPERATION, name=contract.operation, what=what, file=file, line=line)
+
+
+def _told(contract: Contract) -> str:
+    internal = ", for the gateway only" if contract.internal else ""
+    return f"{', '.join(sorted(contract.effects))}; {contract.classification.value} data{internal}"
+
+
+def _differ(was: Contract, now: Contract, old: Release, new: Release) -> list[Found]:
+    same = {name: getattr(was, name) for name in _SET_FIELDS}
+    found = differences(was, msgspec.structs.replace(now, **same), _RULES)
+    if was.effects != now.effects:
+        found.append((_effects(was, now, old, new), f"effects: {step(was.effects, now.effects)}"))
+    if was.classification is not now.classification:
+        # Fewer grants open data that is said to be more sensitive; a policy that reads the class may do anything.
+        direction = _wider(when=now.classification.rank < was.classification.rank)
+        reads = _written_reads(old, "context.data") or _written_reads(new, "context.data")
+        what = f"classification: {step(was.classification.value, now.classification.value)}"
+        found.append((Direction.UNKNOWN if reads else direction, what))
+    if was.input_schema != now.input_schema:
+        direction = schema_direction(was.input_schema, now.input_schema)
+        # What policy sees of the arguments is what its conditions stand on.
+        understood = was.arguments == now.arguments or direction is not Direction.NEUTRAL
+        found.append((direction if understood else Direction.UNKNOWN, f"input: {_schemas(was.input_schema, now.input_schema)}"))
+    elif was.arguments != now.arguments:
+        found.append((Direction.UNKNOWN, "input: policy sees it differently"))
+    if was.output_schema != now.output_schema:
+        direction = schema_direction(was.output_schema, now.output_schema)
+        found.append((direction, f"output: {_schemas(was.output_schema, now.output_schema)}"))
+    if was.fields != now.fields:
+        found.append(_fields(was, now))
+    return found
+
+
+def _effects(was: Contract, now: Contract, old: Release, new: Release) -> Direction:
+    """An effect less: fewer forbids and postures stop it. A permit for a whole group of effects turns that around."""
+    parts = []
+    for effect in was.effects ^ now.effects:
+        named = [policy for release in (old, new) for policy in release.policies if GROUPS[effect] in (policy.actions or ())]
+        if any(policy.effect == "permit" for policy in named):
+            parts.append(Direction.UNKNOWN)
+        elif effect is not Effect.READ or named or was.is_read_only or now.is_read_only:
+            parts.append(_effect(effect, was, now))
+    return together(parts) if parts else Direction.UNKNOWN
+
+
+def _effect(effect: Effect, was: Contract, now: Contract) -> Direction:
+    if effect is Effect.READ:
+        return Direction.NEUTRAL if was.is_read_only or now.is_read_only else _wider(when=effect in was.effects)
+    return _wider(when=effect in was.effects)
+
+
+def _written_reads(release: Release, text: str) -> bool:
+    return any(text in policy.cedar for policy in release.policies if not policy.id.startswith("grant:"))
+
+
+def _schemas(old: str | None, new: str | None) -> str:
+    if old is None or new is None:
+        return "any → described" if old is None else "described → any"
+    was, now = (msgspec.json.decode(schema) for schema in (old, new))
+    before, after = was.get("properties", {}), now.get("properties", {})
+    if before.keys() != after.keys():
+        return step(sorted(before), sorted(after))
+    changed = [name for name in sorted(before) if before[name] != after[name]]
+    return "; ".join(f"{name} {shown(before[name])} → {shown(after[name])}" for name in changed) or f"{old} → {new}"[:200]
+
+
+def _fields(was: Contract, now: Contract) -> Found:
+    before = {f"{path}: {tag}" for path, tags in was.fields.items() for tag in tags}
+    after = {f"{path}: {tag}" for path, tags in now.fields.items() for tag in tags}
+    return more_is(Direction.NARROWS)(before, after), f"tags: {step(before, after)}"
+
+
+def _tools(old: Release, new: Release, was: Lines, now: Lines) -> list[Change]:
+    found: list[Change] = []
+    for name in sorted(old.tools.keys() | new.tools.keys()):
+        file = f"tools/{name}.yaml"
+        before, after = old.tools.get(name), new.tools.get(name)
+        line = (now if after is not None else was).of(file)
+
+        def change(direction: Direction, what: str, line: int = line, file: str = file, name: str = name) -> Change:
+            return Change(direction=direction, kind=TOOL, name=name, what=what, file=file, line=line)
+
+        if before is None or after is None:
+            tool = after or before
+            where = _where({} if tool is None else tool.sources)
+            found.append(change(_wider(when=before is None), f"{'new' if before is None else 'gone'}: {where}"))
+            continue
+        for environment in sorted(before.sources.keys() | after.sources.keys()):
+            source, moved = before.sources.get(environment), after.sources.get(environment)
+            if source is None or moved is None:
+                direction = _wider(when=source is None)
+                what = f"{'runs in' if source is None else 'no longer runs in'} {environment}"
+                found.append(change(direction, f"{what}: {_where({environment: source or moved})}"))
+            elif source != moved:
+                found += [change(d, f"{environment} {w}") for d, w in differences(source, moved, {})]
+        rest: Mapping[str, Rule] = {
+            "stateless": lambda _old, new: _wider(when=new),
+            "protocol": _NEUTRAL,
+        }
+        same = msgspec.structs.replace(after, sources=before.sources)
+        found += [change(direction, what) for direction, what in differences(before, same, rest)]
+    return found
+
+
+def _where(sources: Mapping[str, ToolSource | None]) -> str:
+    return ", ".join(f"{env} at {_place(source)}" for env, source in sorted(sources.items()) if source is not None)
+
+
+def _place(source: ToolSource) -> Any:
+    return source.url or " ".join(source.command) or source.python
