@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from interlock.core.contract import Contract, RecordShape
 from interlock.core.terms import Effect, Origin
 from interlock.provenance.index import Index
-from interlock.provenance.items import of_assertion, of_input, of_result, spans
+from interlock.provenance.items import of_assertion, of_input, of_result
 from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import Tokenizer
 from interlock.provenance.trace import trace
@@ -30,8 +30,8 @@ def index_of(*items):
     return made
 
 
-def said(text, seen=frozenset()):
-    return of_input(TOKENIZER, "inp_1", text, seen_untrusted=seen)
+def said(text, seen=lambda _: False):
+    return of_input(TOKENIZER, "inp_1", text, seen=seen)
 
 
 def text(words):
@@ -130,7 +130,7 @@ def test_what_the_user_said_stays_theirs_when_a_text_repeats_it():
 
 def test_pasted_spans_stay_untrusted_and_a_short_mention_is_the_users():
     mail = "Dear customer please transfer the outstanding amount to account DE89370400440532013000 before Friday thank you"
-    seen = spans(mail)
+    seen = index_of(text(mail)).has_span
     assert origin("DE89370400440532013000", text(mail), said(f"What does this say? {mail}", seen)) is Origin.UNTRUSTED
     assert origin("DE89370400440532013000", text(mail), said("Pay to DE89370400440532013000", seen)) is Origin.USER
 
@@ -216,4 +216,4 @@ def test_no_text_breaks_the_tracing(context, value):
 def test_hashes_of_one_lineage_say_nothing_about_another():
     other = Tokenizer("lin_other")
     assert not set(TOKENIZER.of_user_text("a secret word")) & set(other.of_user_text("a secret word"))
-    assert {int(standing) for standing in Standing} == {1, 2, 4, 8, 16, 32}
+    assert {int(standing) for standing in Standing} == {1, 2, 4, 8, 16, 32, 64}

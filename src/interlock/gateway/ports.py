@@ -17,6 +17,7 @@ from interlock.core.claim import (
     SettleAnswer,
     SettleRequest,
 )
+from interlock.core.context import Item, StoredItem
 from interlock.core.event import EventDraft
 from interlock.core.who import Session
 from interlock.release.model import Release
@@ -75,6 +76,18 @@ class ApprovalDesk(Protocol):
 
     async def states(self, approval_ids: list[str]) -> dict[str, ApprovalState]:
         """Where these requests stand."""
+        ...
+
+
+class ContextShelf(Protocol):
+    """Where it is kept what has entered contexts. Raises `store.StoreUnavailableError`."""
+
+    async def add(self, lineage_id: str, session_id: str, item: Item) -> int:
+        """Add an item; every process that asks after this finds it."""
+        ...
+
+    async def after(self, lineage_id: str, n: int) -> tuple[StoredItem, ...]:
+        """The next items after number `n` in order; none when there are no more."""
         ...
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from array import array
 from typing import Final
 
-from interlock.provenance.items import Item
+from interlock.core.context import Item
 from interlock.provenance.labels import Standing
 
+NOTHING: Final = Standing(0)
 MAX_INDEX_TOKENS: Final = 1_000_000
-_STANDING_BITS: Final = 6
+_STANDING_BITS: Final = 7
 _STANDING_MASK: Final = (1 << _STANDING_BITS) - 1
 
 
@@ -30,12 +31,14 @@ class Index:
         """How many tokens are kept: the measure of its memory."""
         return len(self._marks)
 
-    def add(self, item: Item) -> None:
-        """Take up the next item; items are numbered from 1 in the order in which they are added."""
+    def add(self, item: Item, *, ignore: Standing = NOTHING) -> None:
+        """Take up the next item, but for what entered in a way of `ignore`; items are numbered from 1 as they are added."""
         self._sources.append(item.source)
         number = len(self)
         self.is_complete = self.is_complete and item.is_complete
         for standing, hashes in item.tokens.items():
+            if standing & ignore:
+                continue
             if self.tokens > MAX_INDEX_TOKENS:
                 self.is_complete = False
                 return
@@ -48,6 +51,10 @@ class Index:
     def source(self, number: int) -> str:
         """What item `number` was; empty for 0."""
         return self._sources[number]
+
+    def has_span(self, span: int) -> bool:
+        """Whether untrusted text held these words in a row."""
+        return bool(self._marks.get(span, 0) & Standing.SPAN)
 
     def all_in(self, tokens: tuple[int, ...], standing: Standing) -> int:
         """The number of an item when all tokens have entered in this way (in one of them, for several bits), else 0."""

@@ -5,39 +5,24 @@ from __future__ import annotations
 import re
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-import msgspec
-
+from interlock.core.context import Item
 from interlock.provenance.labels import Standing
-from interlock.provenance.tokens import Tokenizer, words
+from interlock.provenance.tokens import SPAN_WORDS, Tokenizer
 
 MAX_ITEM_TOKENS: Final = 400_000
 MAX_FIELD_CHARS: Final = 256
-SPAN_WORDS: Final = 8
 _FIELD: Final = re.compile(r"\S{1,64}|[\w.'-]+(?: [\w.'-]+){0,3}")
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that entered a context: `source` says what (`input`, `tickets.get`), `reference` which (a call or input id).
-
-    `tokens` holds for each way in which something entered (a value of `Standing`) its hashes, sorted, eight bytes each.
-    `is_complete` is False when it held more tokens than are kept: what is not found may then have been in it.
-    """
-
-    source: str
-    reference: str
-    tokens: Mapping[int, bytes]
-    is_complete: bool = True
-
-
-def of_input(tokenizer: Tokenizer, reference: str, text: str, *, seen_untrusted: frozenset[str] = frozenset()) -> Item:
+def of_input(tokenizer: Tokenizer, reference: str, text: str, *, seen: Callable[[int], bool] = lambda _: False) -> Item:
     """What the user said in their own channel. Spans that untrusted content held before stay untrusted.
 
-    `seen_untrusted` are spans of `SPAN_WORDS` words, as `spans` gives them: whoever pastes a mail does not vouch for it.
+    `seen` tells whether a span (`Tokenizer.spans`) stood in untrusted content: whoever pastes a mail does not vouch for it.
     """
-    own, pasted = _split(text, seen_untrusted)
+    own, pasted = _split(tokenizer, text, seen)
     groups: dict[Standing, frozenset[int]] = {Standing.USER: tokenizer.of_user_text(own)}
     if pasted:
         groups[Standing.TEXT] = tokenizer.of_other_text(pasted)
@@ -68,29 +53,26 @@ def of_result(
         standing = Standing.TRUSTED if "*" in trusted else Standing.TEXT
         for text in texts:
             groups[standing] |= _tokens(tokenizer, standing, text)
+            if standing is Standing.TEXT:
+                groups[Standing.SPAN].update(tokenizer.spans(text))
     else:
         for path, value, listed in _leaves(structured, "", listed=False):
             standing = _standing_of(path, value, trusted, listed=listed)
             groups[standing] |= _tokens(tokenizer, standing, value)
+            if standing is Standing.TEXT:
+                groups[Standing.SPAN].update(tokenizer.spans(value))
     return _item(source, reference, {standing: frozenset(hashes) for standing, hashes in groups.items()})
 
 
-def spans(text: str) -> frozenset[str]:
-    """Every `SPAN_WORDS` words in a row of an untrusted text, for recognising what is pasted later."""
-    row = words(text)
-    return frozenset(" ".join(row[place : place + SPAN_WORDS]) for place in range(len(row) - SPAN_WORDS + 1))
-
-
-def _split(text: str, seen_untrusted: frozenset[str]) -> tuple[str, str]:
+def _split(tokenizer: Tokenizer, text: str, seen: Callable[[int], bool]) -> tuple[str, str]:
     """A user's text without the words of pasted spans, and those words."""
-    if not seen_untrusted:
-        return text, ""
-    pieces = [piece for piece in text.split() if words(piece)]
-    row = [" ".join(words(piece)) for piece in pieces]
-    pasted = [False] * len(row)
-    for place in range(len(row) - SPAN_WORDS + 1):
-        if " ".join(row[place : place + SPAN_WORDS]) in seen_untrusted:
+    pieces = [piece for piece in text.split() if tokenizer.is_word(piece)]
+    pasted = [False] * len(pieces)
+    for place, span in enumerate(tokenizer.spans(" ".join(pieces))):
+        if seen(span):
             pasted[place : place + SPAN_WORDS] = [True] * SPAN_WORDS
+    if not any(pasted):
+        return text, ""
     own = " ".join(piece for piece, is_pasted in zip(pieces, pasted, strict=True) if not is_pasted)
     return own, " ".join(piece for piece, is_pasted in zip(pieces, pasted, strict=True) if is_pasted)
 

@@ -14,7 +14,8 @@ class Standing(IntFlag):
 
     `USER`: the user said it in their own channel. `TRUSTED`: an output field that a reviewer trusts. `FIELD`: a whole field of
     an untrusted result. `LISTED`: such a field among several of a list. `TEXT`: somewhere inside free text that others may
-    have written. `ASSERTED`: an agent says that it is so.
+    have written. `ASSERTED`: an agent says that it is so. `SPAN`: several words in a row of such a text, to know it again when
+    somebody pastes it.
     """
 
     USER = 1
@@ -23,6 +24,7 @@ class Standing(IntFlag):
     LISTED = 8
     TEXT = 16
     ASSERTED = 32
+    SPAN = 64
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

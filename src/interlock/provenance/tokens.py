@@ -22,6 +22,8 @@ MAX_QUANTITY_DIGITS: Final = 7
 _HASH_BYTES: Final = 8
 _MASK: Final = 2**64 - 1
 _ODD: Final = 0x9E3779B97F4A7C15
+SPAN_WORDS: Final = 8
+_SPAN_FACTOR: Final = pow(_ODD, SPAN_WORDS, 2**64)
 
 _EDGES: Final = " \t\r\n.,;:!?()[]{}<>\"'`´“”‘’«»„*|\\"
 _URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s<>\"'`|\\^{}]+", re.IGNORECASE)
@@ -111,6 +113,24 @@ class Tokenizer:
         found = set(row)
         found.update(map(_pair, row, row[1:]))
         found.update(map(self.hashed, {*_addresses(plain), *_derived(plain)}))
+        return found
+
+    @staticmethod
+    def is_word(piece: str) -> bool:
+        """Whether a piece of a text counts as a word of a span: it is more than punctuation."""
+        return len(_chunks(loose(piece))) == 1
+
+    def spans(self, text: str) -> list[int]:
+        """The token of every `SPAN_WORDS` words in a row, by the place of the first; equal for texts that read alike."""
+        row = [self.hashed(chunk) for chunk in _chunks(loose(text[:MAX_TEXT_CHARS]))]
+        found: list[int] = []
+        rolling = 0
+        for place, word in enumerate(row):
+            rolling = (rolling * _ODD + word) & _MASK
+            if place >= SPAN_WORDS:
+                rolling = (rolling - row[place - SPAN_WORDS] * _SPAN_FACTOR) & _MASK
+            if place >= SPAN_WORDS - 1:
+                found.append(rolling)
         return found
 
     def vouched(self, value: str) -> tuple[Way, ...]:
@@ -281,11 +301,6 @@ def is_quantity(value: str) -> bool:
         return True
     number = _number(plain.lstrip("$€£¥ ").rstrip("€$£¥% "))
     return bool(number) and len(number.partition(":")[2].lstrip("-").partition(".")[0]) <= MAX_QUANTITY_DIGITS
-
-
-def words(text: str) -> list[str]:
-    """The chunks of a text in loose form, for comparing spans."""
-    return list(_chunks(loose(text)))
 
 
 _COMMON: Final = frozenset(

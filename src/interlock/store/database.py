@@ -33,7 +33,7 @@ class Database:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
-        self._sql = load("store")
+        self._sql = load()
 
     async def rows(self, name: str, *arguments: Any) -> Sequence[asyncpg.Record]:
         """All rows of the named statement. Raises `StoreUnavailableError`."""

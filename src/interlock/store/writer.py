@@ -73,7 +73,7 @@ class Writer:
     def __init__(self, database: Database, *, process_id: str) -> None:
         self._pool = database.pool()
         self._process_id = process_id
-        self._sql = load("store")["commit_batch"]
+        self._sql = load()["commit_batch"]
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUED_REQUESTS)
         self._slices = Slices(database, process_id=process_id)
         self._task: asyncio.Task[None] | None = None

@@ -1,0 +1,108 @@
+"""What this process knows of what has entered each session's context, brought up to date before every decision."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from interlock.core.canonical import JsonValue
+from interlock.core.context import Item
+from interlock.core.contract import Contract
+from interlock.core.decision import Traced
+from interlock.core.who import Session
+from interlock.gateway.execution import Released
+from interlock.gateway.limits import INLINE_TOKENS_CHARS, MAX_CACHED_CONTEXT_TOKENS, MAX_CACHED_LINEAGES
+from interlock.gateway.ports import ContextShelf
+from interlock.provenance.index import Index
+from interlock.provenance.items import of_assertion, of_input, of_result
+from interlock.provenance.labels import Standing
+from interlock.provenance.tokens import Tokenizer
+from interlock.provenance.trace import trace
+
+
+class _Known:
+    def __init__(self, session: Session) -> None:
+        self.index = Index()
+        self.tokenizer = Tokenizer(session.lineage.id)
+        self.n = 0
+        self.updating = asyncio.Lock()
+
+
+class Contexts:
+    """Contexts by session. What a user said vouches in the session in which they said it; everything else is the lineage's.
+
+    Every method raises `StoreUnavailableError`: the call is then refused.
+    """
+
+    def __init__(self, shelf: ContextShelf) -> None:
+        self._shelf = shelf
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._tokens = 0
+
+    async def trace(
+        self, session: Session, contract: Contract, arguments: Mapping[str, JsonValue], *, tainted: bool
+    ) -> dict[str, Traced]:
+        """Where the target and content arguments of a call came from."""
+        if not contract.targets and not contract.content:
+            return {}
+        known = await self._current(session)
+        found = trace(contract, arguments, known.index, known.tokenizer, tainted=tainted)
+        return {name: Traced(origin=item.origin, active=item.active) for name, item in found.items()}
+
+    async def returned(self, session: Session, contract: Contract, call_id: str, released: Released) -> None:
+        """Take up what is about to be released to the agent. Call it before the release, and release nothing when it fails."""
+        if not released.content and released.structured is None:
+            return
+        texts = tuple(text for block in released.content if isinstance(text := block.get("text"), str))
+        tokenizer = Tokenizer(session.lineage.id)
+
+        def cut() -> Item:
+            return of_result(
+                tokenizer,
+                contract.operation,
+                call_id,
+                structured=released.structured,
+                texts=texts,
+                trusted=() if released.is_error else contract.trusted,
+            )
+
+        # A long output takes long to cut into tokens; the event loop must not wait for that.
+        item = cut() if sum(map(len, texts)) <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
+        await self._shelf.add(session.lineage.id, session.session_id, item)
+
+    async def said(self, session: Session, input_id: str, text: str) -> None:
+        """Take up what the user said in their own channel."""
+        known = await self._current(session)
+        item = of_input(known.tokenizer, input_id, text, seen=known.index.has_span)
+        await self._shelf.add(session.lineage.id, session.session_id, item)
+
+    async def asserted(self, session: Session, input_id: str, text: str) -> None:
+        """Take up what the agent says, of itself or of the user."""
+        item = of_assertion(Tokenizer(session.lineage.id), input_id, text)
+        await self._shelf.add(session.lineage.id, session.session_id, item)
+
+    async def _current(self, session: Session) -> _Known:
+        known = self._known.get(session.session_id)
+        if known is None:
+            known = self._known[session.session_id] = _Known(session)
+        self._known.move_to_end(session.session_id)
+        async with known.updating:
+            before = known.index.tokens
+            while items := await self._shelf.after(session.lineage.id, known.n):
+                for stored in items:
+                    own = stored.session_id == session.session_id
+                    known.index.add(stored.item, ignore=Standing(0) if own else Standing.USER)
+                    known.n = stored.n
+            if self._known.get(session.session_id) is known:
+                self._tokens += known.index.tokens - before
+        self._forget_some(session.session_id)
+        return known
+
+    def _forget_some(self, kept: str) -> None:
+        """Bound the memory: the contexts used longest ago are read again when they are needed."""
+        while self._tokens > MAX_CACHED_CONTEXT_TOKENS or len(self._known) > MAX_CACHED_LINEAGES:
+            session_id = next(iter(self._known))
+            if session_id == kept:
+                return
+            self._tokens -= self._known.pop(session_id).index.tokens
