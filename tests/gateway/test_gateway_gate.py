@@ -254,7 +254,7 @@ async def test_a_kill_lists_what_may_still_take_effect(shop):
     call = asyncio.create_task(shop.call(session, "slow", order_id="A1"))
     await shop.shop.entered.wait()
     answer = await shop.system.plane.kill(OPERATOR, "fleet", "test")
-    assert [flight.operation for flight in answer.in_flight] == ["shop.slow"]
+    assert [(flight.operation, flight.became) for flight in answer.in_flight] == [("shop.slow", "may_still_take_effect")]
     shop.shop.go_on.set()
     assert isinstance(await call, Returned)
 

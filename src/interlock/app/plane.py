@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -11,11 +11,13 @@ import msgspec
 from interlock.app.administration import AdminGate
 from interlock.app.answers import Answers
 from interlock.app.approvals import PeoplesApprovals
+from interlock.app.containment import Containment, KillAnswer
 from interlock.app.known_people import KnownPeople
 from interlock.app.postures import PeoplesPostures
 from interlock.app.releases import Releases
 from interlock.app.shelf import StoredReleases
 from interlock.core.claim import Epochs
+from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Scope
 from interlock.core.who import Person, Session
@@ -34,12 +36,14 @@ from interlock.ledger.drafts import draft
 from interlock.ledger.events import ControlChanged, SessionOpened, SessionRefreshed
 from interlock.store.approvals import Approvals
 from interlock.store.controls import ControlAnswer, Controls, ControlState
+from interlock.store.leases import Holder, Leases
 from interlock.store.postures import Postures
 from interlock.store.processes import LiveProcess, Processes
 from interlock.store.releases import Proposals
 from interlock.store.sessions import Sessions
 
 _SCOPE: Final = re.compile(r"^[^\s:]+$")
+_USER: Final = re.compile(r"^[^\s:/]+/\S+$")
 
 
 class UnknownScopeError(Exception):
@@ -68,6 +72,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     epochs: Epochs
     controls: tuple[ControlState, ...]
     processes: tuple[LiveProcess, ...]
+    leases: tuple[Holder, ...]
     in_flight: dict[str, int]
 
 
@@ -113,10 +118,13 @@ class Plane:
         *,
         controls: Controls,
         answers: Answers,
+        containment: Containment,
+        leases: Leases,
         approvals: Approvals,
         proposals: Proposals,
         postures: Postures,
         processes: Processes,
+        sessions: Sessions,
         shelf: StoredReleases,
         keys: KeyRing,
         tokens: SessionTokens,
@@ -145,7 +153,10 @@ class Plane:
         )
         self.postures = PeoplesPostures(postures, self.admin, ids)
         self._controls = controls
+        self._containment = containment
+        self._leases = leases
         self._processes = processes
+        self._sessions = sessions
         self._shelf = shelf
         self._keys = keys
         self._tokens = tokens
@@ -209,24 +220,52 @@ class Plane:
             epochs=epochs,
             controls=await self._controls.all(),
             processes=await self._processes.live(),
+            leases=await self._leases.holders(),
             in_flight=await self._controls.in_flight(),
         )
 
-    async def kill(self, person: Person, scope: str, reason: str) -> ControlAnswer:
-        """Stop execution in a scope: after the answer no claim in it commits."""
-        return await self._change(person, "kill", scope, reason, halted=True)
+    async def kill(self, person: Person, scope: str, reason: str) -> KillAnswer:
+        """Stop execution in a scope: after the answer no claim in it commits, and no process starts an earlier one."""
+        checked, event = await self._change(person, "kill", scope, reason, halted=True)
+        note = await self._note(checked)
+        return await self._containment.stop(scope=checked, reason=reason, by=person.user, event=event, note=note)
 
     async def resume(self, person: Person, scope: str, reason: str) -> ControlAnswer:
         """Let execution go on in a scope."""
-        return await self._change(person, "resume", scope, reason, halted=False)
+        checked, event = await self._change(person, "resume", scope, reason, halted=False)
+        return await self._controls.change(scope=checked, halted=False, reason=reason, by=person.user, event=event)
 
-    async def _change(self, person: Person, operation: str, scope: str, reason: str, *, halted: bool) -> ControlAnswer:
+    async def _change(self, person: Person, operation: str, scope: str, reason: str, *, halted: bool) -> tuple[str, EventDraft]:
         checked = check_scope(scope)
-        tenant = checked.partition(":")[2] if checked.startswith("tenant:") else ""
-        await self.admin.permit(person, operation, target=checked, tenant=tenant)
+        await self.admin.permit(person, operation, target=checked, tenant=await self._tenant_of(checked))
         body = ControlChanged(scope=checked, halted=halted, reason=reason, by=person.user, roles=person.roles)
-        event = draft(body, ids=self._ids)
-        return await self._controls.change(scope=checked, halted=halted, reason=reason, by=person.user, event=event)
+        return checked, draft(body, ids=self._ids)
+
+    async def _tenant_of(self, scope: str) -> str:
+        """The tenant that a scope lies in; empty for scopes that reach over tenants and for sessions nobody knows."""
+        kind, _, name = scope.partition(":")
+        match kind:
+            case Scope.TENANT:
+                return name
+            case Scope.USER:
+                return name.partition("/")[0]
+            case Scope.SESSION:
+                return await self._sessions.tenant(name)
+            case _:
+                return ""
+
+    async def _note(self, scope: str) -> str:
+        """What whoever stops a scope should know about its name: a slip of the pen stops nothing."""
+        kind, _, name = scope.partition(":")
+        release = await self.admin.release()
+        known: Mapping[str, Collection[str]] = {
+            Scope.TOOL: release.tools,
+            Scope.OPERATION: release.contracts,
+            Scope.AGENT: {identity.agent for identity in release.identities},
+        }
+        if kind in known and name not in known[kind]:
+            return f"the release in force knows no {kind} {name}; it is stopped all the same, should it come"
+        return ""
 
 
 def check_scope(text: str) -> str:
@@ -234,7 +273,9 @@ def check_scope(text: str) -> str:
     kind, _, name = text.partition(":")
     if text == Scope.FLEET:
         return text
-    if kind in {scope.value for scope in Scope if scope is not Scope.FLEET} and _SCOPE.match(name):
+    pattern = _USER if kind == Scope.USER else _SCOPE
+    if kind in {scope.value for scope in Scope if scope is not Scope.FLEET} and pattern.match(name):
         return text
-    kinds = ", ".join(f"{scope.value}:NAME" for scope in Scope if scope is not Scope.FLEET)
+    named = [scope for scope in Scope if scope not in {Scope.FLEET, Scope.USER}]
+    kinds = ", ".join([*(f"{scope.value}:NAME" for scope in named), "user:TENANT/USER"])
     raise UnknownScopeError(f"{text!r} is no scope; write `fleet`, or one of {kinds}")

@@ -10,6 +10,8 @@ _TIME_CHARS = 10
 _RANDOM_CHARS = 16
 _SALT_BYTES = 16
 _SALTS_AT_ONCE = 64
+# A lease must not outlast the sleep of its machine. Linux counts sleep in this clock; macOS does in CLOCK_MONOTONIC itself.
+_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class SystemClock:
@@ -20,8 +22,8 @@ class SystemClock:
         return time.time_ns() // 1000
 
     def monotonic_s(self) -> float:
-        """Seconds since some point before the process started; never goes back."""
-        return time.monotonic()
+        """Seconds since the machine started; never goes back, and where the system can tell, sleep counts."""
+        return time.clock_gettime(_BOOT_CLOCK)
 
 
 class SystemIds:

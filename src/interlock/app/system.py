@@ -12,12 +12,16 @@ from typing import Final
 import msgspec
 
 from interlock.app.answers import Answers
+from interlock.app.containment import Containment
+from interlock.app.leases import LeaseKeeper
+from interlock.app.pause import pause_guard
 from interlock.app.plane import Plane, RecordedSessions
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import SystemClock, SystemIds
 from interlock.core.who import Session
 from interlock.gateway.gate import Gate
 from interlock.gateway.governed import Governing
+from interlock.gateway.lease import Lease
 from interlock.gateway.ports import Standing
 from interlock.identity.dev_issuer import ISSUER, KEY
 from interlock.identity.exchange import MAX_PROOF_LIFETIME_S, People, SessionTokens, TokenExchange
@@ -35,6 +39,7 @@ from interlock.store.budgets import Budgets
 from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
 from interlock.store.errors import StoreError
+from interlock.store.leases import LeaseLine, Leases, Told
 from interlock.store.postures import Postures
 from interlock.store.processes import ClaimWatch, Processes
 from interlock.store.releases import Proposals
@@ -101,6 +106,11 @@ class System:
         self.refusals = RefusalCounter(self.clock)
         self.writer = Writer(database, process_id=self.process_id)
         self.watch = ClaimWatch(database, self.clock)
+        self.lease = Lease(self.clock)
+        self.guard = pause_guard(lambda: self.lease.until_s)
+        self.leases = Leases(database)
+        line = LeaseLine(database, self.process_id, self._told)
+        self.keeper = LeaseKeeper(lease=self.lease, line=line, leases=self.leases, clock=self.clock)
         self.connectors = Connectors(environment=settings.environment, clock=self.clock, python=python)
         shelf = StoredReleases(self.controls, settings.variables)
         sessions = Sessions(database)
@@ -112,6 +122,8 @@ class System:
             approvals=self.approvals,
             governing=self.governing,
             connectors=self.connectors,
+            lease=self.lease,
+            guard=self.guard,
             clock=self.clock,
             ids=self.ids,
         )
@@ -134,10 +146,13 @@ class System:
         self.plane = Plane(
             controls=self.controls,
             answers=Answers(KeptAnswers(database), self.process_id),
+            containment=Containment(controls=self.controls, leases=self.leases, clock=self.clock),
+            leases=self.leases,
             approvals=self.approvals,
             proposals=Proposals(database),
             postures=Postures(database),
             processes=self.processes,
+            sessions=sessions,
             shelf=shelf,
             keys=self.keys,
             tokens=tokens,
@@ -154,6 +169,7 @@ class System:
         """Register, put the given release in force if it is not, and get it ready. Raises when the process cannot serve."""
         await self.processes.register(self.process_id, self.settings.environment)
         self.writer.start()
+        await self.keeper.start()
         files = self.settings.release_files
         if files is not None:
             from interlock.release.load import digest_of  # noqa: PLC0415  # keeps the parser out of processes that need none
@@ -184,6 +200,9 @@ class System:
         for call_id in await self.processes.orphan(orphaned):
             _log.warning("in doubt: %s", call_id)
 
+    def _told(self, told: Told) -> None:
+        self.keeper.told(told)
+
     async def flush_refusals(self) -> None:
         """Store what was counted; what cannot be stored is counted again."""
         counts = self.refusals.take()
@@ -208,9 +227,13 @@ class System:
         """Finish what is under way, settle, sign, leave."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.gate.drain(), DRAIN_S)
+        self.lease.surrender()
+        await self.keeper.stop()
         await self.watch.close()
         await self.writer.close()
         await self.connectors.aclose()
+        if self.guard is not None:
+            self.guard.close()
         with contextlib.suppress(StoreError, OSError):
             await self.flush_refusals()
             await self.sign_heads()
@@ -223,9 +246,14 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
     database = await open_database(settings.database_url)
     try:
         system = System(settings, database, python)
-        await system.start()
+        try:
+            await system.start()
+        except BaseException:
+            await system.keeper.stop()  # else its connection would hold the pool open
+            raise
         chores = [
             asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),
+            asyncio.create_task(_every(HEARTBEAT_S, system.keeper.close_run_out), name="leases"),
             asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
             asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
             asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),

@@ -23,7 +23,7 @@ app.command(
 app.command(
     f"{_HERE}.people:kill",
     name="kill",
-    help="Stop execution: fleet, tenant:T, environment:E, agent:A, tool:T, operation:O, source:S.",
+    help="Stop execution: fleet, tenant:T, environment:E, agent:A, user:T/U, tool:T, operation:O, session:S.",
 )
 app.command(f"{_HERE}.people:resume", name="resume", help="Let execution go on in a scope that was stopped.")
 app.command(f"{_HERE}.people:status", name="status", help="What is stopped, which release decides, what is in flight.")

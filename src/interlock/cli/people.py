@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -42,20 +42,33 @@ def token(
 
 
 def kill(
-    scope: Annotated[str, Parameter(help="fleet, tenant:T, environment:E, agent:A, tool:T, operation:O or source:S.")],
+    scope: Annotated[
+        str, Parameter(help="fleet, tenant:T, environment:E, agent:A, user:T/U, tool:T, operation:O, source:S or session:S.")
+    ],
     *,
     reason: Reason,
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
-    """Stop execution in a scope. After the answer no call in it is claimed any more."""
+    """Stop execution in a scope. After the answer no call in it starts any more, in any process."""
     answer = _control("kill", scope, reason, caller)
     if as_json:
         print_json(answer)
         return OK
-    print(f"stopped: {answer['scope']} (epoch {answer['epoch']}); from now on nothing in it is claimed")
-    for call in answer["in_flight"]:
-        print(f"  may still take effect: {call['operation']} {call['call_id']}")
+    print(f"stopped: {answer['scope']} (epoch {answer['epoch']}, {answer['took_ms']} ms); from now on nothing in it starts")
+    if answer["note"]:
+        print(f"  mind: {answer['note']}")
+    if answer["processes"] is None:
+        print("  the database went away meanwhile: every lease has run out, and which processes there are is not known")
+    for lease, held in sorted(_by(answer["processes"] or [], "lease").items()):
+        names = ", ".join(process["process_id"] for process in held)
+        print(f"  processes, {_LEASES[lease]}: {len(held)}{'' if lease == 'acknowledged' else f' ({names})'}")
+    for became, calls in sorted(_by(answer["in_flight"], "became").items()):
+        for call in calls:
+            print(f"  {_BECAME[became]}: {call['operation']} {call['call_id']}")
+    untold = answer["in_flight_total"] - len(answer["in_flight"])
+    if untold:
+        print(f"  and {untold} calls more that may still take effect")
     return OK
 
 
@@ -88,11 +101,40 @@ def status(
     console = Console()
     console.print(f"release  {answer['release']['name']}  {answer['release']['digest']}")
     console.print(f"processes  {len(answer['processes'])}   calls in flight  {sum(answer['in_flight'].values())}")
-    table = Table("scope", "state", "by", "reason")
+    flying = Table("in flight", "calls")
+    for operation, calls in answer["in_flight"].items():
+        flying.add_row(operation, str(calls))
+    if answer["in_flight"]:
+        console.print(flying)
+    leases = Table("process", "environment", "acknowledged epoch")
+    for lease in answer["leases"]:
+        behind = "" if lease["acked_epoch"] >= answer["epochs"]["control"] else " (behind)"
+        leases.add_row(lease["process_id"], lease["environment"], f"{lease['acked_epoch']}{behind}")
+    console.print(leases)
+    table = Table("scope", "state", "posture", "by", "reason")
     for control in answer["controls"]:
-        table.add_row(control["scope"], "stopped" if control["halted"] else "running", control["by"], control["reason"])
+        stands = "stopped" if control["halted"] else "running"
+        who = control["posture_by"] or control["by"]
+        table.add_row(control["scope"], stands, control["posture"], who, control["posture_reason"] or control["reason"])
     console.print(table if answer["controls"] else "nothing was ever stopped")
     return OK
+
+
+_LEASES: Final = {"acknowledged": "acknowledged", "ran out": "lease run out", "gone": "gone"}
+_BECAME: Final = {
+    "cancelled": "cancelled before it was sent",
+    "finished": "finished",
+    "failed": "failed",
+    "in_doubt": "in doubt",
+    "may_still_take_effect": "may still take effect",
+}
+
+
+def _by(items: list[dict[str, Any]], field: str) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for item in items:
+        found.setdefault(item[field], []).append(item)
+    return found
 
 
 def _control(verb: str, scope: str, reason: str, caller: Caller) -> Any:

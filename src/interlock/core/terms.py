@@ -77,15 +77,17 @@ LAYER_QUESTION = {
 
 
 class Scope(StrEnum):
-    """What a Control switches. All but `fleet` carry an id."""
+    """What a Control switches. All but `fleet` carry an id; a user's is `tenant/user`."""
 
     FLEET = "fleet"
     TENANT = "tenant"
     ENVIRONMENT = "environment"
     AGENT = "agent"
+    USER = "user"
     TOOL = "tool"
     OPERATION = "operation"
     SOURCE = "source"
+    SESSION = "session"
 
 
 class Origin(StrEnum):

@@ -14,13 +14,14 @@ from interlock.core.contract import Contract
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.who import Session
+from interlock.gateway.lease import Lease, NotStartedError
 from interlock.gateway.limits import MAX_OUTPUT_BYTES, MAX_RELEASED_IN_LEDGER_BYTES
 from interlock.gateway.ports import ClaimDesk
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallSettled
 from interlock.policy.permit import Permit
 from interlock.tools.directory import Connectors, connection_key
-from interlock.tools.port import Invocation, ToolAnswer, ToolFailure, ToolResult
+from interlock.tools.port import Fence, Invocation, PauseGuard, ToolAnswer, ToolFailure, ToolResult
 
 
 class RawOutput(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +83,19 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 class Executor:
     """Spends the permit, calls the tool, settles. Nothing is returned before the settlement has committed."""
 
-    def __init__(self, *, desk: ClaimDesk, connectors: Connectors, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        *,
+        desk: ClaimDesk,
+        lease: Lease,
+        connectors: Connectors,
+        guard: PauseGuard | None,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
         self._desk = desk
+        self._lease = lease
+        self._guard = guard
         self._connectors = connectors
         self._clock = clock
         self._ids = ids
@@ -94,7 +106,7 @@ class Executor:
         `filtered` turns the raw output into what may be released; `more_events` may add events that depend on the output.
         """
         started = self._clock.monotonic_s()
-        result = await self._invoke(work)
+        result, stopped = await self._invoke(work)
         took_us = int((self._clock.monotonic_s() - started) * 1e6)
         raw: RawOutput | None = None
         match result:
@@ -105,8 +117,8 @@ class Executor:
                 state, code, detail = ("failed" if result.is_error else "succeeded"), "", released.withheld
             case ToolFailure():
                 text, released = b"", Released()
-                state, code = _state_of_failure(work.contract, result)
-                detail = f"{result.code}: {result.detail}"
+                state, code = _state_of_failure(work.contract, result, stopped)
+                detail = f"{result.code}: {result.detail}" if stopped is None else f"not sent: {stopped}"
             case _:
                 assert_never(result)
         out = msgspec.json.encode({"content": released.content, "structured": released.structured})
@@ -145,14 +157,29 @@ class Executor:
         )
         return Ending(state=state, released=released, code=code, settled=settled)
 
-    async def _invoke(self, work: Work) -> ToolResult:
+    async def _invoke(self, work: Work) -> tuple[ToolResult, NotStartedError | None]:
+        """The tool's answer; when the call was stopped before its first byte, also what stopped it."""
         connector = self._connectors.get(work.contract.tool)
         if connector is None:
-            return ToolFailure(sent=False, code="unreachable", detail="no source for this tool in this environment")
+            return ToolFailure(sent=False, code="unreachable", detail="no source for this tool in this environment"), None
         tool = self._connectors.tool(work.contract.tool)
+        stopped: list[NotStartedError] = []
+        lease, permit, task = self._lease, work.permit, asyncio.current_task()
 
         def spend() -> None:
-            work.permit.spend(call_hash=work.call_hash, now_monotonic_s=self._clock.monotonic_s())
+            try:
+                lease.check(permit)
+            except NotStartedError as error:
+                stopped.append(error)
+                raise
+            permit.spend(call_hash=work.call_hash, now_monotonic_s=self._clock.monotonic_s())
+            lease.drop(permit)
+
+        def stop() -> None:
+            # The permit was still unspent and is used up now: whatever the connector waits for, it is not the tool.
+            stopped.append(NotStartedError("halted", "stopped before the first byte"))
+            if task is not None:
+                task.cancel()
 
         invocation = Invocation(
             key=connection_key(tool, work.session),
@@ -160,18 +187,36 @@ class Executor:
             arguments=work.arguments,
             timeout_ms=work.contract.timeout_ms,
             before_first_byte=spend,
+            pause_guard=self._guard,
+            fence=lambda: Fence(epoch=lease.epoch, deadline_ms=self._clock.wall_us() // 1000 + int(lease.remaining_s() * 1000)),
             idempotency_key="" if work.contract.is_read_only else work.claimed.claim_id,
         )
+        result: ToolResult
         try:
-            return await connector.invoke(invocation)
+            lease.check(permit)
+            lease.hold(permit, stop)
+            result = await connector.invoke(invocation)
+        except NotStartedError as error:
+            stopped.append(error)
+            result = ToolFailure(sent=False, code="cancelled", detail=str(error))
         except asyncio.CancelledError:
-            raise
+            if not permit.revoked:
+                raise
+            result = ToolFailure(sent=False, code="cancelled", detail="stopped before the first byte")
         except Exception as error:  # noqa: BLE001  # a connector's defect must not leave a claim open or look like success
-            return ToolFailure(sent=True, code="protocol", detail=f"connector defect: {type(error).__name__}")
+            result = ToolFailure(sent=not permit.revoked, code="protocol", detail=f"connector defect: {type(error).__name__}")
+        finally:
+            lease.drop(permit)
+        if permit.revoked and task is not None:
+            task.uncancel()
+        unsent = isinstance(result, ToolFailure) and not result.sent
+        return result, stopped[0] if stopped and unsent else None
 
 
-def _state_of_failure(contract: Contract, failure: ToolFailure) -> tuple[str, str]:
+def _state_of_failure(contract: Contract, failure: ToolFailure, stopped: NotStartedError | None) -> tuple[str, str]:
     """A call that was never sent has failed; one that may have arrived is in doubt unless it only reads."""
+    if stopped is not None:
+        return "failed", stopped.code
     if not failure.sent:
         return "failed", "tool_unavailable"
     if contract.is_read_only:

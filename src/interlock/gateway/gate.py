@@ -40,11 +40,13 @@ from interlock.gateway.budgeting import Taking, charges, given_for, question, re
 from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.internal import InternalCalls, scopes_of
+from interlock.gateway.lease import Lease
 from interlock.gateway.limits import (
     BUDGET_POLL_FIRST_MS,
     BUDGET_POLL_MOST_MS,
     BUDGET_WAIT_MS,
     CLAIM_WAIT_MS,
+    LEASE_WAIT_MS,
     MAX_CALLS_IN_FLIGHT,
     MAX_FREE_DECISION_ROUNDS,
     MAX_ORDERED_DECISION_ROUNDS,
@@ -65,6 +67,7 @@ from interlock.ledger.events import CallClaimed, CallDecided, CallReplayed
 from interlock.policy.permit import mint
 from interlock.store.errors import StoreUnavailableError
 from interlock.tools.directory import Connectors
+from interlock.tools.port import PauseGuard
 
 _log = logging.getLogger(__name__)
 
@@ -81,17 +84,20 @@ class Gate:
         approvals: ApprovalDesk,
         governing: Governing,
         connectors: Connectors,
+        lease: Lease,
+        guard: PauseGuard | None = None,
         clock: Clock,
         ids: Ids,
     ) -> None:
         self._desk = desk
+        self._lease = lease
         self._settlements = settlements
         self._governing = governing
         self._beliefs = Beliefs(standings)
         self._clock = clock
         self._ids = ids
-        self._executor = Executor(desk=desk, connectors=connectors, clock=clock, ids=ids)
-        internal = InternalCalls(desk=desk, beliefs=self._beliefs, executor=self._executor, clock=clock, ids=ids)
+        self._executor = Executor(desk=desk, lease=lease, connectors=connectors, guard=guard, clock=clock, ids=ids)
+        internal = InternalCalls(desk=desk, lease=lease, beliefs=self._beliefs, executor=self._executor, clock=clock, ids=ids)
         self._approving = Approving(approvals, clock=clock, ids=ids)
         self._resources = Resources(call=internal, clock=clock, ids=ids)
         self._turns = Turns()
@@ -272,12 +278,17 @@ class Gate:
         decided: EventDraft,
     ) -> CallResult | Standing:
         contract, session = read.contract, call.session
+        if not self._lease.is_valid() and not await self._lease.ready(LEASE_WAIT_MS):
+            return await self._tell(call, refusal(call.id, "control_plane_unavailable"), decided, detail="no lease")
         claim_id = self._ids.new("clm")
+        scopes = scopes_of(session, contract)
         permit = mint(
             decision,
             call_hash=read.call_hash,
             claim_id=claim_id,
             expires_monotonic_s=self._clock.monotonic_s() + PERMIT_HOLDS_S,
+            control_epoch=standing.epochs.control,
+            scopes=scopes,
         )
         labels = worst_labels(contract)
         budgets = governed.budgets(contract)
@@ -303,7 +314,7 @@ class Gate:
                 release_digest=standing.release_digest,
                 epochs=standing.epochs,
                 facts_version=standing.state.facts_version,
-                scopes=scopes_of(session, contract),
+                scopes=scopes,
                 idempotency=read.same.idempotency,
                 rates=decision.obligations.rates,
                 worst_labels=labels,

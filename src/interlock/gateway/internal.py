@@ -26,7 +26,8 @@ from interlock.core.ports import Clock, Ids
 from interlock.core.who import Session
 from interlock.gateway.execution import Executor, MoreEvents, RawOutput, Released, StoppedError, Work
 from interlock.gateway.keys import call_hash
-from interlock.gateway.limits import MAX_ORDERED_DECISION_ROUNDS, PERMIT_HOLDS_S, SETTLE_MARGIN_MS
+from interlock.gateway.lease import Lease
+from interlock.gateway.limits import LEASE_WAIT_MS, MAX_ORDERED_DECISION_ROUNDS, PERMIT_HOLDS_S, SETTLE_MARGIN_MS
 from interlock.gateway.ports import ClaimDesk, Standing
 from interlock.gateway.standing import Beliefs
 from interlock.ledger.drafts import draft
@@ -39,8 +40,9 @@ _ENGINE = "contract: internal read"
 class InternalCalls:
     """Implements `resources.InternalCall`."""
 
-    def __init__(self, *, desk: ClaimDesk, beliefs: Beliefs, executor: Executor, clock: Clock, ids: Ids) -> None:
+    def __init__(self, *, desk: ClaimDesk, lease: Lease, beliefs: Beliefs, executor: Executor, clock: Clock, ids: Ids) -> None:
         self._desk = desk
+        self._lease = lease
         self._beliefs = beliefs
         self._executor = executor
         self._clock = clock
@@ -55,6 +57,8 @@ class InternalCalls:
             standing = await self._beliefs.of(session)
             if standing is None:
                 raise StoppedError("session_ended")
+            if not self._lease.is_valid() and not await self._lease.ready(LEASE_WAIT_MS):
+                raise StoppedError("control_plane_unavailable")
             claim_id = self._ids.new("clm")
             request = self._request(session, contract, arguments, hashed, call_id, claim_id, standing)
             answer = await self._desk.claim(request)
@@ -91,6 +95,8 @@ class InternalCalls:
             call_hash=hashed,
             claim_id=claimed.claim_id,
             expires_monotonic_s=self._clock.monotonic_s() + PERMIT_HOLDS_S,
+            control_epoch=standing.epochs.control,
+            scopes=scopes_of(session, contract),
         )
         work = Work(
             call_id=call_id,
@@ -109,7 +115,9 @@ class InternalCalls:
             learnt.append(raw)
             return Released()
 
-        await self._executor.run(work, keep_inside, more_events)
+        ending = await self._executor.run(work, keep_inside, more_events)
+        if ending.code in {"halted", "control_plane_unavailable"}:
+            raise StoppedError(ending.code)
         return learnt[0] if learnt else None
 
     def _request(
@@ -159,4 +167,6 @@ def scopes_of(session: Session, contract: Contract) -> tuple[str, ...]:
         f"agent:{lineage.agent}",
         f"tool:{contract.tool}",
         f"operation:{contract.operation}",
+        f"user:{lineage.tenant}/{lineage.user}",
+        f"session:{session.session_id}",
     )

@@ -27,3 +27,9 @@ BUDGET_POLL_FIRST_MS: Final = 25
 BUDGET_POLL_MOST_MS: Final = 400
 INLINE_TOKENS_CHARS: Final = 16_384
 MAX_CACHED_CONTEXT_TOKENS: Final = 500_000
+LEASE_S: Final = 1.0
+LEASE_MARGIN_S: Final = 0.1
+# Nothing starts in the last moment of a lease, so that a busy machine does not take a write for one after a pause.
+LAST_START_S: Final = 0.05
+LEASE_WAIT_MS: Final = 1_500
+MAX_REMEMBERED_STOPS: Final = 10_000

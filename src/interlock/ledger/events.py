@@ -212,7 +212,13 @@ class PostureChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     roles: tuple[str, ...]
 
 
-ControlBody: TypeAlias = ControlChanged | ControlRefused | ReleaseActivated | ReleaseProposed | PostureChanged
+class DatabaseChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.changed"):
+    """Another life of the database began: a standby took over, or a backup was restored. Its end may be lost."""
+
+    incarnation: str
+
+
+ControlBody: TypeAlias = DatabaseChanged | ControlChanged | ControlRefused | ReleaseActivated | ReleaseProposed | PostureChanged
 """What stands in the chain `control`."""
 
 Body: TypeAlias = (

@@ -110,6 +110,8 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
                 "bad" if body.halted else "good",
                 f"{'stopped' if body.halted else 'resumed'}: {body.scope} by {body.by}: {body.reason}",
             )
+        case e.DatabaseChanged():
+            return "doubt", f"another life of the database began: {body.incarnation}; what was decided before is decided again"
         case e.ControlRefused():
             return "bad", f"refused to {body.by}: {body.operation} {body.target}: {body.reason}"
         case e.ReleaseActivated():

@@ -21,11 +21,15 @@ class InFlight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ControlAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """After this answer no claim in the scope commits. `in_flight` were claimed before and may still take effect."""
+    """After this answer no claim in the scope commits. `in_flight` were claimed before and may still take effect.
+
+    `settled` is false when leases of an earlier life of the database may still be held.
+    """
 
     scope: str
     halted: bool
     epoch: int
+    settled: bool = True
     in_flight: tuple[InFlight, ...]
 
 
@@ -37,6 +41,9 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     by: str
     changed_at_us: int
+    posture: str = "normal"
+    posture_by: str = ""
+    posture_reason: str = ""
 
 
 class Controls:
@@ -60,7 +67,9 @@ class Controls:
             for row in rows
             if row["claim_id"] is not None
         )
-        return ControlAnswer(scope=scope, halted=halted, epoch=rows[0]["epoch"], in_flight=in_flight)
+        return ControlAnswer(
+            scope=scope, halted=halted, epoch=rows[0]["epoch"], settled=rows[0]["settled"], in_flight=in_flight
+        )
 
     async def all(self) -> tuple[ControlState, ...]:
         """Every control that was ever set, halted ones first."""
@@ -71,6 +80,9 @@ class Controls:
                 reason=row["reason"],
                 by=row["by_user"],
                 changed_at_us=row["changed_at_us"],
+                posture=row["posture"],
+                posture_by=row["posture_by"],
+                posture_reason=row["posture_reason"],
             )
             for row in await self._database.rows("controls")
         )

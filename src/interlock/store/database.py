@@ -10,7 +10,8 @@ import asyncpg
 from interlock.store.errors import StoreUnavailableError
 from interlock.store.queries import load
 
-POOL_MAX_CONNECTIONS: Final = 6
+# One of them belongs to the lease as long as the process lives.
+POOL_MAX_CONNECTIONS: Final = 7
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_TIMEOUT_S: Final = 10.0
 

@@ -62,6 +62,11 @@ class Sessions:
             opened_at_us=row["opened_at_us"],
         )
 
+    async def tenant(self, session_id: str) -> str:
+        """The tenant of a session, live or not; empty when there never was such a session."""
+        row = await self._database.row("session_tenant", session_id)
+        return "" if row is None else str(row["tenant"])
+
     async def refresh(self, session_id: str, expires_at_us: int, event: EventDraft) -> bool:
         """Let a live session go on; False, and nothing changed, when it is not live any more."""
         row = await self._database.row(

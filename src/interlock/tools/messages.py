@@ -112,6 +112,8 @@ def call(request_id: int, invocation: Invocation, *, version: str) -> bytes:
     meta: dict[str, Any] = dict(invocation.trace_meta)
     if invocation.idempotency_key:
         meta["idempotency-key"] = invocation.idempotency_key
+    if invocation.fence is not None:
+        meta["interlock/fence"] = invocation.fence()
     if version == STATELESS:
         meta.update(_ENVELOPE)
     params = _CallParams(name=invocation.upstream_name, arguments=msgspec.Raw(invocation.arguments), meta=meta)

@@ -18,12 +18,35 @@ class ConnectionKey(msgspec.Struct, frozen=True, kw_only=True):
     credential: str = ""
 
 
+class PauseGuard(Protocol):
+    """Stands between the last check and the first write: a process that is paused in between does not go on to write."""
+
+    def arm(self) -> None:
+        """From here on, a pause that outlasts the lease ends this process."""
+        ...
+
+    def disarm(self) -> None:
+        """The write has been handed to the kernel, or will not happen."""
+        ...
+
+
+class Fence(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool needs to refuse a call that comes too late.
+
+    `epoch` is the control epoch it was sent under, `deadline_ms` the Unix time in milliseconds after which its sender had no
+    right to send it. Passed in `_meta` under `interlock/fence`, to functions in process by `interlock.tools.fence`.
+    """
+
+    epoch: int
+    deadline_ms: int
+
+
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """One call to one tool. `arguments` are the canonical bytes that were hashed; they are sent as they are.
 
     `before_first_byte` is called where the first byte of this call is about to be written, after connect and TLS; when it
     raises, nothing may be sent. `idempotency_key` is the tool's own, passed in `_meta` under `idempotency-key`, empty when
-    it has none.
+    it has none. `fence` is asked when the message is written.
     """
 
     key: ConnectionKey
@@ -33,6 +56,8 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     before_first_byte: Callable[[], None]
     idempotency_key: str = ""
     trace_meta: Mapping[str, str] = {}
+    pause_guard: PauseGuard | None = None
+    fence: Callable[[], Fence] | None = None
 
 
 class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,10 +7,13 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
+from interlock.tools import fence
 from interlock.tools.attempt import Attempt
 from interlock.tools.errors import CallFailedError, ToolUnavailableError
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
@@ -146,11 +149,12 @@ class PythonConnector:
         except (msgspec.DecodeError, RecursionError) as error:
             raise CallFailedError("refused", f"the arguments are not a JSON object: {error}") from None
         try:
+            fence.enter(None if attempt.invocation.fence is None else attempt.invocation.fence())
             if inspect.iscoroutinefunction(function.function):
                 attempt.first_byte()
                 value = await function.function(**arguments)
             else:
-                value = await self._run_in_thread(attempt, lambda: function.function(**arguments))
+                value = await self._run_in_thread(attempt, partial(copy_context().run, function.function, **arguments))
         except CallFailedError:
             raise
         except (Exception, SystemExit):  # noqa: BLE001  # whatever a function raises is an answer of the tool

@@ -22,7 +22,7 @@ from interlock.tools.credential import Credential
 from interlock.tools.errors import CallFailedError
 from interlock.tools.limits import ToolLimits
 from interlock.tools.messages import STATELESS, Message
-from interlock.tools.port import ListedTool, ToolAnswer
+from interlock.tools.port import ListedTool, PauseGuard, ToolAnswer
 
 _LOG: Final = logging.getLogger(__name__)
 _CHUNK_BYTES: Final = 64 * 1024
@@ -52,6 +52,7 @@ class StdioUpstream:
                 await server.ask(
                     lambda request_id: messages.call(request_id, attempt.invocation, version=server.version),
                     before_first_byte=attempt.first_byte,
+                    guard=attempt.invocation.pause_guard,
                 )
             )
 
@@ -197,15 +198,28 @@ class _Server:
         """Any request but a call."""
         return await self.ask(lambda request_id: messages.request(request_id, method, params, version=self.version))
 
-    async def ask(self, body: Callable[[int], bytes], *, before_first_byte: Callable[[], None] = lambda: None) -> Message:
+    async def ask(
+        self,
+        body: Callable[[int], bytes],
+        *,
+        before_first_byte: Callable[[], None] = lambda: None,
+        guard: PauseGuard | None = None,
+    ) -> Message:
         """Write one request and wait for its reply. A cancelled wait tells the server so."""
         request_id = next(self._ids)
         line = body(request_id)
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._check_writable()
-        before_first_byte()
-        self._waiting[request_id] = reply
-        self._write(line)
+        if guard is not None:
+            guard.arm()
+        try:
+            before_first_byte()
+            self._waiting[request_id] = reply
+            self._write(line)
+        finally:
+            if guard is not None:
+                # Loops may keep what is written until their turn is over.
+                asyncio.get_running_loop().call_soon(guard.disarm)
         try:
             return await reply
         except asyncio.CancelledError:

@@ -8,6 +8,7 @@ import msgspec
 from litestar import Request, get, post
 from litestar.exceptions import HTTPException
 
+from interlock.app.containment import KillAnswer
 from interlock.app.plane import Plane, Status
 from interlock.server.api.common import person_of, read, reason_of
 from interlock.server.api.once import once
@@ -31,10 +32,10 @@ def routes(plane: Plane) -> list[Any]:
         return await plane.status(await person_of(plane, request))
 
     @post("/v1/controls/kill", status_code=200, summary="Stop execution in a scope", opt=door(body=ControlRequest))
-    async def kill(request: Request[Any, Any, Any]) -> ControlAnswer:
+    async def kill(request: Request[Any, Any, Any]) -> KillAnswer:
         person = await person_of(plane, request)
         asked = _checked(await read(request, ControlRequest))
-        return await once(plane, request, person, ControlAnswer, lambda: plane.kill(person, *asked))
+        return await once(plane, request, person, KillAnswer, lambda: plane.kill(person, *asked))
 
     @post("/v1/controls/resume", status_code=200, summary="Let execution go on in a scope", opt=door(body=ControlRequest))
     async def resume(request: Request[Any, Any, Any]) -> ControlAnswer:

@@ -33,7 +33,7 @@ SELECT * FROM change_control($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: controls
 -- Every control that has ever been set, halted ones first.
-SELECT scope, halted, reason, by_user, (extract(epoch FROM changed_at) * 1000000)::bigint AS changed_at_us
+SELECT scope, halted, reason, by_user, posture, posture_by, posture_reason, (extract(epoch FROM changed_at) * 1000000)::bigint AS changed_at_us
 FROM control ORDER BY halted DESC, scope
 
 -- name: epochs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import ssl
 import sys
@@ -15,6 +16,7 @@ import httptools
 from interlock.tools.errors import CallFailedError
 from interlock.tools.http.exchange import Exchange, HttpResponse, OnEvent
 from interlock.tools.limits import ToolLimits
+from interlock.tools.port import PauseGuard
 
 BeforeFirstByte = Callable[[], None]
 
@@ -41,19 +43,35 @@ class Connection(asyncio.Protocol):
         """Whether an idle connection is still good: a peer that closed or spoke unasked shows as readable."""
         return self._transport is not None and not self._transport.is_closing() and not _is_readable(self._fd)
 
-    def send(self, data: bytes, exchange: Exchange, before_first_byte: BeforeFirstByte) -> None:
+    def send(
+        self, data: bytes, exchange: Exchange, before_first_byte: BeforeFirstByte, guard: PauseGuard | None = None
+    ) -> None:
         """Write a whole request. INVARIANT: nothing runs between `before_first_byte` and the write.
 
-        Whatever `before_first_byte` raises is passed on, and then nothing was written.
+        Whatever `before_first_byte` raises is passed on, and then nothing was written. Without TLS the kernel has the first
+        bytes when this returns; with TLS when the event loop's turn is over, and `guard` holds as long.
         """
-        if self._transport is None:
+        transport = self._transport
+        if transport is None:
             raise CallFailedError("unreachable", "the connection was closed")
-        before_first_byte()
-        self._exchange = exchange
         self._parser = httptools.HttpResponseParser(exchange)
         exchange.status_of = self._parser.get_status_code
         exchange.keeps_alive = self._parser.should_keep_alive
-        self._transport.write(data)
+        directly = self._pool.is_plain and transport.get_write_buffer_size() == 0
+        if guard is not None:
+            guard.arm()
+        try:
+            before_first_byte()
+            self._exchange = exchange
+            # Loops may keep what is written to a transport until their turn is over; the kernel does not.
+            written = _write(self._fd, data) if directly else 0
+            if written < len(data):
+                transport.write(data[written:])
+        finally:
+            if guard is not None and directly:
+                guard.disarm()
+            elif guard is not None:
+                self._loop.call_soon(guard.disarm)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a response; unasked for, they end the connection."""
@@ -112,6 +130,7 @@ class Pool:
 
     def __init__(self, *, host: str, port: int, tls: ssl.SSLContext | None, limits: ToolLimits) -> None:
         self.limits = limits
+        self.is_plain = tls is None and sys.platform != "win32"
         self._host, self._port, self._tls = host, port, tls
         self._idle: deque[Connection] = deque()
         self._all: set[Connection] = set()
@@ -119,7 +138,14 @@ class Pool:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed: CallFailedError | None = None
 
-    async def request(self, data: bytes, *, before_first_byte: BeforeFirstByte, on_event: OnEvent) -> HttpResponse:
+    async def request(
+        self,
+        data: bytes,
+        *,
+        before_first_byte: BeforeFirstByte,
+        on_event: OnEvent,
+        guard: PauseGuard | None = None,
+    ) -> HttpResponse:
         """Send one request and wait for its response. Raises `CallFailedError`, or what `before_first_byte` raised.
 
         A cancelled wait hangs up, which also tells the server to stop.
@@ -127,7 +153,7 @@ class Pool:
         connection = await self._acquire()
         exchange = Exchange(limits=self.limits, on_event=on_event)
         try:
-            connection.send(data, exchange, before_first_byte)
+            connection.send(data, exchange, before_first_byte, guard)
             return await exchange.answer
         except BaseException:
             connection.abort()
@@ -224,6 +250,14 @@ class Pool:
             connection.abort()
             raise CallFailedError(self._closed.code, self._closed.detail)
         return connection
+
+
+def _write(fd: int, data: bytes) -> int:
+    """Give the kernel what it takes at once. Raises `CallFailedError` when that is nothing: then nothing has left."""
+    try:
+        return os.write(fd, data)
+    except OSError as error:
+        raise CallFailedError("unreachable", f"the connection cannot be written to: {type(error).__name__}") from None
 
 
 def _is_readable(fd: int) -> bool:

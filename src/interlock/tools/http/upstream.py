@@ -21,7 +21,7 @@ from interlock.tools.http.exchange import OK, HttpResponse, OnEvent
 from interlock.tools.http.pool import Pool
 from interlock.tools.limits import ToolLimits
 from interlock.tools.messages import STATELESS, Message
-from interlock.tools.port import ListedTool, ToolAnswer
+from interlock.tools.port import ListedTool, PauseGuard, ToolAnswer
 
 _LOG: Final = logging.getLogger(__name__)
 _SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,1024}")
@@ -78,7 +78,14 @@ class HttpUpstream:
             mirrored = parameter_headers(self._mirrored.get(invocation.upstream_name, ()), invocation.arguments)
             routing = f"Mcp-Method: tools/call\r\nMcp-Name: {name}\r\n{mirrored}"
         try:
-            message = await self._ask(link, request_id, body, routing=routing, before_first_byte=attempt.first_byte)
+            message = await self._ask(
+                link,
+                request_id,
+                body,
+                routing=routing,
+                before_first_byte=attempt.first_byte,
+                guard=invocation.pause_guard,
+            )
         except asyncio.CancelledError:
             if link.version != STATELESS and attempt.sent:
                 # Here hanging up is no sign to stop; a stateless server takes it as one.
@@ -193,8 +200,11 @@ class HttpUpstream:
         *,
         routing: str = "",
         before_first_byte: Callable[[], None] = lambda: None,
+        guard: PauseGuard | None = None,
     ) -> Message:
-        _, message = await self._exchange(link, request_id, body, routing=routing, before_first_byte=before_first_byte)
+        _, message = await self._exchange(
+            link, request_id, body, routing=routing, before_first_byte=before_first_byte, guard=guard
+        )
         return message
 
     async def _exchange(
@@ -205,9 +215,11 @@ class HttpUpstream:
         *,
         routing: str = "",
         before_first_byte: Callable[[], None] = lambda: None,
+        guard: PauseGuard | None = None,
     ) -> tuple[HttpResponse, Message]:
+        listener = self._listener(link, request_id)
         response = await self._post(
-            link, body, routing=routing, before_first_byte=before_first_byte, on_event=self._listener(link, request_id)
+            link, body, routing=routing, before_first_byte=before_first_byte, on_event=listener, guard=guard
         )
         self._check_status(link, response)
         message = messages.read_reply(self._credential.scrub(response.body), request_id)
@@ -226,11 +238,12 @@ class HttpUpstream:
         routing: str = "",
         before_first_byte: Callable[[], None] = lambda: None,
         on_event: OnEvent = lambda _: False,
+        guard: PauseGuard | None = None,
     ) -> HttpResponse:
         secret = self._credential.value()
         authorization = b"Authorization: Bearer %b\r\n" % secret if secret else b""
         data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (link.head, routing.encode("ascii"), authorization, len(body), body)
-        return await self._pool.request(data, before_first_byte=before_first_byte, on_event=on_event)
+        return await self._pool.request(data, before_first_byte=before_first_byte, on_event=on_event, guard=guard)
 
     def _check_status(self, link: _Link, response: HttpResponse) -> None:
         """Raise for every response that cannot hold a JSON-RPC reply."""

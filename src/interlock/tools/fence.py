@@ -1,0 +1,20 @@
+"""For functions in process: the fence of the call they are made for, so that one that can may refuse a call that comes late."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Final
+
+from interlock.tools.port import Fence
+
+_CURRENT: Final[ContextVar[Fence | None]] = ContextVar("interlock_fence", default=None)
+
+
+def current() -> Fence | None:
+    """The fence of the call that this function was called for; None outside of one."""
+    return _CURRENT.get()
+
+
+def enter(fence: Fence | None) -> None:
+    """Set it for the rest of this context. For connectors only."""
+    _CURRENT.set(fence)
