@@ -72,7 +72,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     epochs: Epochs
     controls: tuple[ControlState, ...]
     processes: tuple[LiveProcess, ...]
-    leases: tuple[Holder, ...]
+    leases: tuple[Holder, ...] = ()
     in_flight: dict[str, int]
 
 
