@@ -19,6 +19,7 @@ from interlock.app.plane import Plane, RecordedSessions
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import SystemClock, SystemIds
 from interlock.core.who import Session
+from interlock.gateway.contexts import Contexts
 from interlock.gateway.gate import Gate
 from interlock.gateway.governed import Governing
 from interlock.gateway.lease import Lease
@@ -36,6 +37,7 @@ from interlock.release.errors import ReleaseError
 from interlock.store.answers import KeptAnswers
 from interlock.store.approvals import Approvals
 from interlock.store.budgets import Budgets
+from interlock.store.context import ContextItems
 from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
 from interlock.store.errors import StoreError
@@ -114,12 +116,14 @@ class System:
         self.connectors = Connectors(environment=settings.environment, clock=self.clock, python=python)
         shelf = StoredReleases(self.controls, settings.variables)
         sessions = Sessions(database)
+        self.contexts = Contexts(ContextItems(database))
         self.governing = Governing(shelf, self.connectors)
         self.gate = Gate(
             desk=self.writer,
             standings=LoadedStandings(sessions),
             settlements=self.watch,
             approvals=self.approvals,
+            contexts=self.contexts,
             governing=self.governing,
             connectors=self.connectors,
             lease=self.lease,

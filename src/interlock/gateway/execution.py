@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias, assert_never
 
 import msgspec
@@ -52,6 +52,7 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Filter: TypeAlias = Callable[[RawOutput], Released]
+TakenUp: TypeAlias = Callable[[Released], Awaitable[None]]
 MoreEvents: TypeAlias = Callable[[RawOutput | None], list[EventDraft]]
 
 
@@ -100,10 +101,13 @@ class Executor:
         self._clock = clock
         self._ids = ids
 
-    async def run(self, work: Work, filtered: Filter, more_events: MoreEvents | None = None) -> Ending:
+    async def run(
+        self, work: Work, filtered: Filter, more_events: MoreEvents | None = None, taken_up: TakenUp | None = None
+    ) -> Ending:
         """Make the call and settle it. Raises `StoreUnavailableError` when the outcome could not be recorded.
 
-        `filtered` turns the raw output into what may be released; `more_events` may add events that depend on the output.
+        `filtered` turns the raw output into what may be released; `more_events` may add events that depend on the output;
+        `taken_up` notes what enters the agent's context. Nothing is released unless it was settled and taken up.
         """
         started = self._clock.monotonic_s()
         result, stopped = await self._invoke(work)
@@ -141,7 +145,7 @@ class Executor:
         events = [draft(body, ids=self._ids, call_id=work.call_id)]
         if more_events is not None:
             events += more_events(raw)
-        settled = await self._desk.settle(
+        settling = self._desk.settle(
             SettleRequest(
                 claim_id=work.claimed.claim_id,
                 session_id=work.session.session_id,
@@ -155,6 +159,10 @@ class Executor:
                 events=tuple(events),
             )
         )
+        if taken_up is None:
+            settled = await settling
+        else:
+            settled, _ = await asyncio.gather(settling, taken_up(released))
         return Ending(state=state, released=released, code=code, settled=settled)
 
     async def _invoke(self, work: Work) -> tuple[ToolResult, NotStartedError | None]:

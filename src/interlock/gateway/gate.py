@@ -37,6 +37,7 @@ from interlock.core.terms import Question
 from interlock.core.who import Session
 from interlock.gateway.approving import Approving, TooManyOpenError, denial, lifts
 from interlock.gateway.budgeting import Taking, charges, given_for, question, reserved, timed
+from interlock.gateway.contexts import Contexts
 from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.internal import InternalCalls, scopes_of
@@ -82,6 +83,7 @@ class Gate:
         standings: Standings,
         settlements: Settlements,
         approvals: ApprovalDesk,
+        contexts: Contexts,
         governing: Governing,
         connectors: Connectors,
         lease: Lease,
@@ -100,6 +102,7 @@ class Gate:
         internal = InternalCalls(desk=desk, lease=lease, beliefs=self._beliefs, executor=self._executor, clock=clock, ids=ids)
         self._approving = Approving(approvals, clock=clock, ids=ids)
         self._resources = Resources(call=internal, clock=clock, ids=ids)
+        self._contexts = contexts
         self._turns = Turns()
         self._under_way: set[asyncio.Task[CallResult]] = set()
 
@@ -217,6 +220,10 @@ class Gate:
                 assert_never(decision)
 
     async def _decide(self, call: Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
+        traced = None
+        if governed.wants_provenance(read.contract):
+            traced = await self._contexts.trace(call.session, read.contract, read.arguments, tainted=standing.state.tainted)
+
         def facts_with(resource: ResourceFacts | None) -> Facts:
             return governed.facts(
                 call.session,
@@ -226,6 +233,7 @@ class Gate:
                 read.entities,
                 standing.state,
                 resource,
+                traced,
                 self._clock.wall_us(),
             )
 
@@ -409,7 +417,11 @@ class Gate:
         return await self._ask(call, standing, facts, needed, decided, denial(said, needed), (budget, over))
 
     async def _execute(self, call: Call, work: Work, decision: Allow) -> CallResult:
-        ending = await self._executor.run(work, lambda raw: release_output(work.contract, decision, raw))
+        ending = await self._executor.run(
+            work,
+            lambda raw: release_output(work.contract, decision, raw),
+            taken_up=lambda released: self._contexts.returned(work.session, work.contract, call.id, released),
+        )
         if isinstance(ending.settled, NotSettled):
             # Somebody else (a reaper, a person) has spoken about this claim since: what we hold may not be released.
             return refusal(call.id, "not_recorded")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import jsonschema_rs
 
@@ -10,7 +11,7 @@ from interlock.core.budget import Budget
 from interlock.core.canonical import JsonValue
 from interlock.core.claim import LineageState
 from interlock.core.contract import Contract
-from interlock.core.decision import Facts, Obligations, ResourceFacts
+from interlock.core.decision import Facts, Obligations, ResourceFacts, Traced
 from interlock.core.who import Session
 from interlock.gateway.ports import Shelf
 from interlock.policy.engine import Engine
@@ -34,6 +35,7 @@ class Governed:
     def __init__(self, release: Release) -> None:
         self.release = release
         self.engine = Engine(release)
+        self._read_provenance: dict[str, bool] = {}
         self._inputs: dict[str, jsonschema_rs.Validator] = {}
         self._budgets: dict[str, tuple[Budget, ...]] = {}
         self._named_budgets = {budget.name: budget for budget in release.budgets}
@@ -66,6 +68,15 @@ class Governed:
         error = next(iter(validator.iter_errors(arguments)))
         raise ArgumentError(error.message, ".".join(str(part) for part in error.instance_path))
 
+    def wants_provenance(self, contract: Contract) -> bool:
+        """Whether it matters where the arguments of this operation came from: it can do something, or a policy reads it."""
+        if not contract.is_read_only:
+            return True
+        found = self._read_provenance.get(contract.operation)
+        if found is None:
+            found = self._read_provenance[contract.operation] = self.engine.reads_provenance(contract)
+        return found
+
     def facts(
         self,
         session: Session,
@@ -75,6 +86,7 @@ class Governed:
         entities: int,
         state: LineageState,
         resource: ResourceFacts | None,
+        provenance: Mapping[str, Traced] | None,
         now_us: int,
     ) -> Facts:
         """The closed record of all that the decision on this call may depend on."""
@@ -101,6 +113,7 @@ class Governed:
             confidentiality=state.confidentiality,
             resource=resource,
             now_us=now_us,
+            provenance=provenance,
         )
 
     def visible(self, session: Session, state: LineageState, now_us: int) -> tuple[str, ...]:

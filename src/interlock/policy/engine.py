@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from interlock.core.canonical import digest
+from interlock.core.contract import Contract
 from interlock.core.decision import Allow, Decision, Deny, Facts, PolicyRef, Reason, RequireApproval
-from interlock.core.terms import Posture, Question
+from interlock.core.terms import Effect, Posture, Question
 from interlock.core.who import AttributeValue
 from interlock.policy.case import Case, Prepared, StoppedError, invalid_facts
 from interlock.policy.codes import Code
@@ -22,7 +23,7 @@ from interlock.policy.encoding import RESERVED_ENTITY_TYPES, check_user_attribut
 from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
 from interlock.policy.evaluate import MEMO_MAX_ENTRIES, Memo
 from interlock.policy.explain import Explanation, explain
-from interlock.policy.slices import Slices
+from interlock.policy.slices import EFFECT_GROUPS, Slices
 from interlock.policy.visible import VISIBLE_MEMO_MAX_ENTRIES, VISIBLE_TIME_STEP_US, Viewer, reads_the_time, visible
 from interlock.release.model import Release
 
@@ -60,6 +61,15 @@ class Engine:
         for contract in self.release.contracts.values():
             for agent in ("", *self.prepared.slices.named_agents):
                 self.prepared.slices.of(contract, contract.effects, agent)
+
+    def reads_provenance(self, contract: Contract) -> bool:
+        """Whether a policy that may speak about this operation reads where its arguments came from."""
+        named = {contract.operation, f"tool:{contract.tool}", *(EFFECT_GROUPS[effect] for effect in Effect)}
+        return any(
+            (rule.scope.actions is None or named & rule.scope.actions)
+            and {"origins", "provenance"} & rule.reads().context.keys()
+            for rule in self.prepared.slices.rules.values()
+        )
 
     def decide(self, facts: Facts) -> Decision:
         """Answer the seven questions for one proposed call. Never raises; whatever cannot be decided is a Deny."""
