@@ -19,6 +19,7 @@ from interlock.provenance.normal import loose, strict, variants
 MAX_TEXT_CHARS: Final = 4 * 1024 * 1024
 MAX_CHUNK_CHARS: Final = 512
 MAX_QUANTITY_DIGITS: Final = 7
+MAX_NUMBER_CHARS: Final = 40
 _HASH_BYTES: Final = 8
 _MASK: Final = 2**64 - 1
 _ODD: Final = 0x9E3779B97F4A7C15
@@ -32,9 +33,13 @@ _HOST: Final = re.compile(r"(?<![\w@.-])(?:[\w-]+\.)+[^\W\d_][\w-]*(?![\w@-])")
 _BARE_URL: Final = re.compile(r"(?<![\w@./-])(?:[\w-]+\.)+[^\W\d_]{2,}(?:/[^\s<>\"'`|\\^{}]*)?(?![\w@-])")
 _ACCOUNT: Final = re.compile(r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?\b")
 _ACCOUNT_CHARS: Final = range(15, 35)  # ISO 13616
-_NUMBER: Final = re.compile(r"(?<![\w.])[-+]?\d[\d,_'’ ]*(?:\.\d+)?(?![\w])|(?<![\w.])[-+]?\.\d+")
+_NUMBER: Final = re.compile(
+    r"(?<![\w.,])[-+]?"
+    r"(?:\d{1,3}(?:[,_'’ ]\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d+,\d{1,2}|\d+(?:\.\d+)?|\.\d+)(?![\w]|[.,]\d)"
+)
 _PIECE: Final = re.compile(r"[\w.@+-]+")
 _WORD: Final = re.compile(r"\w+")
+_COMMA_DECIMAL: Final = re.compile(r"[-+]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d{1,2}")
 _DIGIT: Final = re.compile(r"\d")
 _ISO_DATE: Final = re.compile(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)")
 _NUMERIC_DATE: Final = re.compile(r"\b(\d{1,2})[./-](\d{1,2})[./-](\d{4}|\d{2})\b")
@@ -242,13 +247,17 @@ def _plain_url(url: str) -> str:
 
 
 def _number(text: str) -> str:
-    bare = re.sub(r"[,_'’ ]", "", text.strip())
+    """A number as people write it (1,250.00, 1.250,00, 1 250, 12,5) in one form; empty when it is none."""
+    bare = text.strip()
+    if _COMMA_DECIMAL.fullmatch(bare):
+        bare = bare.replace(".", "").replace(",", ".")
+    bare = re.sub(r"[,_'’ ]", "", bare)
     try:
         value = Decimal(bare)
     except InvalidOperation:
         return ""
-    if not value.is_finite() or len(bare) > 40:  # noqa: PLR2004  # longer digit strings are identifiers, found as chunks
-        return ""
+    if not value.is_finite() or len(bare) > MAX_NUMBER_CHARS:
+        return ""  # longer digit strings are identifiers, found as chunks
     return f"number:{format(value.normalize(), 'f')}" if value else "number:0"
 
 
