@@ -30,10 +30,11 @@ from interlock.identity.exchange import (
     SessionTokens,
     TokenExchange,
 )
+from interlock.identity.handing_down import HandingDown
 from interlock.identity.keys import KeyRing
 from interlock.identity.refusals import RefusalCounter
 from interlock.ledger.drafts import draft
-from interlock.ledger.events import ControlChanged, SessionOpened, SessionRefreshed
+from interlock.ledger.events import ControlChanged, SessionHandedDown, SessionOpened, SessionRefreshed
 from interlock.store.approvals import Approvals
 from interlock.store.controls import ControlAnswer, Controls, ControlState
 from interlock.store.leases import Holder, Leases
@@ -100,6 +101,32 @@ class RecordedSessions:
         )
         await self._sessions.open(session, draft(body, ids=self._ids))
 
+    async def hand_down(self, session: Session, release_digest: str, most: int) -> str:
+        """Store a session below another, with an event in the chain of each: `opened`, `ended` or `too_many`."""
+        lineage = session.lineage
+        opened = SessionOpened(
+            session_id=session.session_id,
+            tenant=lineage.tenant,
+            environment=lineage.environment,
+            agent=lineage.agent,
+            user=lineage.user,
+            task=session.task,
+            roles=session.roles,
+            attributes=session.attributes,
+            expires_at_us=session.expires_at_us,
+            release_digest=release_digest,
+            parents=session.parents,
+            run=session.run,
+            operations=session.operations,
+            max_calls=session.max_calls,
+        )
+        told = SessionHandedDown(
+            session_id=session.session_id, agent=lineage.agent, operations=session.operations, max_calls=session.max_calls
+        )
+        return await self._sessions.hand_down(
+            session, most=most, opened=draft(opened, ids=self._ids), told=draft(told, ids=self._ids)
+        )
+
     async def get(self, session_id: str) -> Session | None:
         """A live session, or None."""
         return await self._sessions.get(session_id)
@@ -129,6 +156,7 @@ class Plane:
         keys: KeyRing,
         tokens: SessionTokens,
         exchange: TokenExchange,
+        handing_down: HandingDown,
         people: People,
         refusals: RefusalCounter,
         variables: Mapping[str, str],
@@ -161,6 +189,7 @@ class Plane:
         self._keys = keys
         self._tokens = tokens
         self._exchange = exchange
+        self._handing_down = handing_down
         self._people = people
         self._refusals = refusals
         self._ids = ids
@@ -194,7 +223,8 @@ class Plane:
     async def exchange(self, request: ExchangeRequest) -> ExchangeResponse:
         """Exchange tokens by the release in force. Raises as `TokenExchange.exchange`; refusals are counted."""
         try:
-            return await self._exchange.exchange(request, await self.admin.release())
+            ways = self._handing_down if request.hands_down else self._exchange
+            return await ways.exchange(request, await self.admin.release())
         except TokenRefusedError as error:
             self._refusals.add(error.code.value, error.issuer)
             raise ExchangeRefusedError("invalid_grant", "the user's or the agent's token is refused") from error

@@ -26,6 +26,7 @@ from interlock.gateway.lease import Lease
 from interlock.gateway.ports import Standing
 from interlock.identity.dev_issuer import ISSUER, KEY
 from interlock.identity.exchange import MAX_PROOF_LIFETIME_S, People, SessionTokens, TokenExchange
+from interlock.identity.handing_down import HandingDown
 from interlock.identity.keys import KeyRing
 from interlock.identity.refusals import RefusalCounter
 from interlock.identity.tokens import Verifier
@@ -34,6 +35,7 @@ from interlock.ledger.events import ClaimOrphaned
 from interlock.ledger.heads import sign_heads
 from interlock.policy.errors import UnusableReleaseError
 from interlock.release.errors import ReleaseError
+from interlock.release.model import Release
 from interlock.store.answers import KeptAnswers
 from interlock.store.approvals import Approvals
 from interlock.store.budgets import Budgets
@@ -147,6 +149,17 @@ class System:
             clock=self.clock,
             ids=self.ids,
         )
+
+        async def agent_of(token: str, release: Release) -> str:
+            return exchange.agent_of(token, release)
+
+        handing_down = HandingDown(
+            agent_of=agent_of,
+            tokens=tokens,
+            sessions=RecordedSessions(sessions, self.ids),
+            clock=self.clock,
+            ids=self.ids,
+        )
         self.plane = Plane(
             controls=self.controls,
             answers=Answers(KeptAnswers(database), self.process_id),
@@ -161,6 +174,7 @@ class System:
             keys=self.keys,
             tokens=tokens,
             exchange=exchange,
+            handing_down=handing_down,
             people=People(proofs),
             refusals=self.refusals,
             variables=settings.variables,

@@ -93,6 +93,10 @@ CEILINGS: Final = (
 """What holds when a release says nothing. A budget of the same name, count and scope takes the place of one of these."""
 
 
+HANDED_DOWN: Final = "handed-down"
+"""The name of the budget of calls that one agent gives another; no release may take it."""
+
+
 class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """What one call takes from one budget. `account` names the counter: the budget, and who it is counted for.
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-AttributeValue: TypeAlias = "str | int | bool | tuple[str, ...]"
+AttributeValue: TypeAlias = str | int | bool | tuple[str, ...]
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,17 +34,19 @@ def _lineage_id(*names: str) -> str:
 
 
 class Parent(msgspec.Struct, frozen=True, kw_only=True):
-    """The session of an agent that handed work on to another agent."""
+    """The session of an agent that handed work on to another agent. `max_calls`: as of `Session`."""
 
     session_id: str
     agent: str
+    max_calls: int = 0
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """One agent acting for one user on one task, for a limited time. `session_id` survives refresh of its token.
 
     `parents` are the sessions it was handed down from, the nearest first; all of them draw on the budgets of the `root`.
-    `run` binds the session to one run of the root; `operations` are the only ones it may use, all when None.
+    `run` binds the session to one run of the root; `operations` are the only ones it may use, all when None; `max_calls` is
+    how many calls it may make and hand on, 0 when nothing says.
     """
 
     session_id: str
@@ -57,6 +59,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     parents: tuple[Parent, ...] = ()
     run: str = ""
     operations: tuple[str, ...] | None = None
+    max_calls: int = 0
+
+    def may_use(self, operation: str) -> bool:
+        """Whether what was handed down covers an operation; what policy says comes on top."""
+        return self.operations is None or operation in self.operations
 
     @property
     def root(self) -> str:

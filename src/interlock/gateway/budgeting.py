@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import assert_never
 
 import msgspec
 
 from interlock.core.approval import Approval, ApprovalState
-from interlock.core.budget import MAX_UNITS, SHARED, Budget, Charge, Counted, Per, Reserved, units_of
+from interlock.core.budget import HANDED_DOWN, MAX_UNITS, SHARED, Budget, Charge, Counted, Per, Reserved, units_of
 from interlock.core.canonical import JsonValue
 from interlock.core.claim import OverBudget
 from interlock.core.contract import Contract
 from interlock.core.decision import Allow, Reason, RequireApproval, Requirement
-from interlock.core.who import Session
+from interlock.core.who import Parent, Session
 from interlock.gateway.reading import UnreadableProposalError
 from interlock.release.model import ApprovalRule
 
@@ -36,7 +36,7 @@ def charges(
     Raises:
         UnreadableProposalError: an argument that is counted says no amount, or a negative one, which would refill the budget.
     """
-    found = []
+    found = list(_handed_down(session))
     for budget in budgets:
         amount = _amount(budget, taking)
         over = budget.per is Per.CALL and amount > budget.limit
@@ -57,10 +57,24 @@ def charges(
     return tuple(found)
 
 
+def _handed_down(session: Session) -> Iterator[Charge]:
+    own = Parent(session_id=session.session_id, agent=session.lineage.agent, max_calls=session.max_calls)
+    for holder in (own, *session.parents):
+        if holder.max_calls:
+            account = f"{HANDED_DOWN}:{holder.session_id}"
+            about = f"calls handed down to {holder.agent}, session {holder.session_id}"
+            yield Charge(budget=HANDED_DOWN, account=account, amount=1, limit=holder.max_calls, about=about)
+
+
 def reserved(budgets: Iterable[Budget], taken: Iterable[Charge]) -> tuple[Reserved, ...]:
     """The charges as they are recorded."""
     named = {budget.name: budget for budget in budgets}
-    return tuple(Reserved(budget=item.budget, amount=named[item.budget].shown(item.amount)) for item in taken if item.account)
+
+    def shown(charge: Charge) -> str:
+        budget = named.get(charge.budget)
+        return str(charge.amount) if budget is None else budget.shown(charge.amount)
+
+    return tuple(Reserved(budget=item.budget, amount=shown(item)) for item in taken if item.account)
 
 
 def timed(budgets: Iterable[Budget], taken: Iterable[Charge]) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ class Gate:
             return ()
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         names = governed.visible(session, standing.state, self._clock.wall_us())
-        contracts = [contract for name in names if (contract := governed.contract(name)) is not None]
+        contracts = [contract for name in names if (contract := governed.contract(name)) is not None and session.may_use(name)]
         return tuple(visible_operation(contract, governed.may_apply(contract)) for contract in contracts)
 
     async def drain(self) -> None:
@@ -179,7 +179,8 @@ class Gate:
     async def _round(self, call: Call, standing: Standing) -> CallResult | Standing:
         """Decide once on where things stand. A `Standing` answer means: it has moved, decide again on this one."""
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
-        contract = governed.contract(call.proposal.operation)
+        named = call.proposal.operation
+        contract = governed.contract(named) if call.session.may_use(named) else None
         if contract is None:
             told = refusal(call.id, "unknown_operation", question=int(Question.WHICH_TOOL))
             return await self._record(call, standing, told, None)
@@ -401,7 +402,7 @@ class Gate:
         over: OverBudget,
     ) -> CallResult | Standing:
         """A hit stops the call; where the budget names a rule, people may let this very call go beyond it."""
-        budget = governed.budget(over.charge.budget)
+        budget = governed.budget(over.charge)
         rule = governed.release.approvals.get(budget.rule)
         detail = (
             f"{over.charge.about or budget.per}: {over.used} used, {over.charge.amount} asked for, limit {over.charge.limit}"

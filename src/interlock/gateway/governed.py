@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import jsonschema_rs
 
-from interlock.core.budget import Budget
+from interlock.core.budget import HANDED_DOWN, Budget, Charge, Counted, Per
 from interlock.core.canonical import JsonValue
 from interlock.core.claim import LineageState
 from interlock.core.contract import Contract
@@ -53,9 +53,11 @@ class Governed:
             self._budgets[contract.operation] = found
         return found
 
-    def budget(self, name: str) -> Budget:
-        """The budget of this name; raises KeyError for one that the release has not."""
-        return self._named_budgets[name]
+    def budget(self, charge: Charge) -> Budget:
+        """The budget that a charge was made on; raises KeyError for one that the release has not."""
+        if charge.budget == HANDED_DOWN:
+            return Budget(name=HANDED_DOWN, counted=Counted.CALLS, per=Per.SESSION, limit=charge.limit)
+        return self._named_budgets[charge.budget]
 
     def check_arguments(self, contract: Contract, arguments: JsonValue) -> None:
         """Raise `ArgumentError` unless the arguments fit the contract's input schema."""

@@ -164,9 +164,10 @@ def scopes_of(session: Session, contract: Contract) -> tuple[str, ...]:
         "fleet",
         f"tenant:{lineage.tenant}",
         f"environment:{lineage.environment}",
-        f"agent:{lineage.agent}",
+        *dict.fromkeys(f"agent:{agent}" for agent in (lineage.agent, *(parent.agent for parent in session.parents))),
         f"tool:{contract.tool}",
         f"operation:{contract.operation}",
         f"user:{lineage.tenant}/{lineage.user}",
         f"session:{session.session_id}",
+        *(f"session:{parent.session_id}" for parent in session.parents),
     )

@@ -12,9 +12,10 @@ import msgspec
 
 from interlock.core.ports import Clock, Ids
 from interlock.core.who import AttributeValue, Lineage, Person, Session
+from interlock.identity.chain import chain_of, claims_of
 from interlock.identity.errors import ExchangeRefusedError, TokenCode, TokenRefusedError
 from interlock.identity.keys import KeyRing
-from interlock.identity.tokens import Checked, Verifier, sign
+from interlock.identity.tokens import Checked, Verifier, claimed_issuer, sign
 from interlock.release.model import Release
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -46,7 +47,10 @@ class SessionStore(Protocol):
 
 
 class ExchangeRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The form of a token request. `session_id` asks for a new token of a session that goes on."""
+    """The form of a token request. `session_id` asks for a new token of a session that goes on.
+
+    The last five are for handing work on to another agent: `scope` names operations, `roles` roles, with spaces between.
+    """
 
     grant_type: str = ""
     subject_token: str = ""
@@ -55,6 +59,16 @@ class ExchangeRequest(msgspec.Struct, frozen=True, kw_only=True):
     actor_token_type: str = ""
     task: str = ""
     session_id: str = ""
+    scope: str = ""
+    roles: str = ""
+    run: str = ""
+    max_calls: str = ""
+    lifetime_s: str = ""
+
+    @property
+    def hands_down(self) -> bool:
+        """Whether the subject says that it is a session token. It is checked as what it says it is, and as nothing else."""
+        return claimed_issuer(self.subject_token) == SESSION_ISSUER
 
 
 class ExchangeResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +104,6 @@ class SessionTokens:
         claims = {
             "iss": SESSION_ISSUER,
             "sub": lineage.user,
-            "act": {"sub": lineage.agent},
             "aud": f"interlock:{self._environment}",
             "iat": now_s,
             "exp": min(now_s + SESSION_TOKEN_LIFETIME_S, session.expires_at_us // 1_000_000),
@@ -103,6 +116,7 @@ class SessionTokens:
             "roles": list(session.roles),
             "attributes": dict(session.attributes),
             "session_exp_us": session.expires_at_us,
+            **claims_of(session),
         }
         return sign(claims, self._keys.signing(SESSION_KEY), kind="at+jwt")
 
@@ -271,6 +285,10 @@ def _session_of(claims: Mapping[str, Any], checked: Checked) -> Session:
         or not isinstance(expires, int)
     ):
         raise TokenRefusedError(TokenCode.CLAIMS, "a session token without its claims", checked.issuer)
+    try:
+        chain = chain_of(claims)
+    except ValueError as error:
+        raise TokenRefusedError(TokenCode.CLAIMS, str(error), checked.issuer) from error
     session_id, tenant, environment, agent_name, task = (str(name) for name in names)
     return Session(
         session_id=session_id,
@@ -279,4 +297,8 @@ def _session_of(claims: Mapping[str, Any], checked: Checked) -> Session:
         roles=tuple(roles),
         attributes={name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()},
         expires_at_us=expires,
+        parents=chain.parents,
+        run=chain.run,
+        operations=chain.operations,
+        max_calls=chain.max_calls,
     )

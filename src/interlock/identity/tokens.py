@@ -110,6 +110,14 @@ def sign(claims: Mapping[str, Any], key: OKPKey, *, kind: str = "JWT") -> str:
     return jwt.encode({"alg": ALGORITHM, "typ": kind, "kid": str(key.kid)}, dict(claims), key, algorithms=[ALGORITHM])
 
 
+def claimed_issuer(token: str) -> str:
+    """Whom a token says it is from, unproven: only good for choosing how to check it. Empty when it says nothing."""
+    try:
+        return _peek(token)[1]
+    except TokenRefusedError:
+        return ""
+
+
 def _peek(token: str) -> tuple[dict[str, Any], str]:
     """Header and claimed issuer of a token, unproven. Raises `TokenRefusedError`."""
     if not token:

@@ -14,7 +14,7 @@ import msgspec
 from interlock.core.budget import Reserved
 from interlock.core.claim import Epochs, Labels
 from interlock.core.decision import Decision
-from interlock.core.who import AttributeValue
+from interlock.core.who import AttributeValue, Parent
 
 
 class SessionOpened(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="session.opened"):
@@ -30,6 +30,19 @@ class SessionOpened(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     attributes: Mapping[str, AttributeValue]
     expires_at_us: int
     release_digest: str = ""
+    parents: tuple[Parent, ...] = ()
+    run: str = ""
+    operations: tuple[str, ...] | None = None
+    max_calls: int = 0
+
+
+class SessionHandedDown(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="session.handed_down"):
+    """The session's agent handed work on to another agent, in a session below this one."""
+
+    session_id: str
+    agent: str
+    operations: tuple[str, ...] | None = None
+    max_calls: int = 0
 
 
 class SessionRefreshed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="session.refreshed"):
@@ -223,6 +236,7 @@ ControlBody: TypeAlias = DatabaseChanged | ControlChanged | ControlRefused | Rel
 
 Body: TypeAlias = (
     SessionOpened
+    | SessionHandedDown
     | SessionRefreshed
     | CallProposed
     | ResourceRead

@@ -66,7 +66,12 @@ def _words(body: e.Body) -> tuple[str, str]:
     match body:
         case e.SessionOpened():
             who = f"{body.agent} acts for {body.user} ({', '.join(body.roles) or 'no roles'})"
-            return "plain", f"session opened: {who}, tenant {body.tenant}, {body.environment}, task {body.task}"
+            handed = f", handed down by {' by '.join(parent.agent for parent in body.parents)}" if body.parents else ""
+            return "plain", f"session opened: {who}, tenant {body.tenant}, {body.environment}, task {body.task}{handed}"
+        case e.SessionHandedDown():
+            only = "" if body.operations is None else f", for {', '.join(body.operations) or 'nothing'} alone"
+            calls = f", {body.max_calls} calls at most" if body.max_calls else ""
+            return "plain", f"handed down to {body.agent}: {body.session_id}{only}{calls}"
         case e.SessionRefreshed():
             return "plain", "session refreshed under a new token"
         case e.CallProposed():

@@ -10,6 +10,7 @@ import msgspec
 
 from interlock.core.budget import (
     CEILINGS,
+    HANDED_DOWN,
     MAX_UNITS,
     MAX_WINDOW_S,
     UNITS_PER_ONE,
@@ -65,7 +66,7 @@ def read_budgets(
 
 
 def _budget(name: str, spec: BudgetSpec, node: Node, contracts: Mapping[str, Contract], problems: Problems) -> Budget | None:
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or name == HANDED_DOWN:
         problems.add(node, f"{name!r} cannot be a budget's name; use small letters, digits and `-`, 48 at most")
         return None
     if (spec.count is None) == (not spec.sum) or spec.count is Counted.SUM:

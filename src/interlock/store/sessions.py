@@ -7,7 +7,7 @@ import msgspec
 from interlock.core.claim import Epochs, LineageState
 from interlock.core.event import EventDraft
 from interlock.core.terms import Posture
-from interlock.core.who import AttributeValue, Lineage, Session
+from interlock.core.who import AttributeValue, Lineage, Parent, Session
 from interlock.store.database import Database
 
 
@@ -60,12 +60,39 @@ class Sessions:
             attributes=attributes,
             expires_at_us=row["expires_at_us"],
             opened_at_us=row["opened_at_us"],
+            parents=tuple(
+                Parent(session_id=session_id, agent=agent, max_calls=calls)
+                for session_id, agent, calls in zip(row["parents"], row["parent_agents"], row["parent_calls"], strict=True)
+            ),
+            run=row["run"],
+            operations=None if row["operations"] is None else tuple(row["operations"]),
+            max_calls=row["max_calls"],
         )
 
     async def tenant(self, session_id: str) -> str:
         """The tenant of a session, live or not; empty when there never was such a session."""
         row = await self._database.row("session_tenant", session_id)
         return "" if row is None else str(row["tenant"])
+
+    async def hand_down(self, session: Session, *, most: int, opened: EventDraft, told: EventDraft) -> str:
+        """Open a session below its first parent, with an event in each chain: `opened`, `ended` or `too_many`."""
+        row = await self._database.row(
+            "open_sub_session",
+            session.session_id,
+            session.parents[0].session_id,
+            session.lineage.id,
+            session.lineage.agent,
+            list(session.roles),
+            msgspec.json.encode(session.attributes).decode(),
+            float(session.expires_at_us),
+            session.run,
+            None if session.operations is None else list(session.operations),
+            session.max_calls,
+            [parent.max_calls for parent in session.parents],
+            most,
+            *map(list, zip(*((event.kind, event.body, event.salt, event.commitment) for event in (opened, told)), strict=True)),
+        )
+        return "ended" if row is None else str(row[0])
 
     async def refresh(self, session_id: str, expires_at_us: int, event: EventDraft) -> bool:
         """Let a live session go on; False, and nothing changed, when it is not live any more."""

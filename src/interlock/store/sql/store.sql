@@ -11,6 +11,7 @@ WHERE s.session_id = $1 AND s.lineage_id = $2 AND NOT s.revoked AND s.expires_at
 -- name: session
 -- A live session as it was opened.
 SELECT session_id, tenant, environment, agent, user_id, task, roles, attributes,
+       parents, parent_agents, parent_calls, run, operations, max_calls,
        (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_at_us,
        (extract(epoch FROM opened_at) * 1000000)::bigint AS opened_at_us
 FROM session WHERE session_id = $1 AND NOT revoked AND expires_at > clock_timestamp()
@@ -18,6 +19,10 @@ FROM session WHERE session_id = $1 AND NOT revoked AND expires_at > clock_timest
 -- name: open_session
 -- Open a session with its first event.
 SELECT open_session($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::float8 / 1000000), $11, $12, $13, $14)
+
+-- name: open_sub_session
+-- Hand a session down to another agent.
+SELECT open_sub_session($1, $2, $3, $4, $5, $6, to_timestamp($7::float8 / 1000000), $8, $9, $10, $11, $12, $13, $14, $15, $16)
 
 -- name: refresh_session
 -- Let a session go on until a later time.
