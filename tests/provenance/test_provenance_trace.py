@@ -5,7 +5,7 @@ import string
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from interlock.core.contract import Contract, RecordShape
@@ -191,6 +191,7 @@ ADDRESS = st.builds("{}@{}.{}".format, WORD, WORD, st.sampled_from(["com", "io",
 VALUE = st.one_of(WORD, ADDRESS, st.integers(100, 10**9).map(str), st.dates().map(str))
 
 
+@example("00a", ["000@00a.com"], [], False)
 @given(VALUE, st.lists(VALUE, max_size=4), st.lists(VALUE, max_size=4), st.booleans())
 def test_less_trust_in_what_entered_never_makes_an_origin_better(value, user_words, other_words, tainted):
     record = {"rows": [{"a": word} for word in other_words]}

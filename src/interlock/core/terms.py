@@ -105,8 +105,8 @@ class Origin(StrEnum):
     FIELD = "field"
     COMPUTED = "computed"
     SELECTED = "selected"
-    ASSERTED = "asserted"
     MODEL = "model"
+    ASSERTED = "asserted"
     UNTRUSTED = "untrusted"
 
     @property
