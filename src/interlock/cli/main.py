@@ -20,6 +20,7 @@ app.command(f"{_HERE}.up:up", name="up", help="Serve the gate: MCP, HTTP API, em
 app.command(
     f"{_HERE}.people:token", name="token", help="Get a session token for an agent acting for a user (development issuer)."
 )
+app.command(f"{_HERE}.stdio:serve", name="mcp", help="MCP over standard input and output for a local client.")
 app.command(
     f"{_HERE}.people:kill",
     name="kill",

@@ -1,0 +1,200 @@
+"""HTTP for a process that must start quickly: few connections, used again, and clear about what may have arrived."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import select
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from interlock.cli.output import USAGE, Failure
+
+CONNECT_TIMEOUT_S: Final = 10.0
+ANSWER_TIMEOUT_S: Final = 900.0
+MAX_IDLE_S: Final = 30.0
+MAX_IDLE_CONNECTIONS: Final = 8
+MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+_LOCAL: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class NotSentError(Exception):
+    """Nothing of the request can have arrived."""
+
+
+class LostError(Exception):
+    """The request may have arrived, and no answer came."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer: its JSON messages, each a line; none for what was only taken note of. `title` says why it is none."""
+
+    status: int
+    headers: Mapping[str, str]
+    lines: tuple[bytes, ...]
+    title: str = ""
+
+    @property
+    def is_rpc(self) -> bool:
+        """Whether the lines are JSON-RPC, and not a problem document."""
+        return not self.title
+
+
+class _Problem(msgspec.Struct):
+    title: str = ""
+    jsonrpc: str = ""
+
+
+class Wire:
+    """Requests to one URL. Safe to use from several threads."""
+
+    def __init__(self, url: str) -> None:
+        """Raises `Failure` for what is no URL of a server."""
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise Failure(f"{url!r} is no http URL", code=USAGE)
+        self.is_exposed = parts.scheme == "http" and parts.hostname not in _LOCAL
+        self._host, self._port = parts.hostname, parts.port
+        self._path = parts.path or "/"
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._lock = threading.Lock()
+        self._idle: list[tuple[float, http.client.HTTPConnection]] = []
+        self._busy: dict[object, http.client.HTTPConnection] = {}
+
+    def post(self, body: bytes, headers: Mapping[str, str], *, of: object = None, again: bool = False) -> Answer:
+        """Send and read one answer. `of` names the request for `abort`; with `again` it is sent twice if need be.
+
+        Raises:
+            NotSentError: nothing can have arrived.
+            LostError: it may have arrived.
+        """
+        try:
+            return self._once("POST", body, headers, of)
+        except LostError:
+            if not again:
+                raise
+            return self._once("POST", body, headers, of)
+
+    def delete(self, headers: Mapping[str, str]) -> None:
+        """Say that a session is over. Raises as `post`."""
+        self._once("DELETE", b"", headers, None)
+
+    def abort(self, of: object) -> None:
+        """Hang up on a request that is under way."""
+        with self._lock:
+            connection = self._busy.get(of)
+        if connection is not None:
+            _hang_up(connection)
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        with self._lock:
+            connections = [*self._busy.values(), *(connection for _, connection in self._idle)]
+            self._idle.clear()
+        for connection in connections:
+            _hang_up(connection)
+
+    def _once(self, method: str, body: bytes, headers: Mapping[str, str], of: object) -> Answer:
+        connection = self._connection()
+        key = of if of is not None else object()
+        with self._lock:
+            self._busy[key] = connection
+        try:
+            connection.request(method, self._path, body=body, headers=dict(headers))
+            answer = _read(connection.getresponse())
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise LostError(str(error) or type(error).__name__) from error
+        finally:
+            with self._lock:
+                self._busy.pop(key, None)
+        with self._lock:
+            if connection.sock is not None and len(self._idle) < MAX_IDLE_CONNECTIONS:
+                self._idle.append((time.monotonic(), connection))
+                return answer
+        connection.close()
+        return answer
+
+    def _connection(self) -> http.client.HTTPConnection:
+        while True:
+            with self._lock:
+                since_s, connection = self._idle.pop() if self._idle else (0.0, None)
+            if connection is None:
+                break
+            if time.monotonic() - since_s < MAX_IDLE_S and _is_quiet(connection):
+                return connection
+            connection.close()
+        if self._tls is None:
+            made = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_TIMEOUT_S)
+        else:
+            made = http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT_TIMEOUT_S, context=self._tls)
+        try:
+            made.connect()
+        except (OSError, http.client.HTTPException) as error:
+            raise NotSentError(str(error)) from error
+        made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.sock.settimeout(ANSWER_TIMEOUT_S)
+        return made
+
+
+def _is_quiet(connection: http.client.HTTPConnection) -> bool:
+    """Whether nothing waits to be read: what the other side has closed, or said without being asked, is not used again."""
+    if connection.sock is None:
+        return False
+    try:
+        readable, _, _ = select.select([connection.sock], [], [], 0)
+    except (OSError, ValueError):
+        return False
+    return not readable
+
+
+def _hang_up(connection: http.client.HTTPConnection) -> None:
+    sock = connection.sock
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+def _read(response: http.client.HTTPResponse) -> Answer:
+    body = response.read(MAX_ANSWER_BYTES + 1)
+    if len(body) > MAX_ANSWER_BYTES:
+        raise http.client.HTTPException(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "text/event-stream":
+        lines = _events(body)
+    else:
+        # A line break in JSON stands between its parts and never in a text.
+        lines = (body.replace(b"\r", b" ").replace(b"\n", b" ").strip(),) if body.strip() else ()
+    return Answer(status=response.status, headers=headers, lines=lines, title=_title(response.status, lines))
+
+
+def _title(status: int, lines: tuple[bytes, ...]) -> str:
+    """What a problem document says; empty for JSON-RPC."""
+    if status < 400:  # noqa: PLR2004
+        return ""
+    try:
+        problem = msgspec.json.decode(lines[0] if lines else b"{}", type=_Problem)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        problem = _Problem()
+    return "" if problem.jsonrpc else problem.title or f"status {status}"
+
+
+def _events(body: bytes) -> tuple[bytes, ...]:
+    """The messages of a stream of server-sent events (WHATWG HTML 9.2)."""
+    found: list[bytes] = []
+    data: list[bytes] = []
+    for line in [*body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), b""]:
+        if line.startswith(b"data:"):
+            data.append(line[5:].removeprefix(b" "))
+        elif not line and data:
+            found.append(b" ".join(data).strip())
+            data = []
+    return tuple(message for message in found if message)
