@@ -13,6 +13,7 @@ from interlock.app.answers import Answers
 from interlock.app.approvals import PeoplesApprovals
 from interlock.app.containment import Containment, KillAnswer
 from interlock.app.known_people import KnownPeople
+from interlock.app.logins import Issued, LoginDesk
 from interlock.app.postures import PeoplesPostures
 from interlock.app.releases import Releases
 from interlock.app.shelf import StoredReleases
@@ -23,6 +24,7 @@ from interlock.core.terms import Scope
 from interlock.core.who import Person, Session
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
 from interlock.identity.exchange import (
+    GRANT_TYPE,
     SESSION_KEY,
     ExchangeRequest,
     ExchangeResponse,
@@ -166,6 +168,7 @@ class Plane:
     ) -> None:
         self.clock = clock
         self.answers = answers
+        self.logins: LoginDesk | None = None
         self.admin = AdminGate(controls, shelf, ids)
         self.approvals = PeoplesApprovals(approvals, self.admin, clock=clock, ids=ids)
         self.known = KnownPeople(approvals, clock)
@@ -206,6 +209,8 @@ class Plane:
         """The person a token speaks for. Raises `TokenRefusedError`, counted."""
         try:
             person = self._people.verify(token)
+            if self.logins is not None:
+                await self.logins.refuse_ended(token)
         except TokenRefusedError as error:
             self._refusals.add(error.code.value, error.issuer)
             raise
@@ -228,6 +233,20 @@ class Plane:
         except TokenRefusedError as error:
             self._refusals.add(error.code.value, error.issuer)
             raise ExchangeRefusedError("invalid_grant", "the user's or the agent's token is refused") from error
+        except ExchangeRefusedError as error:
+            self._refusals.add(error.counted_as or error.error)
+            raise
+
+    async def issue(self, form: dict[str, str], resource: str) -> ExchangeResponse | Issued:
+        """Answer a token request of any grant type. Raises as `LoginDesk.token`; refusals are counted."""
+        if self.logins is None or form.get("grant_type", "") == GRANT_TYPE:
+            known = {name: form.get(name, "") for name in ExchangeRequest.__struct_fields__}
+            return await self.exchange(ExchangeRequest(**known))
+        try:
+            return await self.logins.token(form, resource)
+        except TokenRefusedError as error:
+            self._refusals.add(error.code.value, error.issuer)
+            raise ExchangeRefusedError("invalid_grant", "the proof is refused") from error
         except ExchangeRefusedError as error:
             self._refusals.add(error.counted_as or error.error)
             raise

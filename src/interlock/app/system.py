@@ -15,6 +15,7 @@ from interlock.app.answers import Answers
 from interlock.app.containment import Containment
 from interlock.app.leases import LeaseKeeper
 from interlock.app.pause import pause_guard
+from interlock.app.logins import LoginDesk
 from interlock.app.plane import Plane, RecordedSessions
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import SystemClock, SystemIds
@@ -28,6 +29,7 @@ from interlock.identity.dev_issuer import ISSUER, KEY
 from interlock.identity.exchange import MAX_PROOF_LIFETIME_S, People, SessionTokens, TokenExchange
 from interlock.identity.handing_down import HandingDown
 from interlock.identity.keys import KeyRing
+from interlock.identity.login.directory import DirectoryFile
 from interlock.identity.refusals import RefusalCounter
 from interlock.identity.tokens import Verifier
 from interlock.ledger.drafts import draft
@@ -44,6 +46,7 @@ from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
 from interlock.store.errors import StoreError
 from interlock.store.leases import LeaseLine, Leases, Told
+from interlock.store.logins import Logins
 from interlock.store.postures import Postures
 from interlock.store.processes import ClaimWatch, Processes
 from interlock.store.releases import Proposals
@@ -64,7 +67,10 @@ WITNESS: Final = "heads.jsonl"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process is told at its start. `release_files` are put in force when none is; in development, when another is."""
+    """What one process is told at its start. `release_files` are put in force when none is; in development, when another is.
+
+    `directory` is whom the built-in issuer logs in; without it, or when that issuer is not trusted, it logs in nobody.
+    """
 
     state: Path
     database_url: str
@@ -72,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     variables: Mapping[str, str] = {}
     release_files: Mapping[str, str] | None = None
     trust_dev_issuer: bool = True
+    directory: Path | None = None
 
 
 class ReleaseInForceError(Exception):
@@ -182,6 +189,24 @@ class System:
             ids=self.ids,
             load_now=self.heartbeat,
         )
+        if settings.trust_dev_issuer and settings.directory is not None:
+            self.plane.logins = LoginDesk(
+                store=Logins(database, settings.environment),
+                sessions=sessions,
+                directory=DirectoryFile(settings.directory),
+                keys=self.keys,
+                proofs=proofs,
+                exchange=exchange,
+                admin=self.plane.admin,
+                environment=settings.environment,
+                clock=self.clock,
+                ids=self.ids,
+            )
+
+    async def forget_logins(self) -> None:
+        """Forget codes and logins that are over."""
+        if self.plane.logins is not None:
+            await self.plane.logins.forget()
 
     async def start(self) -> None:
         """Register, put the given release in force if it is not, and get it ready. Raises when the process cannot serve."""
@@ -276,6 +301,7 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
             asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
             asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
             asyncio.create_task(_every(FORGET_S, system.budgets.forget), name="forget-budgets"),
+            asyncio.create_task(_every(FORGET_S, system.forget_logins), name="forget-logins"),
         ]
         try:
             yield system

@@ -41,7 +41,9 @@ def up(
     state: State = DEFAULT_STATE,
     database_url: Annotated[str, Parameter(help="A Postgres of your own.", env_var="INTERLOCK_DATABASE_URL")] = "",
     allow_host: Annotated[list[str] | None, Parameter(help="Another name clients may call this server by.")] = None,
-    directory: Annotated[Path | None, Parameter(help="Checked for mistakes; tokens are made by `interlock token`.")] = None,
+    directory: Annotated[
+        Path | None, Parameter(help="People and agents of the built-in issuer; read again when it changes.")
+    ] = None,
     dev_issuer: Annotated[bool, Parameter(help="Trust the built-in development issuer.")] = True,
     as_json: Json = False,
 ) -> int:
@@ -50,7 +52,7 @@ def up(
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     try:
         if directory is not None:
-            from interlock.identity.dev_issuer import load_directory  # noqa: PLC0415  # only to find mistakes early
+            from interlock.identity.dev_issuer import load_directory  # noqa: PLC0415  # to find mistakes early
 
             load_directory(directory)
         files = None if release is None else read_files(release)
@@ -62,6 +64,7 @@ def up(
                 variables=read_variables(variables),
                 release_files=files,
                 trust_dev_issuer=dev_issuer,
+                directory=directory,
             )
             hosts = LOCAL_HOSTS | {host} | set(allow_host or ())
             with asyncio.Runner(loop_factory=_loop) as runner:

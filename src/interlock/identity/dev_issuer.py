@@ -17,6 +17,9 @@ from interlock.identity.tokens import sign
 
 ISSUER: Final = "interlock-dev"
 TOKEN_LIFETIME_S: Final = 300
+LOGIN_CODE_LIFETIME_S: Final = 120
+LOGIN_CLAIM: Final = "interlock_login"
+FORM_CLAIM: Final = "interlock_form"
 KEY: Final = "issuer"
 
 
@@ -71,22 +74,36 @@ class DevIssuer:
             raise DirectoryError(f"the directory has no agent {name!r} in {self._environment}; it knows: {known}")
         return self._sign(subject, "agent", {})
 
-    def user_token(self, name: str) -> str:
-        """A token by which a person proves who they are. Raises `DirectoryError` for one the directory does not know."""
+    def user_token(self, name: str, *, login_id: str = "", form: str = "") -> str:
+        """A token by which a person proves who they are. Raises `DirectoryError` for one the directory does not know.
+
+        `login_id` names the login that it comes from and ends with; `form` is what the page's forms of that login carry.
+        """
+        user = self._user(name)
+        said: dict[str, object] = {"tenant": user.tenant, "roles": list(user.roles), "attributes": dict(user.attributes)}
+        if login_id:
+            said |= {LOGIN_CLAIM: login_id, FORM_CLAIM: form}
+        return self._sign(name, "user", said)
+
+    def login_code(self, name: str) -> str:
+        """A code that logs a person in once, within two minutes. Raises `DirectoryError` as `user_token`."""
+        return self._sign(name, "login", {"tenant": self._user(name).tenant}, LOGIN_CODE_LIFETIME_S)
+
+    def _user(self, name: str) -> DirectoryUser:
         user = self._directory.users.get(name)
         if user is None:
             known = ", ".join(sorted(self._directory.users)) or "none"
             raise DirectoryError(f"the directory has no user {name!r}; it knows: {known}")
-        return self._sign(name, "user", {"tenant": user.tenant, "roles": list(user.roles), "attributes": dict(user.attributes)})
+        return user
 
-    def _sign(self, subject: str, use: str, more: dict[str, object]) -> str:
+    def _sign(self, subject: str, use: str, more: dict[str, object], lifetime_s: int = TOKEN_LIFETIME_S) -> str:
         now_s = self._clock.wall_us() // 1_000_000
         claims = {
             "iss": ISSUER,
             "sub": subject,
             "aud": f"interlock:{self._environment}",
             "iat": now_s,
-            "exp": now_s + TOKEN_LIFETIME_S,
+            "exp": now_s + lifetime_s,
             "jti": self._ids.new("jti"),
             "interlock_use": use,
         }

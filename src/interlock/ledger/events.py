@@ -231,7 +231,39 @@ class DatabaseChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     incarnation: str
 
 
-ControlBody: TypeAlias = DatabaseChanged | ControlChanged | ControlRefused | ReleaseActivated | ReleaseProposed | PostureChanged
+class LoginStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="login.started"):
+    """A person logged in with a client: as themselves, or (`agent`, `task`) to let it act for them in a session."""
+
+    login_id: str
+    client_id: str
+    client: str
+    how: str
+    tenant: str
+    user: str
+    environment: str
+    expires_at_us: int
+    agent: str = ""
+    task: str = ""
+    session_id: str = ""
+
+
+class LoginEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="login.ended"):
+    """A login ended before its time; its session, if it had one, ended with it."""
+
+    login_id: str
+    because: str
+
+
+ControlBody: TypeAlias = (
+    DatabaseChanged
+    | ControlChanged
+    | ControlRefused
+    | ReleaseActivated
+    | ReleaseProposed
+    | PostureChanged
+    | LoginStarted
+    | LoginEnded
+)
 """What stands in the chain `control`."""
 
 Body: TypeAlias = (

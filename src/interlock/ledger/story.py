@@ -135,6 +135,11 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
             )
         case e.PostureChanged():
             return "plain", f"posture {body.previous} → {body.posture} for {body.lineage_id} by {body.by}: {body.reason}"
+        case e.LoginStarted():
+            acts = f" lets {body.client} act as {body.agent} on {body.task}" if body.agent else f" logged in with {body.client}"
+            return "plain", f"{body.user} ({body.tenant}){acts}, by {body.how} ({body.login_id})"
+        case e.LoginEnded():
+            return "plain", f"login ended: {body.because} ({body.login_id})"
         case _:
             assert_never(body)
 
