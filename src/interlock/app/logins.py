@@ -122,7 +122,7 @@ class LoginDesk:
         if not 0 < len(redirect_uris) <= MAX_REDIRECTS or not all(may_register(uri) for uri in redirect_uris):
             raise ExchangeRefusedError(
                 "invalid_redirect_uri",
-                f"give 1 to {MAX_REDIRECTS} redirect_uris: https, http to 127.0.0.1, [::1] or localhost, or a scheme of your own",
+                f"give 1 to {MAX_REDIRECTS} redirect_uris: https, http to this machine, or a scheme of your own",
             )
         plain = "".join(sign for sign in name if sign.isprintable())[:MAX_NAME_CHARS].strip()
         client = Client(client_id=self._ids.new("cli"), name=plain or "a client without a name", redirect_uris=redirect_uris)
@@ -427,7 +427,7 @@ class LoginDesk:
         try:
             return self._directory.now()
         except DirectoryError as error:
-            _log.error("nobody can log in: %s", error)  # noqa: TRY400  # the message says it all
+            _log.error("nobody can log in: %s", error)  # the message says it all
             raise ExchangeRefusedError(
                 "temporarily_unavailable", "the directory of people cannot be read; nobody logs in until it can"
             ) from error

@@ -26,6 +26,8 @@ from interlock.server.asgi import (
     repeated,
 )
 from interlock.server.limits import MAX_CONCURRENT_MCP, MAX_CONCURRENT_PUBLIC
+from interlock.server.login import consent, device
+from interlock.server.login.browser import KeptLogins, Renewing
 from interlock.server.mcp_stateless import Gate, StatelessMcp
 from interlock.server.page.application import is_of_page, make_page
 from interlock.server.page.login import LoginWay
@@ -56,7 +58,9 @@ class Router:
         self._gate = gate
         self._stateful: Any = None
         self._api: App = make_api(plane, gate)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal
-        self._page: App = make_page(plane, ways=ways)  # type: ignore[assignment]  # same
+        rooms = [*consent.routes(plane), *device.routes(plane)]
+        page: App = make_page(plane, ways=ways, browser=KeptLogins(plane), more=rooms)  # type: ignore[assignment]  # same
+        self._page: App = Renewing(page, plane)
         self._running = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._mcp_now = asyncio.BoundedSemaphore(MAX_CONCURRENT_MCP)

@@ -18,7 +18,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]+")
 
 
 def may_register(uri: str) -> bool:
-    """Whether a client may register a URI: https, http to this machine, or a scheme of its own; no fragment, no user, no tricks."""
+    """Whether a client may register a URI: https, http to this machine, or a scheme of its own; no fragment, nobody's name."""
     parts = _split(uri)
     if parts is None or "#" in uri or parts.username is not None or parts.password is not None:
         return False
@@ -32,7 +32,7 @@ def may_register(uri: str) -> bool:
 
 
 def is_registered(uri: str, registered: tuple[str, ...]) -> bool:
-    """Whether a URI is one of those registered: the same to the letter, but for the port of a loopback address (RFC 8252, 7.3)."""
+    """Whether a URI is one of those registered: to the letter, but for the port of a loopback address (RFC 8252, 7.3)."""
     if not may_register(uri):
         return False
     return uri in registered or any(_same_but_for_port(uri, other) for other in registered)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from litestar import Request, Response
 
-from interlock.app.logins import PAGE
+from interlock.app.logins import PAGE, PERSON_LOGIN_LIFETIME_S
 from interlock.app.plane import Plane
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
 from interlock.server.asgi import App, Message, Receive, Scope, Send, header
@@ -24,44 +24,42 @@ _STATIC: Final = "/page/static/"
 _SECURE, _PLAIN = "s.", "p."
 
 
-async def begin(plane: Plane, request: Request[Any, Any, Any], code: str, next_path: str) -> Response[Any] | None:
-    """Log the browser in by a login code; None when it is none that holds. Raises `StoreUnavailableError`.
+class KeptLogins:
+    """Implements the page's `BrowserLogins`."""
 
-    Always with a new key: what the browser had before is of no use afterwards, whoever gave it to it.
-    """
-    desk = plane.logins
-    if desk is None:
-        return None
-    try:
-        issued = await desk.by_proof(code, PAGE)
-    except (TokenRefusedError, ExchangeRefusedError):
-        return None
-    await end(plane, request)
-    answer = logged_in(request, issued.access_token, next_path, issued.expires_in)
-    renewed = await desk.browser(issued.refresh_token)
-    secure = came_by_https(request)
-    answer.set_cookie(
-        LOGIN_COOKIE,
-        (_SECURE if secure else _PLAIN) + issued.refresh_token,
-        max_age=0 if renewed is None else renewed[1],
-        path="/",
-        secure=secure,
-        httponly=True,
-        samesite="strict",
-    )
-    return answer
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
 
+    async def begin(self, request: Request[Any, Any, Any], code: str, next_path: str) -> Response[Any] | None:
+        """The answer that logs the browser in by a login code; None when it is none that holds.
 
-async def end(plane: Plane, request: Request[Any, Any, Any]) -> None:
-    """End the login that the browser holds, if it holds one."""
-    value = request.cookies.get(LOGIN_COOKIE, "")
-    if plane.logins is not None and value:
-        await plane.logins.end(value[len(_PLAIN) :])
+        Always with a new key: what the browser had before ends, whoever gave it to it.
+        """
+        desk = self._plane.logins
+        if desk is None:
+            return None
+        try:
+            issued = await desk.by_proof(code, PAGE)
+        except (TokenRefusedError, ExchangeRefusedError):
+            return None
+        answer = logged_in(request, issued.access_token, next_path, issued.expires_in)
+        await self.end(request, answer)
+        secure = came_by_https(request)
+        value = (_SECURE if secure else _PLAIN) + issued.refresh_token
+        _keep(answer, value, PERSON_LOGIN_LIFETIME_S, secure=secure)
+        return answer
+
+    async def end(self, request: Request[Any, Any, Any], answer: Response[Any]) -> None:
+        """End the login that the browser holds, and take its key from it."""
+        value = request.cookies.get(LOGIN_COOKIE, "")
+        if self._plane.logins is not None and value:
+            await self._plane.logins.end(value[len(_PLAIN) :])
+            _keep(answer, "", 0, secure=came_by_https(request))
 
 
-def forget(answer: Response[Any], *, secure: bool) -> None:
-    """Take the key of the login from the browser."""
-    answer.set_cookie(LOGIN_COOKIE, "", max_age=0, path="/", secure=secure, httponly=True, samesite="strict")
+def _keep(answer: Response[Any], value: str, max_age_s: int, *, secure: bool) -> None:
+    answer.cookies[:] = [cookie for cookie in answer.cookies if cookie.key != LOGIN_COOKIE]
+    answer.set_cookie(LOGIN_COOKIE, value, max_age=max_age_s, path="/", secure=secure, httponly=True, samesite="strict")
 
 
 class Renewing:

@@ -19,11 +19,11 @@ from interlock.server.page import login
 from interlock.server.page.cookie import COOKIE, came_by_https, clear_login
 from interlock.server.page.forms import ForeignFormError
 from interlock.server.page.html import HEADERS, STATIC, page, static, static_url
-from interlock.server.page.login import LoginWay, goes_to, no_such_page
+from interlock.server.page.login import BrowserLogins, LoginWay, goes_to, no_such_page
 from interlock.store.errors import StoreUnavailableError
 
 _log = logging.getLogger(__name__)
-PATHS: Final = ("/login", "/logout", "/page/")
+PATHS: Final = ("/login", "/logout", "/page/", "/device", "/oauth/authorize")
 
 
 def is_of_page(path: str) -> bool:
@@ -31,10 +31,15 @@ def is_of_page(path: str) -> bool:
     return path == "/" or path.startswith(PATHS)
 
 
-def make_page(plane: Plane, *, ways: Sequence[LoginWay] = ()) -> Litestar:
-    """The page as an ASGI application. `ways` are the ways to log in, besides giving a person's token."""
+def make_page(
+    plane: Plane, *, ways: Sequence[LoginWay] = (), browser: BrowserLogins | None = None, more: Sequence[Any] = ()
+) -> Litestar:
+    """The page as an ASGI application. `ways` are the ways to log in, besides giving a person's token.
+
+    `browser` takes login codes and ends logins; `more` are routes of other rooms that look like this page.
+    """
     return Litestar(
-        route_handlers=[_static_file, *login.routes(plane, ways)],
+        route_handlers=[_static_file, *login.routes(plane, ways, browser), *more],
         request_max_body_size=MAX_FORM_BYTES,
         openapi_config=None,
         exception_handlers=_handlers(),

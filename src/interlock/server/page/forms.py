@@ -12,18 +12,20 @@ things do, and a form that changes something needs all of them:
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
 from litestar import Request
 from litestar.exceptions import HTTPException
 
 FORM: Final = "application/x-www-form-urlencoded"
 TOKEN_FIELD: Final = "form_token"  # noqa: S105  # the name of a field
 MAX_FIELDS: Final = 16
-MAX_NEXT_CHARS: Final = 1_000
+MAX_NEXT_CHARS: Final = 1_900
 _PURPOSE: Final = b"interlock/page/form/1"
 
 
@@ -32,8 +34,24 @@ class ForeignFormError(Exception):
 
 
 def form_token(token: str) -> str:
-    """The value that forms made for this login carry. It tells nothing of the login's token (HMAC-SHA-256, RFC 2104)."""
-    return hmac.new(token.encode(), _PURPOSE, hashlib.sha256).hexdigest()
+    """The value that forms made for this login carry. It tells nothing of the login's token (HMAC-SHA-256, RFC 2104).
+
+    A login that renews its tokens puts the same secret into each, so that a page stays of use when they change.
+    """
+    return hmac.new((_of_login(token) or token).encode(), _PURPOSE, hashlib.sha256).hexdigest()
+
+
+def _of_login(token: str) -> str:
+    try:
+        part = token.split(".")[1]
+        said = msgspec.json.decode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)), type=_Said)
+    except (ValueError, IndexError, RecursionError):
+        return ""
+    return said.interlock_form
+
+
+class _Said(msgspec.Struct):
+    interlock_form: str = ""
 
 
 def refuse_foreign(request: Request[Any, Any, Any]) -> None:

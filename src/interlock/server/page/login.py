@@ -50,7 +50,19 @@ class LoginWay(Protocol):
         ...
 
 
-def routes(plane: Plane, ways: Sequence[LoginWay]) -> list[Any]:
+class BrowserLogins(Protocol):
+    """Logins that go on behind the cookie: the built-in issuer's."""
+
+    async def begin(self, request: Request[Any, Any, Any], code: str, next_path: str) -> Response[Any] | None:
+        """The answer that logs the browser in by a login code; None when this is none that holds."""
+        ...
+
+    async def end(self, request: Request[Any, Any, Any], answer: Response[Any]) -> None:
+        """End the login that the browser holds, and take it from the browser."""
+        ...
+
+
+def routes(plane: Plane, ways: Sequence[LoginWay], browser: BrowserLogins | None = None) -> list[Any]:
     """The routes of logging in and out."""
 
     def shown(next_path: str, said: str = "", status: int = 200) -> Response[str]:
@@ -73,6 +85,9 @@ def routes(plane: Plane, ways: Sequence[LoginWay]) -> list[Any]:
         form = await read_form(request)
         token, next_path = "".join(form.get("token", "").split()), local_path(form.get("next", "/"))
         try:
+            begun = None if browser is None else await browser.begin(request, token, next_path)
+            if begun is not None:
+                return begun
             await plane.person(token)
             return logged_in(request, token, next_path, lifetime_s(token, plane.clock.wall_us() // 1_000_000))
         except TokenRefusedError:
@@ -85,6 +100,8 @@ def routes(plane: Plane, ways: Sequence[LoginWay]) -> list[Any]:
         await read_meant(request, token_of_cookie(request))
         answer = goes_to("/login")
         clear_login(answer, secure=came_by_https(request))
+        if browser is not None:
+            await browser.end(request, answer)
         return answer
 
     return [login, with_token, logout]
