@@ -31,6 +31,14 @@ VERIFIER = "v" * 43
 DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
 PROOF = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
+# What a browser says of a form that stood on another site, on a neighbour's page, or nowhere.
+FOREIGN = (
+    {"origin": "https://evil.example"},
+    {"origin": None, "sec-fetch-site": None},
+    {"sec-fetch-site": "same-site"},
+    {"sec-fetch-site": "cross-site"},
+)
+
 
 def challenge(verifier=VERIFIER):
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()

@@ -14,8 +14,8 @@ import msgspec
 from interlock.app.answers import Answers
 from interlock.app.containment import Containment
 from interlock.app.leases import LeaseKeeper
-from interlock.app.pause import pause_guard
 from interlock.app.logins import LoginDesk
+from interlock.app.pause import pause_guard
 from interlock.app.plane import Plane, RecordedSessions
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import SystemClock, SystemIds
