@@ -19,7 +19,6 @@ from interlock.cli.common import (
     ask,
     dev_token,
 )
-from interlock.cli.output import USAGE, Failure
 
 Reason = Annotated[str, Parameter(help="Why; it goes on record.")]
 
@@ -39,13 +38,19 @@ class Caller:
 
     def token(self) -> str:
         """The person's own token. Raises `Failure` saying how to get one."""
-        if not self.as_:
-            raise Failure("nobody is logged in", hint="say who asks with --as USER (development issuer)", code=USAGE)
-        return self.of_user(self.as_)
+        if self.as_:
+            return self.of_user(self.as_)
+        from interlock.cli.stored import token_of  # noqa: PLC0415  # not needed for --help
+
+        return token_of(self.server)
 
     def of_user(self, user: str) -> str:
         """A token of the development issuer for a user of its directory. Raises `Failure`."""
         return dev_token(self.state, self.directory, self.environment, user=user)
+
+    def login_code(self) -> str:
+        """A code of the development issuer that logs this user of its directory in, once. Raises `Failure`."""
+        return dev_token(self.state, self.directory, self.environment, login=self.as_)
 
     def of_agent(self, agent: str) -> str:
         """A token of the development issuer for an agent of its directory. Raises `Failure`."""

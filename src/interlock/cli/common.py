@@ -45,8 +45,8 @@ def read_variables(path: Path | None) -> dict[str, str]:
     return found
 
 
-def dev_token(state: Path, directory: Path, environment: str, *, user: str = "", agent: str = "") -> str:
-    """A token of the development issuer for a user or an agent. Raises `Failure`."""
+def dev_token(state: Path, directory: Path, environment: str, *, user: str = "", agent: str = "", login: str = "") -> str:
+    """A token of the development issuer for a user or an agent, or a login code for a user. Raises `Failure`."""
     from interlock.app.sources import SystemClock, SystemIds  # noqa: PLC0415  # not needed for --help
     from interlock.identity.dev_issuer import DevIssuer, load_directory  # noqa: PLC0415
     from interlock.identity.errors import IdentityError  # noqa: PLC0415
@@ -60,6 +60,8 @@ def dev_token(state: Path, directory: Path, environment: str, *, user: str = "",
             clock=SystemClock(),
             ids=SystemIds(),
         )
+        if login:
+            return issuer.login_code(login)
         return issuer.agent_token(agent) if agent else issuer.user_token(user)
     except IdentityError as error:
         raise Failure(str(error), code=USAGE) from error

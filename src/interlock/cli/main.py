@@ -17,10 +17,11 @@ app = App(
     version=__version__,
 )
 app.command(f"{_HERE}.up:up", name="up", help="Serve the gate: MCP, HTTP API, embedded Postgres unless --database-url.")
-app.command(
-    f"{_HERE}.people:token", name="token", help="Get a session token for an agent acting for a user (development issuer)."
-)
 app.command(f"{_HERE}.stdio:serve", name="mcp", help="MCP over standard input and output for a local client.")
+app.command(f"{_HERE}.login:login", name="login", help="Log in at a server as yourself.")
+app.command(f"{_HERE}.login:logout", name="logout", help="End the login at a server, there and here.")
+app.command(f"{_HERE}.login:whoami", name="whoami", help="Who you are to a server.")
+app.command(f"{_HERE}.people:token", name="token", help="Get a session token for an agent acting for a user.")
 app.command(
     f"{_HERE}.people:kill",
     name="kill",

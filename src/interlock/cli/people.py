@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
@@ -16,19 +17,22 @@ from interlock.identity.exchange import GRANT_TYPE, JWT_TYPE
 
 def token(
     *,
-    agent: Annotated[str, Parameter(help="The agent that acts.")],
-    user: Annotated[str, Parameter(help="The user it acts for.")],
     task: Annotated[str, Parameter(help="The task of the release that the session is for.")],
+    agent: Annotated[str, Parameter(help="The agent that acts, by the development issuer.")] = "",
+    agent_token: Annotated[Path | None, Parameter(help="A file with the agent's own token, of whoever issues it.")] = None,
+    user: Annotated[str, Parameter(help="The user it acts for, by the development issuer; you, as logged in, else.")] = "",
     session: Annotated[str, Parameter(help="Go on with this session under a new token.")] = "",
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
-    """Get a session token for an agent acting for a user, by token exchange with the development issuer."""
+    """Get a session token for an agent acting for a user, by token exchange."""
+    if bool(agent) == bool(agent_token):
+        raise Failure("which agent?", hint="give --agent NAME or --agent-token FILE", code=USAGE)
     form = {
         "grant_type": GRANT_TYPE,
-        "subject_token": caller.of_user(user),
+        "subject_token": caller.of_user(user) if user else caller.token(),
         "subject_token_type": JWT_TYPE,
-        "actor_token": caller.of_agent(agent),
+        "actor_token": caller.of_agent(agent) if agent_token is None else _text_of(agent_token),
         "actor_token_type": JWT_TYPE,
         "task": task,
         "session_id": session,
@@ -39,6 +43,13 @@ def token(
     else:
         print(answer["access_token"])
     return OK
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path} cannot be read as a token", code=USAGE) from error
 
 
 def kill(
