@@ -11,6 +11,7 @@ import msgspec
 from interlock.app.administration import AdminGate
 from interlock.app.answers import Answers
 from interlock.app.approvals import PeoplesApprovals
+from interlock.app.budgets import PeoplesBudgets
 from interlock.app.containment import Containment, KillAnswer
 from interlock.app.known_people import KnownPeople
 from interlock.app.logins import Issued, LoginDesk
@@ -38,6 +39,7 @@ from interlock.identity.refusals import RefusalCounter
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ControlChanged, SessionHandedDown, SessionOpened, SessionRefreshed
 from interlock.store.approvals import Approvals
+from interlock.store.budgets import Budgets
 from interlock.store.controls import ControlAnswer, Controls, ControlState
 from interlock.store.leases import Holder, Leases
 from interlock.store.postures import Postures
@@ -159,6 +161,8 @@ class Plane:
         tokens: SessionTokens,
         exchange: TokenExchange,
         handing_down: HandingDown,
+        budgets: Budgets,
+        environment: str,
         people: People,
         refusals: RefusalCounter,
         variables: Mapping[str, str],
@@ -182,6 +186,7 @@ class Plane:
             ids=ids,
             load_now=load_now,
         )
+        self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment)
         self.postures = PeoplesPostures(postures, self.admin, ids)
         self._controls = controls
         self._containment = containment

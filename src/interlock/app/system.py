@@ -182,6 +182,8 @@ class System:
             tokens=tokens,
             exchange=exchange,
             handing_down=handing_down,
+            budgets=self.budgets,
+            environment=settings.environment,
             people=People(proofs),
             refusals=self.refusals,
             variables=settings.variables,

@@ -29,6 +29,7 @@ app.command(
 )
 app.command(f"{_HERE}.people:resume", name="resume", help="Let execution go on in a scope that was stopped.")
 app.command(f"{_HERE}.people:status", name="status", help="What is stopped, which release decides, what is in flight.")
+app.command(f"{_HERE}.budgets:budgets", name="budgets", help="How much of each budget is used, the fullest first.")
 
 _db = App(name="db", help="The embedded Postgres, shared by several `interlock up`.")
 _db.command(f"{_HERE}.db:start", name="start", help="Start it and leave it running.")

@@ -11,7 +11,7 @@ from litestar.types import Message, Scope
 from interlock.app.plane import Plane
 from interlock.core.who import Session
 from interlock.gateway.messages import CallResult, Proposal
-from interlock.server.api import approvals, controls, health, lineages, oauth, releases
+from interlock.server.api import approvals, budgets, controls, health, lineages, oauth, releases
 from interlock.server.api.common import handlers
 from interlock.server.api.document import document
 from interlock.server.api.once import REPLAYED
@@ -53,7 +53,7 @@ def make_api(plane: Plane, gate: Gate) -> Litestar:
 
 def routes(plane: Plane, gate: Gate) -> list[Any]:  # noqa: ARG001
     """Every route of the API but that of its document."""
-    resources = (oauth, health, controls, lineages, approvals, releases)
+    resources = (oauth, health, controls, budgets, lineages, approvals, releases)
     return [handler for resource in resources for handler in resource.routes(plane)]
 
 
