@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from interlock.app.shelf import StoredReleases
 from interlock.core.ports import Ids
 from interlock.core.who import Person
@@ -49,6 +51,14 @@ class AdminGate:
         """Put on record that somebody asked for what they may not do."""
         body = ControlRefused(operation=operation, target=target[:200], by=person.user, reason=reason, tenant=person.tenant)
         await self._controls.append(draft(body, ids=self._ids))
+
+    async def refuse_agent(self, agent: str, operation: str, target: str, tenant: str) -> NoReturn:
+        """Put on record that an agent asked for what it may not, and say so. Raises `NotPermittedError`."""
+        body = ControlRefused(
+            operation=operation, target=target[:200], by=agent, reason="is no enforcement point of this tenant", tenant=tenant
+        )
+        await self._controls.append(draft(body, ids=self._ids))
+        raise NotPermittedError("this agent is not named for this tenant in release.yaml's enforcement_points")
 
     async def release(self) -> Release:
         """The release in force. Raises `UnknownReleaseError` when there is none."""

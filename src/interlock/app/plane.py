@@ -13,6 +13,7 @@ from interlock.app.answers import Answers
 from interlock.app.approvals import PeoplesApprovals
 from interlock.app.budgets import PeoplesBudgets
 from interlock.app.containment import Containment, KillAnswer
+from interlock.app.desk import Desk
 from interlock.app.known_people import KnownPeople
 from interlock.app.logins import Issued, LoginDesk
 from interlock.app.postures import PeoplesPostures
@@ -151,6 +152,7 @@ class Plane:
         answers: Answers,
         containment: Containment,
         leases: Leases,
+        desk: Callable[[AdminGate], Desk],
         approvals: Approvals,
         proposals: Proposals,
         postures: Postures,
@@ -174,6 +176,7 @@ class Plane:
         self.answers = answers
         self.logins: LoginDesk | None = None
         self.admin = AdminGate(controls, shelf, ids)
+        self.desk = desk(self.admin)
         self.approvals = PeoplesApprovals(approvals, self.admin, clock=clock, ids=ids)
         self.known = KnownPeople(approvals, clock)
         self.releases = Releases(

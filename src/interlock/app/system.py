@@ -13,6 +13,7 @@ import msgspec
 
 from interlock.app.answers import Answers
 from interlock.app.containment import Containment
+from interlock.app.desk import Desk
 from interlock.app.leases import LeaseKeeper
 from interlock.app.logins import LoginDesk
 from interlock.app.pause import pause_guard
@@ -172,6 +173,14 @@ class System:
             answers=Answers(KeptAnswers(database), self.process_id),
             containment=Containment(controls=self.controls, leases=self.leases, clock=self.clock),
             leases=self.leases,
+            desk=lambda admin: Desk(
+                database=database,
+                governing=self.governing,
+                admin=admin,
+                environment=settings.environment,
+                clock=self.clock,
+                ids=self.ids,
+            ),
             approvals=self.approvals,
             proposals=Proposals(database),
             postures=Postures(database),

@@ -199,6 +199,48 @@ class ApprovalAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
     note: str = ""
 
 
+class InputReceived(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="input.received"):
+    """The session's user said something, by their own channel."""
+
+    input_id: str
+    by: str
+    text: str
+    text_digest: str
+
+
+class InputAsserted(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="input.asserted"):
+    """The agent says that the user said something. Nobody has checked that: the text is untrusted."""
+
+    input_id: str
+    agent: str
+    text: str
+    text_digest: str
+
+
+class DecisionAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="decision.asked"):
+    """Somebody asked what would be decided; nothing was claimed and nothing run.
+
+    `asked_by` is a user, or an agent when `via` is `session` or an enforcement point asks; `facts` are what was decided on.
+    """
+
+    decision_id: str
+    via: str
+    asked_by: str
+    decision: Decision
+    facts: object
+    roles: tuple[str, ...] = ()
+
+
+class RecordRead(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="record.read"):
+    """Somebody read the record of other people's calls: `what` is `list`, `show` or `export`, `target` what they asked for."""
+
+    what: str
+    target: str
+    by: str
+    roles: tuple[str, ...]
+    tenant: str
+
+
 class ReleaseProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="release.proposed"):
     """A person put a release forward; its own tests were run. `changes` and `widens` are as in `ReleaseActivated`."""
 
@@ -280,5 +322,9 @@ Body: TypeAlias = (
     | ClaimOrphaned
     | ApprovalRequested
     | ApprovalAnswered
+    | InputReceived
+    | InputAsserted
+    | DecisionAsked
+    | RecordRead
     | ControlBody
 )

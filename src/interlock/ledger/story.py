@@ -104,8 +104,25 @@ def _words(body: e.Body) -> tuple[str, str]:
         case e.ApprovalAnswered():
             tone = {"approved": "good", "denied": "bad"}.get(body.to, "plain")
             return tone, f"{body.to} by {body.by}{f': {body.note}' if body.note else ''} ({body.approval_id})"
+        case e.InputReceived() | e.InputAsserted() | e.DecisionAsked() | e.RecordRead():
+            return _of_people(body)
         case _:
             return _of_control(body)
+
+
+def _of_people(body: e.InputReceived | e.InputAsserted | e.DecisionAsked | e.RecordRead) -> tuple[str, str]:
+    match body:
+        case e.InputReceived():
+            return "plain", f"{body.by} said: {_short(body.text)} ({body.input_id})"
+        case e.InputAsserted():
+            return "doubt", f"{body.agent} says that the user said: {_short(body.text)} ({body.input_id}, not verified)"
+        case e.DecisionAsked():
+            tone, words = _decision(body.decision)
+            return tone, f"{body.asked_by} asked ({body.via}) and nothing was run: {words}"
+        case e.RecordRead():
+            return "plain", f"{body.by} read the record: {body.what} {body.target}"
+        case _:
+            assert_never(body)
 
 
 def _of_control(body: e.ControlBody) -> tuple[str, str]:

@@ -130,8 +130,10 @@ class Administration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     traces: tuple[str, ...] = ()
     audit: tuple[str, ...] = ()
     approvals: tuple[str, ...] = ()
-    # Asking for a decision without a call
+    # Asking for a decision without a call: people by role, and other systems' enforcement points, which are agents, for
+    # the tenants named.
     decide: tuple[str, ...] = ()
+    enforcement_points: Mapping[str, tuple[str, ...]] = {}
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):

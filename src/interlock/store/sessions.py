@@ -19,6 +19,24 @@ class StoredStanding(msgspec.Struct, frozen=True, kw_only=True):
     state: LineageState
 
 
+class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A session as people see it, with the posture of its lineage. One that is not `live` has expired or was ended."""
+
+    session_id: str
+    lineage_id: str
+    tenant: str
+    environment: str
+    agent: str
+    user: str
+    task: str
+    roles: tuple[str, ...]
+    posture: Posture
+    tainted: bool
+    opened_at_us: int
+    expires_at_us: int
+    live: bool
+
+
 class Sessions:
     """Reads and writes sessions. Every method raises `StoreUnavailableError`."""
 
@@ -68,6 +86,11 @@ class Sessions:
             operations=None if row["operations"] is None else tuple(row["operations"]),
             max_calls=row["max_calls"],
         )
+
+    async def latest(self, lineage: Lineage) -> Session | None:
+        """The newest live session of a lineage, or None."""
+        row = await self._database.row("latest_session", lineage.id)
+        return None if row is None else await self.get(row["session_id"])
 
     async def tenant(self, session_id: str) -> str:
         """The tenant of a session, live or not; empty when there never was such a session."""
@@ -120,4 +143,31 @@ class Sessions:
                 tainted=row["tainted"],
                 confidentiality=row["confidentiality"],
             ),
+        )
+
+    async def listed(
+        self,
+        *,
+        tenant: str = "",
+        user: str = "",
+        agent: str = "",
+        task: str = "",
+        session_id: str = "",
+        state: str = "",
+        after: tuple[int, str] = (2**62, ""),
+        limit: int = 1,
+    ) -> tuple[SessionRow, ...]:
+        """Sessions, newest first; an empty filter matches everything, `state` is `live`, `ended` or empty.
+
+        `after` is the opening time (microseconds) and the id of the last one seen.
+        """
+        rows = await self._database.rows("sessions", tenant, user, agent, task, session_id, state, *after, limit)
+        return tuple(
+            SessionRow(
+                **{name: row[name] for name in SessionRow.__struct_fields__ if name not in {"user", "roles", "posture"}},
+                user=row["user_id"],
+                roles=tuple(row["roles"]),
+                posture=Posture(row["posture"]),
+            )
+            for row in rows
         )

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from litestar import Litestar, Response, get
 from litestar.config.app import AppConfig
 from litestar.types import Message, Scope
 
 from interlock.app.plane import Plane
-from interlock.core.who import Session
-from interlock.gateway.messages import CallResult, Proposal
-from interlock.server.api import approvals, budgets, controls, health, lineages, oauth, releases
+from interlock.server.api import (
+    agents,
+    approvals,
+    budgets,
+    calls,
+    controls,
+    decisions,
+    health,
+    lineages,
+    oauth,
+    releases,
+    sessions,
+    traces,
+)
+from interlock.server.api.calls import Gate
 from interlock.server.api.common import handlers
 from interlock.server.api.document import document
 from interlock.server.api.once import REPLAYED
@@ -19,14 +31,6 @@ from interlock.server.api.who import NOBODY, door, make_guard
 from interlock.server.limits import MAX_FORM_BYTES, MAX_REQUEST_ID_CHARS
 
 _REQUEST_ID: Final = b"x-request-id"
-
-
-class Gate(Protocol):
-    """What the API needs of the gate."""
-
-    async def call(self, session: Session, proposal: Proposal) -> CallResult:
-        """Decide and, if it may be, execute once."""
-        ...
 
 
 def make_api(plane: Plane, gate: Gate) -> Litestar:
@@ -51,10 +55,10 @@ def make_api(plane: Plane, gate: Gate) -> Litestar:
     )
 
 
-def routes(plane: Plane, gate: Gate) -> list[Any]:  # noqa: ARG001
+def routes(plane: Plane, gate: Gate) -> list[Any]:
     """Every route of the API but that of its document."""
-    resources = (oauth, health, controls, budgets, lineages, approvals, releases)
-    return [handler for resource in resources for handler in resource.routes(plane)]
+    resources = (oauth, health, sessions, decisions, traces, agents, controls, lineages, approvals, releases)
+    return [*calls.routes(plane, gate), *(handler for resource in resources for handler in resource.routes(plane))]
 
 
 async def _mark(message: Message, scope: Scope) -> None:

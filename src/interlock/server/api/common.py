@@ -13,9 +13,12 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from interlock.app.administration import NotPermittedError
 from interlock.app.answers import AnswerConflictError
+from interlock.app.decisions import SessionEndedError
 from interlock.app.plane import UnknownScopeError
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
+from interlock.app.sessions import InputRefusedError, SessionOverError
+from interlock.app.sight import UnknownRecordError
 from interlock.approvals.errors import ApprovalError, NotOpenError, UnknownApprovalError
 from interlock.core.canonical import AmbiguousJsonError, parse_strict
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
@@ -127,6 +130,9 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         problems = [msgspec.to_builtins(item) for item in error.problems]
         return problem(422, "the release has problems", problems=problems)
 
+    def no_input(_: Any, error: InputRefusedError) -> Response[Any]:
+        return problem(400, str(error))
+
     def conflict(_: Any, error: Exception) -> Response[Any]:
         return problem(409, str(error))
 
@@ -164,6 +170,10 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         ReleaseConflictError: conflict,
         PostureConflictError: conflict,
         AnswerConflictError: answered_otherwise,
+        SessionOverError: conflict,
+        SessionEndedError: conflict,
+        InputRefusedError: no_input,
+        UnknownRecordError: unknown,
         UnknownReleaseError: unknown,
         UnknownLineageError: unknown,
         StoreUnavailableError: unavailable,

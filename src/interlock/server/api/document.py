@@ -16,7 +16,7 @@ from litestar.routes import HTTPRoute
 
 from interlock import __version__
 from interlock.server.api.common import PROBLEM, Problem
-from interlock.server.api.who import NOBODY, PERSON, body_of, media_of, who_of
+from interlock.server.api.who import NOBODY, PERSON, body_of, gives_of, media_of, who_of
 
 _SCHEMES: Final = {
     "person": "A person's own token: of the identity provider, or of the development issuer.",
@@ -96,6 +96,9 @@ def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRo
     if body is not None:
         schema = {"$ref": _REF.format(name=body.__name__)}
         operation["requestBody"] = {"required": True, "content": {media_of(handler.opt): {"schema": schema}}}
+    if gives_of(handler.opt):
+        text = {"schema": {"type": "string"}}
+        operation["responses"]["200"]["content"] = dict.fromkeys(gives_of(handler.opt), text)
     tells = {400, 500, 503} if who != NOBODY else {500}
     tells |= {401, 403} if who else set()
     tells |= {404} if "{" in path else set()

@@ -15,6 +15,8 @@ from interlock.app.answers import MAX_KEY_CHARS
 from interlock.app.plane import Plane, UnknownScopeError
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
+from interlock.app.sessions import InputRefusedError, SessionOverError
+from interlock.app.sight import UnknownRecordError
 from interlock.approvals.errors import ApprovalError
 from interlock.core.who import Person
 from interlock.release.errors import ReleaseError
@@ -30,6 +32,9 @@ CHANGES_NOTHING: Final = (
     ReleaseConflictError,
     ApprovalError,
     ReleaseError,
+    SessionOverError,
+    InputRefusedError,
+    UnknownRecordError,
     UnknownReleaseError,
     HTTPException,
 )

@@ -24,6 +24,7 @@ NOBODY: Final[Who] = ()
 _WHO: Final = "who"
 _BODY: Final = "body"
 _MEDIA: Final = "media"
+_GIVES: Final = "gives"
 _CALLER: Final = "caller"
 _SCHEME: Final = "bearer"
 
@@ -37,9 +38,15 @@ class AgentCaller(msgspec.Struct, frozen=True, kw_only=True):
 Caller: TypeAlias = Person | Session | AgentCaller
 
 
-def door(who: Who = PERSON, *, body: type[msgspec.Struct] | None = None, media: str = "application/json") -> dict[str, Any]:
-    """The `opt` of a route: who may come in, and the shape and media type of the body that it reads."""
-    return {_WHO: who, _BODY: body, _MEDIA: media}
+def door(
+    who: Who = PERSON,
+    *,
+    body: type[msgspec.Struct] | None = None,
+    media: str = "application/json",
+    gives: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The `opt` of a route: who may come in, shape and media type of the body it reads, media types it streams."""
+    return {_WHO: who, _BODY: body, _MEDIA: media, _GIVES: gives}
 
 
 def who_of(opt: Mapping[str, Any]) -> Who:
@@ -57,6 +64,11 @@ def body_of(opt: Mapping[str, Any]) -> type[msgspec.Struct] | None:
 def media_of(opt: Mapping[str, Any]) -> str:
     """The media type of the body of a route with this `opt`."""
     return str(opt.get(_MEDIA, "application/json"))
+
+
+def gives_of(opt: Mapping[str, Any]) -> tuple[str, ...]:
+    """The media types that a route with this `opt` streams, when it gives no JSON."""
+    return tuple(opt.get(_GIVES, ()))
 
 
 def bearer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:

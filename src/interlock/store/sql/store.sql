@@ -241,3 +241,72 @@ UPDATE api_answer SET answer = $4 WHERE tenant = $1 AND user_id = $2 AND key = $
 -- name: give_back_answer
 -- Free a key whose request changed nothing.
 DELETE FROM api_answer WHERE tenant = $1 AND user_id = $2 AND key = $3 AND answer IS NULL
+
+-- name: append_to_chain
+-- Append events to a chain that belongs to no session.
+SELECT append_to_chain($1, $2, $3, $4, $5, $6)
+
+-- name: append_to_session
+-- Append one event to the chain of a live session.
+SELECT append_to_session($1, $2, $3, $4, $5, $6)
+
+-- name: sessions
+-- Sessions, newest first, live ones and those that have ended.
+SELECT * FROM (
+    SELECT s.session_id, s.lineage_id, s.tenant, s.environment, s.agent, s.user_id, s.task, s.roles, l.posture, l.tainted,
+           (extract(epoch FROM s.opened_at) * 1000000)::bigint AS opened_at_us,
+           (extract(epoch FROM s.expires_at) * 1000000)::bigint AS expires_at_us,
+           NOT s.revoked AND s.expires_at > clock_timestamp() AS live
+    FROM session s JOIN lineage l USING (lineage_id)
+    WHERE ($1 = '' OR s.tenant = $1) AND ($2 = '' OR s.user_id = $2) AND ($3 = '' OR s.agent = $3)
+      AND ($4 = '' OR s.task = $4) AND ($5 = '' OR s.session_id = $5)
+) v
+WHERE ($6 = '' OR v.live = ($6 = 'live')) AND (v.opened_at_us, v.session_id) < ($7, $8)
+ORDER BY v.opened_at_us DESC, v.session_id DESC LIMIT $9
+
+-- name: search_calls
+-- Recorded calls between two times, newest first: what was asked, what was decided, how it ended.
+SELECT * FROM (
+    SELECT p.call_id, p.chain_id AS session_id, s.tenant, s.environment, s.agent, s.user_id, s.task, p.at_us,
+           coalesce(b.body::jsonb ->> 'operation', '') AS operation,
+           coalesce(d.body::jsonb -> 'decision' ->> 'type', '') AS decision,
+           coalesce(d.body::jsonb -> 'decision' ->> 'release_digest', '') AS release_digest,
+           CASE e.kind WHEN 'call.settled' THEN coalesce(e.body::jsonb ->> 'state', 'forgotten')
+                       WHEN 'call.refused' THEN coalesce(e.body::jsonb ->> 'outcome', 'forgotten')
+                       WHEN 'call.replayed' THEN 'replayed'
+                       WHEN 'claim.orphaned' THEN 'in_doubt'
+                       WHEN 'call.claimed' THEN 'running'
+                       WHEN 'approval.requested' THEN 'waiting'
+                       ELSE 'deciding' END AS outcome,
+           coalesce(e.body::jsonb ->> 'code', '') AS code
+    FROM event p JOIN session s ON s.session_id = p.chain_id
+    LEFT JOIN event_body b ON b.chain_id = p.chain_id AND b.seq = p.seq
+    LEFT JOIN LATERAL (
+        SELECT lb.body FROM event le LEFT JOIN event_body lb USING (chain_id, seq)
+        WHERE le.call_id = p.call_id AND le.chain_id = p.chain_id AND le.kind = 'call.decided' ORDER BY le.seq DESC LIMIT 1
+    ) d ON true
+    LEFT JOIN LATERAL (
+        SELECT le.kind, lb.body FROM event le LEFT JOIN event_body lb USING (chain_id, seq)
+        WHERE le.call_id = p.call_id AND le.chain_id = p.chain_id
+          AND le.kind IN ('call.settled', 'call.refused', 'call.replayed', 'claim.orphaned', 'call.claimed', 'approval.requested')
+        ORDER BY le.seq DESC LIMIT 1
+    ) e ON true
+    WHERE p.kind = 'call.proposed' AND p.at_us >= $1 AND p.at_us < $2 AND (p.at_us, p.call_id) < ($3, $4)
+      AND p.seq = (SELECT max(f.seq) FROM event f
+                   WHERE f.call_id = p.call_id AND f.chain_id = p.chain_id AND f.kind = 'call.proposed')
+      AND ($5 = '' OR s.tenant = $5) AND ($6 = '' OR s.user_id = $6) AND ($7 = '' OR s.agent = $7)
+      AND ($8 = '' OR p.chain_id = $8) AND ($9 = '' OR p.call_id = $9)
+) v
+WHERE ($10 = '' OR v.operation = $10) AND ($11 = '' OR v.decision = $11) AND ($12 = '' OR v.outcome = $12)
+ORDER BY v.at_us DESC, v.call_id DESC LIMIT $13
+
+-- name: agent_use
+-- How often each agent was used: its live sessions, and when its last one was opened.
+SELECT agent, count(*) FILTER (WHERE NOT revoked AND expires_at > clock_timestamp()) AS live,
+       (extract(epoch FROM max(opened_at)) * 1000000)::bigint AS last_opened_at_us
+FROM session WHERE ($1 = '' OR tenant = $1) GROUP BY agent ORDER BY agent
+
+-- name: latest_session
+-- The newest live session of one lineage: what is known of its user now.
+SELECT session_id FROM session WHERE lineage_id = $1 AND NOT revoked AND expires_at > clock_timestamp()
+ORDER BY opened_at DESC LIMIT 1

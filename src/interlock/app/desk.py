@@ -1,0 +1,40 @@
+"""Everything that people and agents ask of the record, wired."""
+
+from __future__ import annotations
+
+from interlock.app.administration import AdminGate
+from interlock.app.agents import PeoplesAgents
+from interlock.app.decisions import Decisions
+from interlock.app.sessions import PeoplesSessions
+from interlock.app.sight import Sights
+from interlock.app.traces import PeoplesTraces
+from interlock.core.ports import Clock, Ids
+from interlock.gateway.governed import Governing
+from interlock.store.controls import Controls
+from interlock.store.database import Database
+from interlock.store.records import Records
+from interlock.store.sessions import Sessions
+from interlock.store.traces import Traces
+
+
+class Desk:
+    """Sessions and what is said in them, decisions without calls, traces, agents."""
+
+    def __init__(
+        self, *, database: Database, governing: Governing, admin: AdminGate, environment: str, clock: Clock, ids: Ids
+    ) -> None:
+        records, sessions, traces = Records(database), Sessions(database), Traces(database)
+        sights = Sights(admin, records, ids)
+        self.sessions = PeoplesSessions(sessions, records, sights, ids)
+        self.traces = PeoplesTraces(traces, sessions, sights, admin, clock)
+        self.agents = PeoplesAgents(traces, admin)
+        self.decisions = Decisions(
+            governing=governing,
+            controls=Controls(database),
+            sessions=sessions,
+            records=records,
+            admin=admin,
+            environment=environment,
+            clock=clock,
+            ids=ids,
+        )
