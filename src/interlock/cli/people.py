@@ -19,20 +19,20 @@ def token(
     *,
     task: Annotated[str, Parameter(help="The task of the release that the session is for.")],
     agent: Annotated[str, Parameter(help="The agent that acts, by the development issuer.")] = "",
-    agent_token: Annotated[Path | None, Parameter(help="A file with the agent's own token, of whoever issues it.")] = None,
+    agent_token_file: Annotated[Path | None, Parameter(help="File with the agent's own token, of whoever issues it.")] = None,
     user: Annotated[str, Parameter(help="The user it acts for, by the development issuer; you, as logged in, else.")] = "",
     session: Annotated[str, Parameter(help="Go on with this session under a new token.")] = "",
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Get a session token for an agent acting for a user, by token exchange."""
-    if bool(agent) == bool(agent_token):
-        raise Failure("which agent?", hint="give --agent NAME or --agent-token FILE", code=USAGE)
+    if bool(agent) == bool(agent_token_file):
+        raise Failure("which agent?", hint="give --agent NAME or --agent-token-file FILE", code=USAGE)
     form = {
         "grant_type": GRANT_TYPE,
         "subject_token": caller.of_user(user) if user else caller.token(),
         "subject_token_type": JWT_TYPE,
-        "actor_token": caller.of_agent(agent) if agent_token is None else _text_of(agent_token),
+        "actor_token": caller.of_agent(agent) if agent_token_file is None else _text_of(agent_token_file),
         "actor_token_type": JWT_TYPE,
         "task": task,
         "session_id": session,
