@@ -31,6 +31,14 @@ app.command(f"{_HERE}.people:resume", name="resume", help="Let execution go on i
 app.command(f"{_HERE}.people:status", name="status", help="What is stopped, which release decides, what is in flight.")
 app.command(f"{_HERE}.budgets:budgets", name="budgets", help="How much of each budget is used, the fullest first.")
 
+app.command(f"{_HERE}.init:init", name="init", help="A first release around your own MCP server.")
+
+_tools = App(name="tools", help="Bring tools in: import, review, and what has changed since.")
+_tools.command(f"{_HERE}.tools:import_tool", name="import", help="Draft contracts from what an MCP server lists.")
+_tools.command(f"{_HERE}.tools:review", name="review", help="Review drafts: one question each.")
+_tools.command(f"{_HERE}.tools:diff", name="diff", help="What servers list now against what was reviewed.")
+app.command(_tools)
+
 _db = App(name="db", help="The embedded Postgres, shared by several `interlock up`.")
 _db.command(f"{_HERE}.db:start", name="start", help="Start it and leave it running.")
 _db.command(f"{_HERE}.db:url", name="url", help="Print its URL.")

@@ -36,7 +36,7 @@ def read_folder(folder: Path) -> dict[str, str]:
 
 def check(folder: Folder, *, variables: Variables = None, as_json: Json = False) -> int:
     """Validate a release folder. Exit code 1 and every problem with file and line when there are any."""
-    release = _load(folder, variables)
+    release = load_whole(folder, variables)
     found = {
         "name": release.name,
         "digest": release.digest,
@@ -61,7 +61,7 @@ def show(
     as_json: Json = False,
 ) -> int:
     """Show what a release compiles to: --cedar, --schema, or its contracts."""
-    release = _load(folder, variables)
+    release = load_whole(folder, variables)
     if schema:
         print(json.dumps(json.loads(release.cedar_schema), indent=2) if as_json else schema_text(release))
     elif cedar and as_json:
@@ -90,7 +90,7 @@ def run(
     as_json: Json = False,
 ) -> int:
     """Run the release's own tests, and others; say what they do not exercise. Exit code 1 when one fails."""
-    release = _load(folder, variables)
+    release = load_whole(folder, variables)
     chosen = [test for test in (*release.tests, *extra_tests(tests)) if _matches(test, only)]
     if not chosen:
         raise Failure("no test matches" if only else "there are no tests", hint="write some in tests/*.yaml", code=NO)
@@ -140,7 +140,7 @@ def explain(
     as_json: Json = False,
 ) -> int:
     """For one request: which policy of which layer said what. Exit code 1 when it is not allowed."""
-    release = _load(folder, variables)
+    release = load_whole(folder, variables)
     asked = PolicyTest(
         name="explain",
         call=call,
@@ -176,7 +176,8 @@ def _json(text: str, name: str) -> dict[str, Any]:
     return value
 
 
-def _load(folder: Path, variables: Path | None) -> Release:
+def load_whole(folder: Path, variables: Path | None) -> Release:
+    """A release folder, loaded. Raises `Failure` with every problem."""
     try:
         if variables is not None:
             return load(folder, read_variables(variables))

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from interlock.provenance.normal import loose, strict, variants
+from interlock.core.disguise import loose, strict, variants
 
 MAX_TEXT_CHARS: Final = 4 * 1024 * 1024
 MAX_CHUNK_CHARS: Final = 512

@@ -58,6 +58,7 @@ class ReviewSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     by: str
     digest: str = ""
     on: str = ""
+    acknowledged: list[str] = []
 
 
 class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,13 +67,15 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     effects: set[Effect]
     reviewed: ReviewSpec | None = None
     draft: bool = False
+    pin: str = ""
+    findings: list[str] = []
     upstream: str = ""
     title: str = ""
     description: str = ""
     input: Any = None
-    input_schema: dict[str, Any] | None = None
+    input_schema: dict[str, Any] | str | None = None
     output: Any = None
-    output_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | str | None = None
     targets: list[str] = []
     content: list[str] = []
     entities: int | str = 1
@@ -174,12 +177,12 @@ def _contract(tool: str, name: str, node: Node, problems: Problems) -> Contract 
     if spec.reviewed is None:
         problems.add(node, f"{tool}.{name} was not reviewed: say `reviewed: {{by: NAME}}`, or `draft: true` to leave it out")
     try:
-        schema = spec.input_schema if spec.input_schema is not None else expand(spec.input or {})
-        output = spec.output_schema if spec.output_schema is not None else _optional(spec.output)
+        schema = written_schema(spec.input_schema) or expand(spec.input or {})
+        output = written_schema(spec.output_schema) or _optional(spec.output)
         jsonschema_rs.validator_for(schema)
         if output is not None:
             jsonschema_rs.validator_for(output)
-    except (ShortFormError, jsonschema_rs.ValidationError, ValueError) as error:
+    except (ShortFormError, jsonschema_rs.ValidationError, msgspec.MsgspecError, ValueError) as error:
         problems.add(node, f"{tool}.{name}: {str(error).splitlines()[0]}")
         return None
     arguments = arguments_shape(schema)
@@ -244,6 +247,11 @@ def _entities(written: int | str, arguments: RecordShape, schema: Mapping[str, A
     inside = schema.get("properties", {}).get(listed.group(1))
     is_list = isinstance(inside, dict) and inside.get("type") == "array"
     return EntitiesOf(argument=listed.group(1), length=True) if is_list else None
+
+
+def written_schema(written: dict[str, Any] | str | None) -> dict[str, Any] | None:
+    """A JSON Schema, written as YAML or as JSON text (which keeps numbers with fractions as they are)."""
+    return msgspec.json.decode(written, type=dict[str, Any]) if isinstance(written, str) else written
 
 
 def _optional(output: Any) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any, Final
 
 from interlock.core.contract import (
@@ -23,6 +24,8 @@ _WORDS: Final[dict[str, dict[str, Any]]] = {
     "boolean": {"type": "boolean"},
     "decimal": DECIMAL,
 }
+MAX_SHAPE_LEVELS: Final = 8
+MAX_SHAPE_PLACES: Final = 2_000
 _SCHEMA_KEYS: Final = frozenset({"type", "enum", "anyOf", "oneOf", "allOf", "$ref", "const", "format", "pattern"})
 
 
@@ -53,28 +56,29 @@ def expand(short: Any) -> dict[str, Any]:
 
 def arguments_shape(schema: dict[str, Any]) -> RecordShape:
     """What policy sees of an input schema. Whatever has no Cedar counterpart is opaque: hashed and sent, never shown."""
-    shape = _shape(schema, schema, 0)
+    shape = _shape(schema, schema, 0, count(1))
     return shape if isinstance(shape, RecordShape) else RecordShape(fields={})
 
 
-def _shape(schema: Any, root: dict[str, Any], depth: int) -> Shape:
+def _shape(schema: Any, root: dict[str, Any], depth: int, seen: count[int]) -> Shape:
     schema = _resolved(schema, root)
-    if not isinstance(schema, dict) or depth > 8:  # noqa: PLR2004  # deeper arguments stay opaque
+    # Deeper arguments stay opaque, and so does what is too much: a few references can stand for millions of places.
+    if not isinstance(schema, dict) or depth > MAX_SHAPE_LEVELS or next(seen) > MAX_SHAPE_PLACES:
         return OpaqueShape()
     kind = _kind(schema)
     if kind is None:
         alternatives = [item for item in schema.get("anyOf", ()) if _resolved(item, root).get("type") != "null"]
-        return _shape(alternatives[0], root, depth + 1) if len(alternatives) == 1 else _enum(schema)
+        return _shape(alternatives[0], root, depth + 1, seen) if len(alternatives) == 1 else _enum(schema)
     simple: dict[str, Shape] = {"integer": LongShape(), "number": DecimalShape(), "boolean": BoolShape()}
     if kind in simple:
         return simple[kind]
     if kind == "string":
         return DecimalShape() if schema.get("format") == "decimal" else StringShape()
     if kind == "array":
-        item = _shape(schema.get("items"), root, depth + 1)
+        item = _shape(schema.get("items"), root, depth + 1, seen)
         return OpaqueShape() if isinstance(item, OpaqueShape) else SetShape(item=item)
     if kind == "object" and isinstance(schema.get("properties"), dict):
-        fields = {str(name): _shape(inside, root, depth + 1) for name, inside in schema["properties"].items()}
+        fields = {str(name): _shape(inside, root, depth + 1, seen) for name, inside in schema["properties"].items()}
         required = frozenset(name for name in schema.get("required", ()) if name in fields)
         nullable = {name for name in required if _is_nullable(schema["properties"][name], root)}
         return RecordShape(fields=fields, required=required - nullable)

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from interlock.core.listing import ListedTool
 from interlock.core.ports import Clock
 from interlock.tools.attempt import Attempt
 from interlock.tools.errors import CallFailedError, ToolUnavailableError
 from interlock.tools.keyed import Keyed
 from interlock.tools.limits import ToolLimits
-from interlock.tools.port import ConnectionKey, Invocation, ListedTool, ToolAnswer, ToolFailure, ToolResult
+from interlock.tools.port import ConnectionKey, Invocation, ToolAnswer, ToolFailure, ToolResult
 
 
 class Upstream(Protocol):

@@ -10,12 +10,13 @@ from typing import Protocol
 
 import msgspec
 
+from interlock.core.listing import ListedTool
 from interlock.core.ports import Clock
 from interlock.core.who import Session
 from interlock.release.model import Release, Tool, ToolSource
 from interlock.tools.connector import McpConnector, UnusableConnector, Upstream
 from interlock.tools.credential import Credential
-from interlock.tools.errors import ToolConfigurationError
+from interlock.tools.errors import ToolConfigurationError, ToolUnavailableError
 from interlock.tools.http.endpoint import Endpoint, Mirrored, mirrored_parameters
 from interlock.tools.http.upstream import HttpUpstream
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
@@ -79,6 +80,17 @@ class Connectors:
     def tool(self, tool_name: str) -> Tool:
         """The tool as the release has it; only for names that `get` knows (else `KeyError`)."""
         return self._made[tool_name][0].tool
+
+    async def listing(self, tool: Tool) -> tuple[ListedTool, ...]:
+        """What a server lists, over a connection of its own; also for a tool of no release. Raises `ToolUnavailableError`."""
+        source = tool.sources.get(self._environment)
+        if source is None:
+            raise ToolUnavailableError(f"{tool.name} has no source in {self._environment}")
+        connector = self._make(_Recipe(tool=tool, source=source, mirrored={}))
+        try:
+            return await connector.list_tools()
+        finally:
+            await connector.aclose()
 
     def replace(self, release: Release) -> None:
         """Take up a release, on the event loop: connectors that are the same stay, the others close after their calls.

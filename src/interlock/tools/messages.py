@@ -8,9 +8,10 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from interlock import __version__
+from interlock.core.listing import ListedTool
 from interlock.tools.errors import CallFailedError
 from interlock.tools.limits import ToolLimits
-from interlock.tools.port import Invocation, ListedTool, ToolAnswer
+from interlock.tools.port import Invocation, ToolAnswer
 
 STATELESS: Final = "2026-07-28"
 STATEFUL: Final = "2025-11-25"

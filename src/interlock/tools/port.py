@@ -7,6 +7,8 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from interlock.core.listing import ListedTool
+
 
 class ConnectionKey(msgspec.Struct, frozen=True, kw_only=True):
     """Who shares an upstream connection. For a stateless tool tenant, user and agent are empty."""
@@ -81,17 +83,6 @@ class ToolFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ToolResult: TypeAlias = ToolAnswer | ToolFailure
-
-
-class ListedTool(msgspec.Struct, frozen=True, kw_only=True):
-    """One tool as an upstream lists it; schemas are JSON text. Hints are the upstream's own claims."""
-
-    name: str
-    title: str = ""
-    description: str = ""
-    input_schema: str = "{}"
-    output_schema: str | None = None
-    hints: Mapping[str, object] = {}
 
 
 class Connector(Protocol):

@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
+from interlock.core.listing import ListedTool
 from interlock.tools import fence
 from interlock.tools.attempt import Attempt
 from interlock.tools.errors import CallFailedError, ToolUnavailableError
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
-from interlock.tools.port import Invocation, ListedTool, ToolAnswer, ToolResult
+from interlock.tools.port import Invocation, ToolAnswer, ToolResult
 
 _LOG: Final = logging.getLogger(__name__)
 _FAILED_TEXT: Final = "The tool failed. Its error is in the operator's log."

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from interlock.core.listing import ListedTool
 from interlock.core.ports import Clock
 from interlock.tools import messages
 from interlock.tools.attempt import Attempt
@@ -22,7 +23,7 @@ from interlock.tools.credential import Credential
 from interlock.tools.errors import CallFailedError
 from interlock.tools.limits import ToolLimits
 from interlock.tools.messages import STATELESS, Message
-from interlock.tools.port import ListedTool, PauseGuard, ToolAnswer
+from interlock.tools.port import PauseGuard, ToolAnswer
 
 _LOG: Final = logging.getLogger(__name__)
 _CHUNK_BYTES: Final = 64 * 1024

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from interlock.core.listing import ListedTool
 from interlock.tools import messages
 from interlock.tools.attempt import Attempt
 from interlock.tools.credential import Credential
@@ -21,7 +22,7 @@ from interlock.tools.http.exchange import OK, HttpResponse, OnEvent
 from interlock.tools.http.pool import Pool
 from interlock.tools.limits import ToolLimits
 from interlock.tools.messages import STATELESS, Message
-from interlock.tools.port import ListedTool, PauseGuard, ToolAnswer
+from interlock.tools.port import PauseGuard, ToolAnswer
 
 _LOG: Final = logging.getLogger(__name__)
 _SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,1024}")

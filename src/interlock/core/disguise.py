@@ -72,13 +72,18 @@ def variants(text: str) -> list[str]:
     return found
 
 
+def tags_in(text: str) -> str:
+    """What the invisible tag characters of a text spell."""
+    return "".join(chr(ord(char) - _TAG_BASE) for char in text if _TAGS.start <= ord(char) < _TAGS.stop)
+
+
 def _decoded(text: str) -> list[str]:
     found: list[str] = []
     if not text.isascii():
         unseen = "".join(char for char in text if unicodedata.category(char) != "Cf")
         if unseen != text:
             found.append(unseen)
-        hidden = "".join(chr(ord(char) - _TAG_BASE) for char in text if _TAGS.start <= ord(char) < _TAGS.stop)
+        hidden = tags_in(text)
         if hidden:
             found.append(hidden)
     if _PERCENT.search(text):
