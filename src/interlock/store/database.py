@@ -26,6 +26,7 @@ UNAVAILABLE: Final = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
+    asyncpg.InvalidCatalogNameError,
 )
 
 
