@@ -189,13 +189,17 @@ async def test_in_another_life_of_the_database_nothing_starts_before_a_lease_has
 
 
 async def test_with_the_database_gone_what_is_claimed_and_unsent_is_not_sent(two, tool, stuck, postgres, database_urls):
-    await postgres.drop(database_urls.name)
+    await postgres.execute(f"ALTER DATABASE {database_urls.name} WITH ALLOW_CONNECTIONS false")
+    await postgres.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database_urls.name}'")
     lease = stuck.made.system.lease
     await until(lambda: not lease.is_valid())
     tool.doors["server/discover"].set()
     told = await stuck.task
     assert told.code in {"control_plane_unavailable", "not_recorded"}
     assert tool.calls == []
+    # It comes back, and so does the lease.
+    await postgres.execute(f"ALTER DATABASE {database_urls.name} WITH ALLOW_CONNECTIONS true")
+    await until(lease.is_valid)
 
 
 async def test_claims_of_several_processes_race_a_kill_and_none_begins_after_its_answer(database_urls, tmp_path):
