@@ -7,7 +7,7 @@ import json
 import cedarpy
 
 from interlock.core.decision import Facts
-from interlock.core.terms import Effect, Layer
+from interlock.core.terms import Effect, Layer, Posture
 from interlock.policy.encoding import ArgumentEncoder, now_section, resource_attributes, sections
 from interlock.policy.errors import ObligationError
 from interlock.policy.obligations import parse
@@ -60,6 +60,10 @@ def decide_plainly(release: Release, facts: Facts) -> str:
             except ObligationError:
                 return "deny"
             asks = asks or bool(policy.approval)
+    if facts.posture is Posture.GUARDED and facts.effects != {Effect.READ}:
+        if not release.guarded:
+            return "deny"
+        asks = True
     return "RequireApproval" if asks else "Allow"
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -18,11 +17,12 @@ from interlock.app.known_people import KnownPeople
 from interlock.app.logins import Issued, LoginDesk
 from interlock.app.postures import PeoplesPostures
 from interlock.app.releases import Releases
+from interlock.app.scope_postures import PeoplesScopePostures
+from interlock.app.scopes import check_scope, note_on, tenant_of
 from interlock.app.shelf import StoredReleases
 from interlock.core.claim import Epochs
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
-from interlock.core.terms import Scope
 from interlock.core.who import Person, Session
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
 from interlock.identity.exchange import (
@@ -43,17 +43,10 @@ from interlock.store.approvals import Approvals
 from interlock.store.budgets import Budgets
 from interlock.store.controls import ControlAnswer, Controls, ControlState
 from interlock.store.leases import Holder, Leases
-from interlock.store.postures import Postures
+from interlock.store.postures import Postures, ScopePostures
 from interlock.store.processes import LiveProcess, Processes
 from interlock.store.releases import Proposals
 from interlock.store.sessions import Sessions
-
-_SCOPE: Final = re.compile(r"^[^\s:]+$")
-_USER: Final = re.compile(r"^[^\s:/]+/\S+$")
-
-
-class UnknownScopeError(Exception):
-    """A control scope that is not written as scopes are."""
 
 
 class ReleaseName(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +149,7 @@ class Plane:
         approvals: Approvals,
         proposals: Proposals,
         postures: Postures,
+        scope_postures: ScopePostures,
         processes: Processes,
         sessions: Sessions,
         shelf: StoredReleases,
@@ -191,6 +185,7 @@ class Plane:
         )
         self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment)
         self.postures = PeoplesPostures(postures, self.admin, ids)
+        self.scope_postures = PeoplesScopePostures(scope_postures, self.admin, sessions, ids)
         self._controls = controls
         self._containment = containment
         self._leases = leases
@@ -283,56 +278,20 @@ class Plane:
 
     async def kill(self, person: Person, scope: str, reason: str) -> KillAnswer:
         """Stop execution in a scope: after the answer no claim in it commits, and no process starts an earlier one."""
-        checked, event = await self._change(person, "kill", scope, reason, halted=True)
-        note = await self._note(checked)
+        checked, event, note = await self._change(person, "kill", scope, reason, halted=True)
         return await self._containment.stop(scope=checked, reason=reason, by=person.user, event=event, note=note)
 
     async def resume(self, person: Person, scope: str, reason: str) -> ControlAnswer:
         """Let execution go on in a scope."""
-        checked, event = await self._change(person, "resume", scope, reason, halted=False)
+        checked, event, _ = await self._change(person, "resume", scope, reason, halted=False)
+        await self.scope_postures.must_not_resume(checked)
         return await self._controls.change(scope=checked, halted=False, reason=reason, by=person.user, event=event)
 
-    async def _change(self, person: Person, operation: str, scope: str, reason: str, *, halted: bool) -> tuple[str, EventDraft]:
+    async def _change(
+        self, person: Person, operation: str, scope: str, reason: str, *, halted: bool
+    ) -> tuple[str, EventDraft, str]:
         checked = check_scope(scope)
-        await self.admin.permit(person, operation, target=checked, tenant=await self._tenant_of(checked))
+        tenant = await tenant_of(checked, self._sessions)
+        release = await self.admin.permit(person, operation, target=checked, tenant=tenant)
         body = ControlChanged(scope=checked, halted=halted, reason=reason, by=person.user, roles=person.roles)
-        return checked, draft(body, ids=self._ids)
-
-    async def _tenant_of(self, scope: str) -> str:
-        """The tenant that a scope lies in; empty for scopes that reach over tenants and for sessions nobody knows."""
-        kind, _, name = scope.partition(":")
-        match kind:
-            case Scope.TENANT:
-                return name
-            case Scope.USER:
-                return name.partition("/")[0]
-            case Scope.SESSION:
-                return await self._sessions.tenant(name)
-            case _:
-                return ""
-
-    async def _note(self, scope: str) -> str:
-        """What whoever stops a scope should know about its name: a slip of the pen stops nothing."""
-        kind, _, name = scope.partition(":")
-        release = await self.admin.release()
-        known: Mapping[str, Collection[str]] = {
-            Scope.TOOL: release.tools,
-            Scope.OPERATION: release.contracts,
-            Scope.AGENT: {identity.agent for identity in release.identities},
-        }
-        if kind in known and name not in known[kind]:
-            return f"the release in force knows no {kind} {name}; it is stopped all the same, should it come"
-        return ""
-
-
-def check_scope(text: str) -> str:
-    """A control scope as it is stored. Raises `UnknownScopeError`."""
-    kind, _, name = text.partition(":")
-    if text == Scope.FLEET:
-        return text
-    pattern = _USER if kind == Scope.USER else _SCOPE
-    if kind in {scope.value for scope in Scope if scope is not Scope.FLEET} and pattern.match(name):
-        return text
-    named = [scope for scope in Scope if scope not in {Scope.FLEET, Scope.USER}]
-    kinds = ", ".join([*(f"{scope.value}:NAME" for scope in named), "user:TENANT/USER"])
-    raise UnknownScopeError(f"{text!r} is no scope; write `fleet`, or one of {kinds}")
+        return checked, draft(body, ids=self._ids), note_on(checked, release)

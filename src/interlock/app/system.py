@@ -48,7 +48,7 @@ from interlock.store.database import Database, open_database
 from interlock.store.errors import StoreError
 from interlock.store.leases import LeaseLine, Leases, Told
 from interlock.store.logins import Logins
-from interlock.store.postures import Postures
+from interlock.store.postures import Postures, ScopePostures
 from interlock.store.processes import ClaimWatch, Processes
 from interlock.store.releases import Proposals
 from interlock.store.sessions import Sessions
@@ -184,6 +184,7 @@ class System:
             approvals=self.approvals,
             proposals=Proposals(database),
             postures=Postures(database),
+            scope_postures=ScopePostures(database),
             processes=self.processes,
             sessions=sessions,
             shelf=shelf,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -96,6 +96,25 @@ def resume(
         print_json(answer)
     else:
         print(f"resumed: {answer['scope']} (epoch {answer['epoch']})")
+    return OK
+
+
+def posture(
+    scope: Annotated[str, Parameter(help="A scope as for kill.")],
+    to: Annotated[Literal["normal", "guarded", "read_only", "halted"], Parameter(help="How worried to be.")],
+    *,
+    reason: Reason,
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """Raise or lower the posture of a scope: guarded (writes ask), read_only, halted. Lowering is for somebody else."""
+    if not reason.strip():
+        raise Failure("say why with --reason; it goes on record", code=USAGE)
+    answer = caller.ask("/v1/controls/posture", body={"scope": scope, "posture": to, "reason": reason})
+    if as_json:
+        print_json(answer)
+    else:
+        print(f"{answer['scope']}: {answer['previous']} -> {answer['posture']} (epoch {answer['epoch']})")
     return OK
 
 

@@ -23,6 +23,7 @@ from interlock.core.claim import (
     Duplicate,
     Halted,
     KeyReused,
+    LineageState,
     NotSettled,
     OverBudget,
     OverRate,
@@ -40,7 +41,7 @@ from interlock.gateway.budgeting import Taking, charges, given_for, question, re
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
-from interlock.gateway.internal import InternalCalls, scopes_of
+from interlock.gateway.internal import InternalCalls, scopes_of, session_scopes
 from interlock.gateway.lease import Lease
 from interlock.gateway.limits import (
     BUDGET_POLL_FIRST_MS,
@@ -136,7 +137,8 @@ class Gate:
         if standing is None:
             return ()
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
-        names = governed.visible(session, standing.state, self._clock.wall_us())
+        state = self._in_force(standing, session_scopes(session))
+        names = governed.visible(session, state, self._clock.wall_us())
         contracts = [contract for name in names if (contract := governed.contract(name)) is not None and session.may_use(name)]
         return tuple(visible_operation(contract, governed.may_apply(contract)) for contract in contracts)
 
@@ -178,6 +180,11 @@ class Gate:
 
     async def _round(self, call: Call, standing: Standing) -> CallResult | Standing:
         """Decide once on where things stand. A `Standing` answer means: it has moved, decide again on this one."""
+        if self._lease.epoch < standing.epochs.control and not await self._lease.ready(
+            LEASE_WAIT_MS, epoch=standing.epochs.control
+        ):
+            # Which postures hold at this epoch is not known here.
+            return await self._tell(call, refusal(call.id, "control_plane_unavailable"), detail="no lease")
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         named = call.proposal.operation
         contract = governed.contract(named) if call.session.may_use(named) else None
@@ -221,6 +228,7 @@ class Gate:
                 assert_never(decision)
 
     async def _decide(self, call: Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
+        state = self._in_force(standing, scopes_of(call.session, read.contract))
         traced = None
         if governed.wants_provenance(read.contract):
             traced = await self._contexts.trace(call.session, read.contract, read.arguments, tainted=standing.state.tainted)
@@ -232,7 +240,7 @@ class Gate:
                 read.raw,
                 read.call_hash,
                 read.entities,
-                standing.state,
+                state,
                 resource,
                 traced,
                 self._clock.wall_us(),
@@ -252,6 +260,12 @@ class Gate:
         )
         facts = facts_with(resource)
         return facts, governed.engine.decide(facts)
+
+    def _in_force(self, standing: Standing, scopes: tuple[str, ...]) -> LineageState:
+        """The lineage's state with the posture in force: its own, or that of a scope which is more worried."""
+        own = standing.state.posture
+        posture = self._lease.posture(own, scopes)
+        return standing.state if posture is own else msgspec.structs.replace(standing.state, posture=posture)
 
     async def _ask(
         self,

@@ -159,14 +159,17 @@ class InternalCalls:
 
 def scopes_of(session: Session, contract: Contract) -> tuple[str, ...]:
     """Every control scope that can stop a call of this contract in this session."""
+    return (*session_scopes(session), f"tool:{contract.tool}", f"operation:{contract.operation}")
+
+
+def session_scopes(session: Session) -> tuple[str, ...]:
+    """Every control scope that can stop this session whatever it calls."""
     lineage = session.lineage
     return (
         "fleet",
         f"tenant:{lineage.tenant}",
         f"environment:{lineage.environment}",
         *dict.fromkeys(f"agent:{agent}" for agent in (lineage.agent, *(parent.agent for parent in session.parents))),
-        f"tool:{contract.tool}",
-        f"operation:{contract.operation}",
         f"user:{lineage.tenant}/{lineage.user}",
         f"session:{session.session_id}",
         *(f"session:{parent.session_id}" for parent in session.parents),

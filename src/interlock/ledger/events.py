@@ -257,7 +257,7 @@ class ReleaseProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
 
 
 class PostureChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="posture.changed"):
-    """A person raised or lowered the posture of a lineage."""
+    """The posture of a lineage, or of a scope, was raised, or lowered by a person."""
 
     lineage_id: str
     previous: str
@@ -265,6 +265,7 @@ class PostureChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     reason: str
     by: str
     roles: tuple[str, ...]
+    scope: str = ""
 
 
 class DatabaseChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.changed"):

@@ -151,7 +151,10 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
                 f"release {body.name} {_digest(body.digest)} proposed by {body.by}: changes {changes}; {tests}{differs}",
             )
         case e.PostureChanged():
-            return "plain", f"posture {body.previous} → {body.posture} for {body.lineage_id} by {body.by}: {body.reason}"
+            return (
+                "plain",
+                f"posture {body.previous} → {body.posture} for {body.scope or body.lineage_id} by {body.by}: {body.reason}",
+            )
         case e.LoginStarted():
             acts = f" lets {body.client} act as {body.agent} on {body.task}" if body.agent else f" logged in with {body.client}"
             return "plain", f"{body.user} ({body.tenant}){acts}, by {body.how} ({body.login_id})"

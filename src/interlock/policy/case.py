@@ -17,9 +17,11 @@ from interlock.policy.evaluate import Memo, Outcome, evaluate, failed
 from interlock.policy.obligations import NONE, fill, meet
 from interlock.policy.reads import WHOLE
 from interlock.policy.slices import USER_LAYERS, Handle, LayerSlice, OperationSlices, Rule, Slices
-from interlock.release.model import Release
+from interlock.release.model import ApprovalRule, Release
 
 READ_ONLY_EFFECTS: Final = frozenset({Effect.READ})
+GUARDED_ID: Final = "posture:guarded"
+GUARDED_SAY: Final = "Under the present posture a person looks at every change first."
 
 
 class StoppedError(PolicyError):
@@ -90,6 +92,7 @@ class Case:
         guard_fired = self._capability()
         self._layer(Layer.DATA)
         self._guard(guard_fired)
+        self._posture()
 
     def prepare(self) -> None:
         """Question 1: which operation is this, and may anything be decided about it at all."""
@@ -240,20 +243,33 @@ class Case:
         if approval is None:
             detail = f"there is no approval rule {rule.policy.approval!r}"
             raise StoppedError(self.question, Reason(code=Code.UNKNOWN_APPROVAL_RULE, detail=detail, policy_id=rule.policy.id))
+        self._put_to_people(approval, self._reason(Code.APPROVAL_REQUIRED, rule))
+
+    def _posture(self) -> None:
+        """Under a guarded posture whatever is more than reading is put to people, and refused where nobody is named for it."""
+        if self.facts.posture is not Posture.GUARDED or self.facts.effects == READ_ONLY_EFFECTS:
+            return
+        self.question = Question.WHAT_IS_FORBIDDEN
+        approval = self._prepared.release.approvals.get(self._prepared.release.guarded)
+        if approval is None:
+            raise StoppedError(self.question, Reason(code=Code.READ_ONLY, detail="guarded, and release.yaml names no rule"))
+        self._put_to_people(approval, Reason(code=Code.APPROVAL_REQUIRED, policy_id=GUARDED_ID, say=GUARDED_SAY))
+
+    def _put_to_people(self, approval: ApprovalRule, reason: Reason) -> None:
         for lift in self.facts.approvals:
-            if lift.rule == approval.name and rule.policy.id in lift.policy_ids:
+            if lift.rule == approval.name and reason.policy_id in lift.policy_ids:
                 self.lifted.append(lift.approval_id)
                 return
         self.requirements.append(
             Requirement(
                 rule=approval.name,
-                policy_id=rule.policy.id,
+                policy_id=reason.policy_id,
                 role=approval.role,
                 holds_s=approval.holds_s,
                 show=approval.show,
             )
         )
-        self.asks.append(self._reason(Code.APPROVAL_REQUIRED, rule))
+        self.asks.append(reason)
 
     def _resource_known(self, piece: LayerSlice) -> None:
         """A forbid must not stay silent because what it tests about the resource could not be learnt.

@@ -49,6 +49,7 @@ class ReleaseSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     owners: dict[str, list[str]] = {}
     user_attributes: dict[str, str] = {}
     administration: Administration = Administration()
+    guarded: str = ""
 
 
 class IdentitySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,6 +141,9 @@ class _Loader:
         tools, contracts = self._tools(environments)
         self._check_contracts(contracts)
         approvals = self._approvals()
+        if spec.guarded and spec.guarded not in approvals:
+            where = self._node("release.yaml").at("guarded")
+            self.problems.add(where, f"there is no approval rule {spec.guarded!r} in approvals.yaml")
         tasks = self._tasks(agents)
         schema = json.dumps(cedar.schema_of(contracts.values(), self._valid_attributes(spec)))
         policies = self._policies(identities, contracts, approvals, set(owners), tasks, schema)
@@ -151,6 +155,7 @@ class _Loader:
             owners=owners,
             user_attributes=self._valid_attributes(spec),
             administration=spec.administration,
+            guarded=spec.guarded,
             identities=identities,
             tasks=tasks,
             tools=tools,

@@ -137,7 +137,10 @@ class Administration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that shapes decisions. `files` are the texts it was loaded from; `digest` is computed over them alone."""
+    """Everything that shapes decisions. `files` are the texts it was loaded from; `digest` is computed over them alone.
+
+    `guarded` is the approval rule by which writes are asked about under a guarded posture; empty: they are refused.
+    """
 
     name: str
     digest: str
@@ -153,4 +156,5 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[Policy, ...]
     cedar_schema: str
     tests: tuple[PolicyTest, ...] = ()
+    guarded: str = ""
     budgets: tuple[Budget, ...] = CEILINGS

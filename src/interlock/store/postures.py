@@ -57,6 +57,44 @@ class Postures:
         return row is not None and bool(row[0])
 
 
+class ScopePosture(msgspec.Struct, frozen=True, kw_only=True):
+    """The posture of a scope, and who set it."""
+
+    scope: str
+    posture: Posture
+    posture_by: str
+
+
+class ScopePostures:
+    """Postures of whole scopes. Every method raises `StoreUnavailableError`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, scope: str) -> ScopePosture:
+        """The posture of a scope; `normal` when nobody ever set one."""
+        row = await self._database.row("scope_posture", scope)
+        if row is None:
+            return ScopePosture(scope=scope, posture=Posture.NORMAL, posture_by="")
+        return ScopePosture(scope=scope, posture=Posture(row["posture"]), posture_by=row["posture_by"])
+
+    async def set(self, was: ScopePosture, to: Posture, *, by: str, reason: str, event: EventDraft) -> int | None:
+        """Set it; gives the new control epoch, None and nothing changed when it is no longer what `was` says."""
+        row = await self._database.row(
+            "set_scope_posture",
+            was.scope,
+            was.posture.value,
+            to.value,
+            by,
+            reason,
+            event.kind,
+            event.body,
+            event.salt,
+            event.commitment,
+        )
+        return None if row is None or row[0] is None else int(row[0])
+
+
 def _lineage(row: asyncpg.Record) -> LineageRow:
     known = {name: row[name] for name in LineageRow.__struct_fields__ if name not in {"user", "posture"}}
     return LineageRow(**known, user=row["user_id"], posture=Posture(row["posture"]))

@@ -14,9 +14,9 @@ from litestar.exceptions import HTTPException, ValidationException
 from interlock.app.administration import NotPermittedError
 from interlock.app.answers import AnswerConflictError
 from interlock.app.decisions import SessionEndedError
-from interlock.app.plane import UnknownScopeError
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
+from interlock.app.scopes import UnknownScopeError
 from interlock.app.sessions import InputRefusedError, SessionOverError
 from interlock.app.sight import UnknownRecordError
 from interlock.approvals.errors import ApprovalError, NotOpenError, UnknownApprovalError

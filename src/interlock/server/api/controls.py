@@ -10,6 +10,8 @@ from litestar.exceptions import HTTPException
 
 from interlock.app.containment import KillAnswer
 from interlock.app.plane import Plane, Status
+from interlock.app.scope_postures import ScopePostureSet
+from interlock.core.terms import Posture
 from interlock.server.api.common import person_of, read, reason_of
 from interlock.server.api.once import once
 from interlock.server.api.who import door
@@ -21,6 +23,14 @@ class ControlRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Body of kill and resume. `scope` is `fleet` or `tenant:acme`, `agent:support-bot`, `operation:payments.refund`..."""
 
     scope: str
+    reason: str
+
+
+class ScopeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The posture that every lineage in the scope has at least."""
+
+    scope: str
+    posture: Posture
     reason: str
 
 
@@ -43,7 +53,17 @@ def routes(plane: Plane) -> list[Any]:
         asked = _checked(await read(request, ControlRequest))
         return await once(plane, request, person, ControlAnswer, lambda: plane.resume(person, *asked))
 
-    return [controls, kill, resume]
+    @post("/v1/controls/posture", status_code=200, summary="Raise or lower the posture of a scope", opt=door(body=ScopeRequest))
+    async def posture(request: Request[Any, Any, Any]) -> ScopePostureSet:
+        person, body = await person_of(plane, request), await read(request, ScopeRequest)
+        scope, reason = _checked(ControlRequest(scope=body.scope, reason=body.reason))
+
+        async def change() -> ScopePostureSet:
+            return await plane.scope_postures.set(person, scope, body.posture, reason)
+
+        return await once(plane, request, person, ScopePostureSet, change)
+
+    return [controls, kill, resume, posture]
 
 
 def _checked(body: ControlRequest) -> tuple[str, str]:

@@ -12,9 +12,10 @@ from litestar.exceptions import HTTPException
 
 from interlock.app.administration import NotPermittedError
 from interlock.app.answers import MAX_KEY_CHARS
-from interlock.app.plane import Plane, UnknownScopeError
+from interlock.app.plane import Plane
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
+from interlock.app.scopes import UnknownScopeError
 from interlock.app.sessions import InputRefusedError, SessionOverError
 from interlock.app.sight import UnknownRecordError
 from interlock.approvals.errors import ApprovalError

@@ -25,3 +25,11 @@ FROM claim c WHERE c.claim_id = ANY ($1)
 -- name: session_tenant
 -- Whose session this is or was.
 SELECT tenant FROM session WHERE session_id = $1
+
+-- name: scope_posture
+-- The posture of a scope, with who set it; no row when nobody ever has.
+SELECT posture, posture_by FROM control WHERE scope = $1
+
+-- name: set_scope_posture
+-- Set the posture of a scope, if it is still what it was.
+SELECT set_scope_posture($1, $2, $3, $4, $5, $6, $7, $8, $9)
