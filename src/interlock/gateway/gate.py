@@ -23,7 +23,6 @@ from interlock.core.claim import (
     Duplicate,
     Halted,
     KeyReused,
-    LineageState,
     NotSettled,
     OverBudget,
     OverRate,
@@ -137,7 +136,7 @@ class Gate:
         if standing is None:
             return ()
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
-        state = self._in_force(standing, session_scopes(session))
+        state = self._lease.in_force(standing.state, session_scopes(session))
         names = governed.visible(session, state, self._clock.wall_us())
         contracts = [contract for name in names if (contract := governed.contract(name)) is not None and session.may_use(name)]
         return tuple(visible_operation(contract, governed.may_apply(contract)) for contract in contracts)
@@ -180,11 +179,10 @@ class Gate:
 
     async def _round(self, call: Call, standing: Standing) -> CallResult | Standing:
         """Decide once on where things stand. A `Standing` answer means: it has moved, decide again on this one."""
-        if self._lease.epoch < standing.epochs.control and not await self._lease.ready(
-            LEASE_WAIT_MS, epoch=standing.epochs.control
-        ):
-            # Which postures hold at this epoch is not known here.
-            return await self._tell(call, refusal(call.id, "control_plane_unavailable"), detail="no lease")
+        if not await self._lease.ready(LEASE_WAIT_MS, epoch=standing.epochs.control):
+            return await self._tell(
+                call, refusal(call.id, "control_plane_unavailable"), detail="no lease, or one that knows less"
+            )
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         named = call.proposal.operation
         contract = governed.contract(named) if call.session.may_use(named) else None
@@ -228,7 +226,7 @@ class Gate:
                 assert_never(decision)
 
     async def _decide(self, call: Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
-        state = self._in_force(standing, scopes_of(call.session, read.contract))
+        state = self._lease.in_force(standing.state, scopes_of(call.session, read.contract))
         traced = None
         if governed.wants_provenance(read.contract):
             traced = await self._contexts.trace(call.session, read.contract, read.arguments, tainted=standing.state.tainted)
@@ -260,12 +258,6 @@ class Gate:
         )
         facts = facts_with(resource)
         return facts, governed.engine.decide(facts)
-
-    def _in_force(self, standing: Standing, scopes: tuple[str, ...]) -> LineageState:
-        """The lineage's state with the posture in force: its own, or that of a scope which is more worried."""
-        own = standing.state.posture
-        posture = self._lease.posture(own, scopes)
-        return standing.state if posture is own else msgspec.structs.replace(standing.state, posture=posture)
 
     async def _ask(
         self,

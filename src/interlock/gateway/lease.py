@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from interlock.core.claim import LineageState
 from interlock.core.ports import Clock
 from interlock.core.terms import Posture
 from interlock.gateway.limits import LAST_START_S, LEASE_MARGIN_S, LEASE_S, MAX_REMEMBERED_STOPS
@@ -145,11 +146,12 @@ class Lease:
             await asyncio.wait((future,), timeout=left_s)
         return True
 
-    def posture(self, own: Posture, scopes: Iterable[str]) -> Posture:
-        """The posture in force for a lineage whose own is `own`: the most worried of its own and of its scopes'."""
+    def in_force(self, state: LineageState, scopes: Iterable[str]) -> LineageState:
+        """The lineage's state with the posture in force: its own, or that of a scope which is more worried."""
         if not self._postures:
-            return own
-        return max((own, *(self._postures.get(scope, own) for scope in scopes)), key=_ORDER.index)
+            return state
+        postures = (self._postures.get(scope, Posture.NORMAL) for scope in scopes)
+        return msgspec.structs.replace(state, posture=max((state.posture, *postures), key=_ORDER.index))
 
     def check(self, permit: Permit) -> None:
         """Raise `NotStartedError` unless the call of this permit may start now. Ask again right where the first byte leaves."""
