@@ -180,9 +180,7 @@ class Gate:
     async def _round(self, call: Call, standing: Standing) -> CallResult | Standing:
         """Decide once on where things stand. A `Standing` answer means: it has moved, decide again on this one."""
         if not await self._lease.ready(LEASE_WAIT_MS, epoch=standing.epochs.control):
-            return await self._tell(
-                call, refusal(call.id, "control_plane_unavailable"), detail="no lease, or one that knows less"
-            )
+            return await self._tell(call, refusal(call.id, "control_plane_unavailable"), detail="no lease")
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         named = call.proposal.operation
         contract = governed.contract(named) if call.session.may_use(named) else None
