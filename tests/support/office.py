@@ -62,15 +62,16 @@ class Office:
     def agent(self, name, age_s=0):
         return self.signed(name, "agent", age_s=age_s)
 
-    async def session(self, user="ana", agent="bot", tenant="acme", teams=("north",)):
+    async def session(self, user="ana", agent="bot", tenant="acme", roles=("Staff",), task="selling", **attributes):
         """The token and the id of a session, got as an agent gets one."""
+        attributes = attributes or {"teams": ["north"]}
         form = {
             "grant_type": GRANT_TYPE,
-            "subject_token": self.person(user, "Staff", tenant=tenant, teams=list(teams)),
+            "subject_token": self.person(user, *roles, tenant=tenant, **attributes),
             "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
             "actor_token": self.agent(agent),
             "actor_token_type": "urn:ietf:params:oauth:token-type:jwt",
-            "task": "selling",
+            "task": task,
         }
         answer = (await self.http.post("/oauth/token", data=form)).json()
         return answer["access_token"], answer["session_id"]

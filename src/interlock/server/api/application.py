@@ -12,6 +12,7 @@ from interlock.app.plane import Plane
 from interlock.server.api import (
     agents,
     approvals,
+    authzen,
     budgets,
     calls,
     controls,
@@ -57,7 +58,7 @@ def make_api(plane: Plane, gate: Gate) -> Litestar:
 
 def routes(plane: Plane, gate: Gate) -> list[Any]:
     """Every route of the API but that of its document."""
-    resources = (oauth, health, sessions, decisions, traces, agents, controls, budgets, lineages, approvals, releases)
+    resources = (oauth, health, sessions, decisions, authzen, traces, agents, controls, budgets, lineages, approvals, releases)
     return [*calls.routes(plane, gate), *(handler for resource in resources for handler in resource.routes(plane))]
 
 
