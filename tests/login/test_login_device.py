@@ -2,11 +2,13 @@
 
 import asyncio
 
+from interlock.identity.exchange import GRANT_TYPE
 from interlock.identity.login.codes import MAX_TYPED_CODES, USER_CODE_LENGTH, USER_CODE_SIGNS
 from tests.login.world import DEVICE, DIRECTORY, FOREIGN, claims
 
 
 async def test_a_person_lets_the_command_line_in_and_it_is_them_until_they_log_out(town):
+    town.say(DIRECTORY.replace("[Operator]", "[Operator, Staff]"))
     asked = await town.ask_device(device_name="laptop")
     assert set(asked["user_code"].replace("-", "")) <= set(USER_CODE_SIGNS)
     assert len(asked["user_code"]) == USER_CODE_LENGTH + 1
@@ -27,6 +29,13 @@ async def test_a_person_lets_the_command_line_in_and_it_is_them_until_they_log_o
         answer = await http.get("/v1/controls", headers={"authorization": f"Bearer {issued['access_token']}"})
     assert answer.status_code == 401
     assert (await town.refresh("interlock-cli", issued["refresh_token"])).json()["error"] == "invalid_grant"
+    exchanged = await town.token(
+        grant_type=GRANT_TYPE,
+        subject_token=issued["access_token"],
+        actor_token=town.issuer().agent_token("bot"),
+        task="selling",
+    )
+    assert exchanged.json()["error"] == "invalid_grant", "and opens no session for an agent either"
     kinds = [(kind, body.get("user", "")) for kind, body in await town.control_chain() if kind.startswith("login.")]
     assert ("login.started", "oki") in kinds
     assert kinds[-1][0] == "login.ended"

@@ -231,6 +231,8 @@ class Plane:
     async def exchange(self, request: ExchangeRequest) -> ExchangeResponse:
         """Exchange tokens by the release in force. Raises as `TokenExchange.exchange`; refusals are counted."""
         try:
+            if self.logins is not None and request.subject_token:
+                await self.logins.refuse_ended(request.subject_token)
             ways = self._handing_down if request.hands_down else self._exchange
             return await ways.exchange(request, await self.admin.release())
         except TokenRefusedError as error:
