@@ -193,7 +193,7 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
 
 
 def _arguments(process_id: str, requests: list[Request], *, again: bool) -> tuple[Any, ...]:
-    wanted = [_wanted(number, request, again=again) for number, request in enumerate(requests)]
+    wanted = [_wanted(number, request, process_id, again=again) for number, request in enumerate(requests)]
     outcomes = [request.outcome if isinstance(request, SettleRequest) else None for request in requests]
     numbers, kinds, calls, bodies, salts, commitments = [], [], [], [], [], []
     for number, request in enumerate(requests):
@@ -208,7 +208,7 @@ def _arguments(process_id: str, requests: list[Request], *, again: bool) -> tupl
     return process_id, text, outcomes, numbers, kinds, calls, bodies, salts, commitments
 
 
-def _wanted(number: int, request: Request, *, again: bool) -> dict[str, Any]:
+def _wanted(number: int, request: Request, process_id: str, *, again: bool) -> dict[str, Any]:
     match request:
         case ClaimRequest():
             key = request.idempotency
@@ -236,7 +236,7 @@ def _wanted(number: int, request: Request, *, again: bool) -> dict[str, Any]:
                 "settle_by_ms": request.settle_by_ms,
                 "approvals": request.approvals,
                 "approved_hash": request.approved_hash,
-                "budgets": [_charged(charge) for charge in request.charges],
+                **_charged(request.charges, process_id),
             }
         case RecordRequest():
             epochs = request.epochs
@@ -268,17 +268,20 @@ def _wanted(number: int, request: Request, *, again: bool) -> dict[str, Any]:
             assert_never(request)
 
 
-def _charged(charge: Charge) -> dict[str, Any]:
-    return {
-        "a": charge.account,
-        "b": charge.budget,
-        "i": charge.about,
-        "c": charge.limit,
-        "m": charge.amount,
-        "w": charge.window_s,
-        "s": charge.shared,
-        "l": charge.lifted,
-    }
+def _charged(charges: tuple[Charge, ...], process_id: str) -> dict[str, Any]:
+    """What a claim asks of budgets, and what it is to keep in mind for its settlement. Keys are short: there are many."""
+    if not charges:
+        return {}
+    budgets: list[dict[str, Any]] = []
+    reserved: list[dict[str, Any]] = []
+    holding: list[dict[str, Any]] = []
+    for charge in charges:
+        holder = process_id if charge.shared else ""
+        taken = {"a": charge.account, "h": holder, "m": charge.amount, "w": charge.window_s}
+        budgets.append({**taken, "i": charge.about, "c": charge.limit, "l": charge.lifted})
+        if charge.account:
+            (holding if charge.window_s else reserved).append(taken)
+    return {"budgets": budgets, "reserved": reserved or None, "holding": holding or None}
 
 
 def _answer(row: asyncpg.Record) -> Answer:
