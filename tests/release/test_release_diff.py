@@ -159,10 +159,10 @@ def test_one_change_for_several_operations_is_told_once():
 
 
 def test_agents_tools_and_operations_that_come_and_go():
-    found = between(("agents.yaml", "idle:\n  test: {issuer: interlock-dev, subject: idle}\n", "clerk:\n  test: {issuer: x, subject: c}\n"),
+    found = between(("agents.yaml", "idle:\n  test: {issuer: interlock-dev, subject: idle}\n", "clerk:\n  test: {issuer: interlock-dev, subject: c}\n"),
                     ("tasks.yaml", "[bot, idle]", "[bot]"))  # fmt: skip
     assert said(found) == [
-        (W, "identity", "new: c of x"),
+        (W, "identity", "new: c of interlock-dev"),
         (N, "identity", "gone: idle of interlock-dev"),
         (N, "task", "agents: -idle"),
     ]

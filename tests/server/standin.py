@@ -56,6 +56,9 @@ class StandIn:
         lineage = Lineage(tenant="acme", environment="test", agent="bot", user=token)
         return Session(session_id=f"ses_{token}", lineage=lineage, task="selling", roles=(), expires_at_us=2**60)
 
+    async def session_of(self, token, task=""):
+        return self.session(token)
+
     async def call(self, session, proposal):
         self.proposals.append((session.lineage.user, proposal))
         self.entered.set()

@@ -13,10 +13,12 @@ from interlock.app.approvals import PeoplesApprovals
 from interlock.app.budgets import PeoplesBudgets
 from interlock.app.containment import Containment, KillAnswer
 from interlock.app.desk import Desk
+from interlock.app.doors import Doors
 from interlock.app.known_people import KnownPeople
 from interlock.app.logins import Issued, LoginDesk
 from interlock.app.postures import PeoplesPostures
 from interlock.app.releases import Releases
+from interlock.app.revocations import PeoplesRevocations
 from interlock.app.scope_postures import PeoplesScopePostures
 from interlock.app.scopes import check_scope, note_on, tenant_of
 from interlock.app.shelf import StoredReleases
@@ -24,7 +26,8 @@ from interlock.core.claim import Epochs
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.who import Person, Session
-from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
+from interlock.identity.delegated import DelegatedSessions
+from interlock.identity.errors import ExchangeRefusedError, TokenCode, TokenRefusedError
 from interlock.identity.exchange import (
     GRANT_TYPE,
     SESSION_KEY,
@@ -46,6 +49,7 @@ from interlock.store.leases import Holder, Leases
 from interlock.store.postures import Postures, ScopePostures
 from interlock.store.processes import LiveProcess, Processes
 from interlock.store.releases import Proposals
+from interlock.store.revocations import Revocations
 from interlock.store.sessions import Sessions
 
 
@@ -83,21 +87,15 @@ class RecordedSessions:
         self._ids = ids
 
     async def open(self, session: Session, release_digest: str) -> None:
-        """Store a new session with its first event."""
-        lineage = session.lineage
-        body = SessionOpened(
-            session_id=session.session_id,
-            tenant=lineage.tenant,
-            environment=lineage.environment,
-            agent=lineage.agent,
-            user=lineage.user,
-            task=session.task,
-            roles=session.roles,
-            attributes=session.attributes,
-            expires_at_us=session.expires_at_us,
-            release_digest=release_digest,
-        )
-        await self._sessions.open(session, draft(body, ids=self._ids))
+        """Store a new session with its first event. Raises `ExchangeRefusedError` when its proofs were revoked."""
+        if not await self._sessions.open(session, draft(_opened(session, release_digest), ids=self._ids)):
+            raise ExchangeRefusedError("invalid_grant", "the user's or the agent's token is refused", counted_as="revoked")
+
+    async def of_grant(self, grant: bytes, session: Session, release_digest: str) -> Session | None:
+        """The grant's live session, or this one opened as such; None when it was revoked, or its proofs were."""
+        opened = draft(_opened(session, release_digest), ids=self._ids)
+        refreshed = SessionRefreshed(session_id=session.session_id, expires_at_us=session.expires_at_us)
+        return await self._sessions.of_grant(grant, session, opened, draft(refreshed, ids=self._ids))
 
     async def hand_down(self, session: Session, release_digest: str, most: int) -> str:
         """Store a session below another, with an event in the chain of each: `opened`, `ended` or `too_many`."""
@@ -132,7 +130,23 @@ class RecordedSessions:
     async def refresh(self, session: Session) -> bool:
         """Note that a live session goes on; its end stays where it was."""
         body = SessionRefreshed(session_id=session.session_id, expires_at_us=session.expires_at_us)
-        return await self._sessions.refresh(session.session_id, session.expires_at_us, draft(body, ids=self._ids))
+        return await self._sessions.refresh(session, draft(body, ids=self._ids))
+
+
+def _opened(session: Session, release_digest: str) -> SessionOpened:
+    lineage = session.lineage
+    return SessionOpened(
+        session_id=session.session_id,
+        tenant=lineage.tenant,
+        environment=lineage.environment,
+        agent=lineage.agent,
+        user=lineage.user,
+        task=session.task,
+        roles=session.roles,
+        attributes=session.attributes,
+        expires_at_us=session.expires_at_us,
+        release_digest=release_digest,
+    )
 
 
 class Plane:
@@ -161,6 +175,9 @@ class Plane:
         environment: str,
         people: People,
         refusals: RefusalCounter,
+        revocations: Revocations,
+        delegated: DelegatedSessions,
+        public_url: str,
         variables: Mapping[str, str],
         clock: Clock,
         ids: Ids,
@@ -186,6 +203,15 @@ class Plane:
         self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment)
         self.postures = PeoplesPostures(postures, self.admin, ids)
         self.scope_postures = PeoplesScopePostures(scope_postures, self.admin, sessions, ids)
+        self.revocations = PeoplesRevocations(revocations, self.admin, ids)
+        self.doors = Doors(
+            shelf=shelf,
+            admin=self.admin,
+            delegated=delegated,
+            refusals=refusals,
+            environment=environment,
+            public_url=public_url,
+        )
         self._controls = controls
         self._containment = containment
         self._leases = leases
@@ -198,6 +224,7 @@ class Plane:
         self._handing_down = handing_down
         self._people = people
         self._refusals = refusals
+        self._revoked = revocations
         self._ids = ids
 
     def session(self, token: str) -> Session:
@@ -211,9 +238,10 @@ class Plane:
     async def person(self, token: str) -> Person:
         """The person a token speaks for. Raises `TokenRefusedError`, counted."""
         try:
-            person = self._people.verify(token)
+            person = await self._people.person(token, self.admin.release)
             if self.logins is not None:
                 await self.logins.refuse_ended(token)
+            await self._refuse_revoked(person)
         except TokenRefusedError as error:
             self._refusals.add(error.code.value, error.issuer)
             raise
@@ -223,10 +251,24 @@ class Plane:
     async def agent(self, token: str) -> str:
         """The agent a token speaks for, with no user. Raises `TokenRefusedError`, counted."""
         try:
-            return self._exchange.agent_of(token, await self.admin.release())
+            agent, told_at_us = await self._exchange.agent_of(token, await self.admin.release())
+            await self._refuse_revoked_agent(agent, told_at_us)
         except TokenRefusedError as error:
             self._refusals.add(error.code.value, error.issuer)
             raise
+        return agent
+
+    async def session_of(self, token: str, task: str = "") -> Session:
+        """The session that our own token or a trusted issuer's delegated one stands for. Raises as `Doors.session`."""
+        return await self.doors.session(token, task) if self.doors.concerns(token) else self.session(token)
+
+    async def _refuse_revoked(self, person: Person) -> None:
+        if await self._revoked.person_is_revoked(person.tenant, person.user, person.told_at_us):
+            raise TokenRefusedError(TokenCode.REVOKED)
+
+    async def _refuse_revoked_agent(self, agent: str, told_at_us: int) -> None:
+        if await self._revoked.agent_is_revoked(agent, told_at_us):
+            raise TokenRefusedError(TokenCode.REVOKED)
 
     async def exchange(self, request: ExchangeRequest) -> ExchangeResponse:
         """Exchange tokens by the release in force. Raises as `TokenExchange.exchange`; refusals are counted."""

@@ -18,6 +18,11 @@ class StoredReleases:
         self._variables = variables
         self._last: Release | None = None
 
+    @property
+    def latest(self) -> Release | None:
+        """The release that was loaded last: a heartbeat behind the one in force, at most."""
+        return self._last
+
     async def load(self, digest: str) -> Release:
         """The release with this digest."""
         if self._last is not None and self._last.digest == digest:

@@ -26,11 +26,13 @@ from interlock.gateway.gate import Gate
 from interlock.gateway.governed import Governing
 from interlock.gateway.lease import Lease
 from interlock.gateway.ports import Standing
+from interlock.identity.delegated import DelegatedSessions
 from interlock.identity.dev_issuer import ISSUER, KEY
 from interlock.identity.exchange import MAX_PROOF_LIFETIME_S, People, SessionTokens, TokenExchange
 from interlock.identity.handing_down import HandingDown
 from interlock.identity.keys import KeyRing
 from interlock.identity.login.directory import DirectoryFile
+from interlock.identity.outside import Outside
 from interlock.identity.refusals import RefusalCounter
 from interlock.identity.tokens import Verifier
 from interlock.ledger.drafts import draft
@@ -38,7 +40,6 @@ from interlock.ledger.events import ClaimOrphaned
 from interlock.ledger.heads import sign_heads
 from interlock.policy.errors import UnusableReleaseError
 from interlock.release.errors import ReleaseError
-from interlock.release.model import Release
 from interlock.store.answers import KeptAnswers
 from interlock.store.approvals import Approvals
 from interlock.store.budgets import Budgets
@@ -51,6 +52,7 @@ from interlock.store.logins import Logins
 from interlock.store.postures import Postures, ScopePostures
 from interlock.store.processes import ClaimWatch, Processes
 from interlock.store.releases import Proposals
+from interlock.store.revocations import Revocations
 from interlock.store.sessions import Sessions
 from interlock.store.traces import RefusalCount, Traces
 from interlock.store.writer import Writer
@@ -62,6 +64,7 @@ _log = logging.getLogger(__name__)
 HEARTBEAT_S: Final = 1.0
 SIGN_HEADS_S: Final = 5.0
 FORGET_S: Final = 60.0
+ISSUER_KEYS_S: Final = 30.0
 DRAIN_S: Final = 30.0
 HEADS_KEY: Final = "heads"
 WITNESS: Final = "heads.jsonl"
@@ -80,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     release_files: Mapping[str, str] | None = None
     trust_dev_issuer: bool = True
     directory: Path | None = None
+    public_url: str = ""
 
 
 class ReleaseInForceError(Exception):
@@ -149,22 +153,29 @@ class System:
             clock=self.clock,
             max_lifetime_s=MAX_PROOF_LIFETIME_S,
         )
-        exchange = TokenExchange(
+        self.outside = Outside(environment=settings.environment, clock=self.clock)
+        recorded = RecordedSessions(sessions, self.ids)
+        delegated = DelegatedSessions(
             proofs=proofs,
-            tokens=tokens,
-            sessions=RecordedSessions(sessions, self.ids),
+            outside=self.outside,
+            sessions=recorded,
             environment=settings.environment,
             clock=self.clock,
             ids=self.ids,
         )
-
-        async def agent_of(token: str, release: Release) -> str:
-            return exchange.agent_of(token, release)
-
-        handing_down = HandingDown(
-            agent_of=agent_of,
+        exchange = TokenExchange(
+            proofs=proofs,
+            outside=self.outside,
             tokens=tokens,
-            sessions=RecordedSessions(sessions, self.ids),
+            sessions=recorded,
+            environment=settings.environment,
+            clock=self.clock,
+            ids=self.ids,
+        )
+        handing_down = HandingDown(
+            agent_of=exchange.agent_of,
+            tokens=tokens,
+            sessions=recorded,
             clock=self.clock,
             ids=self.ids,
         )
@@ -194,14 +205,18 @@ class System:
             handing_down=handing_down,
             budgets=self.budgets,
             environment=settings.environment,
-            people=People(proofs),
+            people=People(proofs, self.outside),
             refusals=self.refusals,
+            revocations=Revocations(database, settings.environment),
+            delegated=delegated,
+            public_url=settings.public_url,
             variables=settings.variables,
             clock=self.clock,
             ids=self.ids,
             load_now=self.heartbeat,
         )
         if settings.trust_dev_issuer and settings.directory is not None:
+            self.plane.doors.logs_in_here = True
             self.plane.logins = LoginDesk(
                 store=Logins(database, settings.environment),
                 sessions=sessions,
@@ -314,6 +329,7 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
             asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
             asyncio.create_task(_every(FORGET_S, system.budgets.forget), name="forget-budgets"),
             asyncio.create_task(_every(FORGET_S, system.forget_logins), name="forget-logins"),
+            asyncio.create_task(_every(ISSUER_KEYS_S, system.outside.refresh_due), name="issuer-keys"),
         ]
         try:
             yield system

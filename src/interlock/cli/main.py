@@ -29,6 +29,9 @@ app.command(
 )
 app.command(f"{_HERE}.people:resume", name="resume", help="Let execution go on in a scope that was stopped.")
 app.command(f"{_HERE}.people:posture", name="posture", help="How worried a scope is: normal, guarded, read_only, halted.")
+app.command(
+    f"{_HERE}.people:revoke", name="revoke", help="End a session, or refuse what a user or agent was issued before now."
+)
 app.command(f"{_HERE}.people:status", name="status", help="What is stopped, which release decides, what is in flight.")
 app.command(f"{_HERE}.budgets:budgets", name="budgets", help="How much of each budget is used, the fullest first.")
 

@@ -118,6 +118,28 @@ def posture(
     return OK
 
 
+def revoke(
+    target: Annotated[str, Parameter(help="user:NAME, agent:NAME or session:ID.")],
+    *,
+    reason: Reason,
+    tenant: Annotated[str, Parameter(help="The user's tenant; your own when not given.")] = "",
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """End a session, or refuse every token that a user or an agent was issued before now."""
+    if not reason.strip():
+        raise Failure("say why with --reason; it goes on record", code=USAGE)
+    answer = caller.ask("/v1/revocations", body={"target": target, "reason": reason, "tenant": tenant})
+    if as_json:
+        print_json(answer)
+        return OK
+    where = f" of {answer['tenant']}" if answer["tenant"] else ""
+    print(f"revoked: {answer['target']}{where}; {answer['sessions']} sessions ended (epoch {answer['epoch']})")
+    if answer["in_flight"]:
+        print(f"  {answer['in_flight']} calls were claimed before and may still take effect; see `interlock trace list`")
+    return OK
+
+
 def status(
     *,
     caller: Caller = ANYBODY,

@@ -41,6 +41,7 @@ def up(
     state: State = DEFAULT_STATE,
     database_url: Annotated[str, Parameter(help="A Postgres of your own.", env_var="INTERLOCK_DATABASE_URL")] = "",
     allow_host: Annotated[list[str] | None, Parameter(help="Another name clients may call this server by.")] = None,
+    public_url: Annotated[str, Parameter(help="How clients reach this server, when a proxy stands in front.")] = "",
     directory: Annotated[
         Path | None, Parameter(help="People and agents of the built-in issuer; read again when it changes.")
     ] = None,
@@ -65,6 +66,7 @@ def up(
                 release_files=files,
                 trust_dev_issuer=dev_issuer,
                 directory=directory,
+                public_url=public_url,
             )
             hosts = LOCAL_HOSTS | {host} | set(allow_host or ())
             with asyncio.Runner(loop_factory=_loop) as runner:
@@ -81,7 +83,9 @@ def up(
 
 async def _serve(settings: Settings, listening: socket.socket, hosts: frozenset[str], *, as_json: bool) -> None:
     async with running(settings) as system:
-        router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane, allowed_hosts=hosts)
+        router = Router(
+            gate=system.gate, session_of=system.plane.session, plane=system.plane, allowed_hosts=hosts, doors=system.plane.doors
+        )
         config = uvicorn.Config(
             router,
             http=BoundedHttp,

@@ -47,6 +47,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     `parents` are the sessions it was handed down from, the nearest first; all of them draw on the budgets of the `root`.
     `run` binds the session to one run of the root; `operations` are the only ones it may use, all when None; `max_calls` is
     how many calls it may make and hand on, 0 when nothing says.
+    `user_told_at_us` and `agent_told_at_us` are when the proofs were issued that it rests on: what was issued before a
+    revocation opens nothing. Zero counts as long ago.
     """
 
     session_id: str
@@ -56,6 +58,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     attributes: Mapping[str, AttributeValue] = {}
     expires_at_us: int
     opened_at_us: int = 0
+    user_told_at_us: int = 0
+    agent_told_at_us: int = 0
     parents: tuple[Parent, ...] = ()
     run: str = ""
     operations: tuple[str, ...] | None = None

@@ -4,6 +4,8 @@ IdentityError
 ├── KeyFolderError       keys on disk are not private, or not readable
 ├── DirectoryError       the development directory cannot be used
 ├── TokenRefusedError    a token is not what it must be; `code` says which rule it broke
+├── IssuerUnreachableError an issuer's documents could not be had, or are not what they must be
+├── TaskNeededError      the token is good; which task its session is for has to be said
 └── ExchangeRefusedError the exchange is refused, with an OAuth error code (RFC 6749, RFC 8693)
 """
 
@@ -39,6 +41,13 @@ class TokenCode(StrEnum):
     LIFETIME = "lifetime"
     WRONG_USE = "wrong_use"
     CLAIMS = "claims"
+    ISSUER_UNREACHABLE = "issuer_unreachable"
+    FOREIGN_TENANT = "foreign_tenant"
+    GROUPS_OVERAGE = "groups_overage"
+    ID_TOKEN = "id_token"  # noqa: S105  # a reason, no secret
+    NOT_A_PERSON = "not_a_person"
+    CLIENT = "client"
+    REVOKED = "revoked"
 
 
 class TokenRefusedError(IdentityError):
@@ -48,6 +57,14 @@ class TokenRefusedError(IdentityError):
         super().__init__(f"{code.value}: {detail}" if detail else code.value)
         self.code = code
         self.issuer = issuer
+
+
+class IssuerUnreachableError(IdentityError):
+    """An issuer's documents could not be had, or are not what they must be; the message is for operators."""
+
+
+class TaskNeededError(IdentityError):
+    """The token is good, and no single task follows from it. The message is for the caller: agent and user are proven."""
 
 
 class ExchangeRefusedError(IdentityError):

@@ -5,17 +5,20 @@ The user is the subject, the agent the actor. Which tasks an agent may open is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol, TypeGuard
 
 import msgspec
 
 from interlock.core.ports import Clock, Ids
-from interlock.core.who import AttributeValue, Lineage, Person, Session
+from interlock.core.who import Lineage, Person, Session
+from interlock.identity.binding import agent_named, bind, session_for
 from interlock.identity.chain import chain_of, claims_of
 from interlock.identity.errors import ExchangeRefusedError, TokenCode, TokenRefusedError
 from interlock.identity.keys import KeyRing
-from interlock.identity.tokens import Checked, Verifier, claimed_issuer, sign
+from interlock.identity.outside import Outside, claimed_issuer
+from interlock.identity.proofs import Proofs, person_of
+from interlock.identity.tokens import Checked, Verifier, sign
 from interlock.release.model import Release
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -26,8 +29,7 @@ SESSION_KEY: Final = "session"
 SESSION_TOKEN_LIFETIME_S: Final = 900
 SESSION_LIFETIME_S: Final = 8 * 3600
 MAX_PROOF_LIFETIME_S: Final = 3600
-_MAX_ROLES: Final = 100
-_MAX_ATTRIBUTE_ITEMS: Final = 1_000
+MAX_SESSIONS_REMEMBERED: Final = 10_000
 
 
 class SessionStore(Protocol):
@@ -135,16 +137,21 @@ class SessionTokens:
         return known
 
 
-MAX_SESSIONS_REMEMBERED: Final = 10_000
-
-
 class TokenExchange:
     """Binds an agent to a user, for a task. One for each process, for its one environment."""
 
     def __init__(
-        self, *, proofs: Verifier, tokens: SessionTokens, sessions: SessionStore, environment: str, clock: Clock, ids: Ids
+        self,
+        *,
+        proofs: Verifier,
+        tokens: SessionTokens,
+        sessions: SessionStore,
+        environment: str,
+        clock: Clock,
+        ids: Ids,
+        outside: Outside | None = None,
     ) -> None:
-        self._proofs = proofs
+        self._proofs = Proofs(proofs, outside)
         self._tokens = tokens
         self._sessions = sessions
         self._environment = environment
@@ -154,6 +161,8 @@ class TokenExchange:
     async def exchange(self, request: ExchangeRequest, release: Release) -> ExchangeResponse:
         """Check both proofs and the user's right to open the task; open or refresh a session.
 
+        A delegated token of a trusted issuer stands for both: then there is no actor token.
+
         Raises:
             ExchangeRefusedError: with an OAuth error code.
             TokenRefusedError: a proof is not what it must be.
@@ -161,112 +170,69 @@ class TokenExchange:
         """
         if request.grant_type != GRANT_TYPE:
             raise ExchangeRefusedError("unsupported_grant_type", f"grant_type must be {GRANT_TYPE}")
-        if not request.subject_token or not request.actor_token or not request.task:
+        alone = not request.actor_token and not self._proofs.is_built_in(request.subject_token)
+        if not request.subject_token or not (request.actor_token or alone) or not request.task:
             raise ExchangeRefusedError(
                 "invalid_request", "subject_token (the user's), actor_token (the agent's) and task are needed"
             )
-        user = self._proofs.check(request.subject_token, use="user")
-        actor = self._proofs.check(request.actor_token, use="agent")
-        agent = self._agent(actor, release)
-        person = person_of(user)
-        task = release.tasks.get(request.task)
-        if task is None or agent not in task.agents or not set(task.open_to) & set(person.roles):
-            # One answer for all three: a stranger learns nothing about tasks, agents or roles.
-            raise ExchangeRefusedError(
-                "invalid_grant", "this agent may not open this task for this user", counted_as="task_not_granted"
-            )
-        lineage = Lineage(tenant=person.tenant, environment=self._environment, agent=agent, user=person.user)
-        now_us = self._clock.wall_us()
-        attributes = _declared(user.claims.get("attributes"), release.user_attributes)
-        if request.session_id:
-            session = await self._going_on(request.session_id, lineage, request.task, person.roles, attributes)
+        if alone:
+            both = await self._proofs.delegated(request.subject_token, release)
+            user, agent = both.user, both.agent
         else:
-            session = Session(
-                session_id=self._ids.new("ses"),
-                lineage=lineage,
-                task=request.task,
-                roles=person.roles,
-                attributes=attributes,
-                expires_at_us=now_us + SESSION_LIFETIME_S * 1_000_000,
-                opened_at_us=now_us,
-            )
+            user = await self._proofs.user(request.subject_token, release)
+            agent = await self._proofs.agent(request.actor_token, release)
+        bound = bind(user, agent, release, self._environment, delegated=alone)
+        now_us = self._clock.wall_us()
+        expires_at_us = now_us + SESSION_LIFETIME_S * 1_000_000
+        wanted = session_for(bound, request.task, release, self._environment, self._ids.new("ses"), expires_at_us)
+        if request.session_id:
+            session = await self._going_on(request.session_id, wanted)
+        else:
+            session = msgspec.structs.replace(wanted, opened_at_us=now_us)
             await self._sessions.open(session, release.digest)
         return ExchangeResponse(access_token=self._tokens.issue(session), session_id=session.session_id)
 
-    def agent_of(self, token: str, release: Release) -> str:
-        """The agent that an agent's own token speaks for. Raises `TokenRefusedError`."""
-        actor = self._proofs.check(token, use="agent")
-        try:
-            return self._agent(actor, release)
-        except ExchangeRefusedError as error:
-            raise TokenRefusedError(TokenCode.CLAIMS, "an agent that is not known here", actor.issuer) from error
+    async def agent_of(self, token: str, release: Release) -> tuple[str, int]:
+        """The agent that an agent's own token speaks for, and when it was issued (us). Raises `TokenRefusedError`."""
+        proof = await self._proofs.agent(token, release)
+        name = agent_named(release, self._environment, proof.issuer, proof.subject)
+        if not name:
+            raise TokenRefusedError(TokenCode.CLAIMS, "an agent that is not known here", proof.issuer)
+        return name, proof.told_at_us
 
-    async def _going_on(
-        self,
-        session_id: str,
-        lineage: Lineage,
-        task: str,
-        roles: tuple[str, ...],
-        attributes: Mapping[str, AttributeValue],
-    ) -> Session:
+    async def _going_on(self, session_id: str, wanted: Session) -> Session:
         earlier = await self._sessions.get(session_id)
-        if earlier is None or earlier.lineage != lineage or earlier.task != task:
+        if earlier is None or earlier.lineage != wanted.lineage or earlier.task != wanted.task:
             raise ExchangeRefusedError(
                 "invalid_grant", "no such session to go on with; ask for a new one", counted_as="session_not_found"
             )
         # The user's roles and attributes are as they are now, not as they were when the session was opened.
-        session = msgspec.structs.replace(earlier, roles=roles, attributes=attributes)
+        session = msgspec.structs.replace(
+            earlier,
+            roles=wanted.roles,
+            attributes=wanted.attributes,
+            user_told_at_us=wanted.user_told_at_us,
+            agent_told_at_us=wanted.agent_told_at_us,
+        )
         if not await self._sessions.refresh(session):
             raise ExchangeRefusedError("invalid_grant", "the session has ended; ask for a new one", counted_as="session_ended")
         return session
 
-    def _agent(self, actor: Checked, release: Release) -> str:
-        found = {
-            identity.agent
-            for identity in release.identities
-            if (identity.issuer, identity.subject, identity.environment) == (actor.issuer, actor.subject, self._environment)
-        }
-        if len(found) != 1:
-            raise ExchangeRefusedError("invalid_grant", "the agent is not known here", counted_as="agent_unknown")
-        return found.pop()
-
 
 class People:
-    """People who speak for themselves, to the control plane: only a user's own token will do."""
+    """People who speak for themselves, to the control plane: only a token of their own channel will do."""
 
-    def __init__(self, proofs: Verifier) -> None:
-        self._proofs = proofs
+    def __init__(self, proofs: Verifier, outside: Outside | None = None) -> None:
+        self._built_in = proofs
+        self._proofs = Proofs(proofs, outside)
 
     def verify(self, token: str) -> Person:
-        """The person a token speaks for. Raises `TokenRefusedError`; session and agent tokens are refused."""
-        return person_of(self._proofs.check(token, use="user"))
+        """The person a token of the built-in issuer speaks for. Raises `TokenRefusedError`; all others are refused."""
+        return person_of(self._built_in.check(token, use="user"))
 
-
-def person_of(checked: Checked) -> Person:
-    """The person of a checked user token. Raises `TokenRefusedError` when tenant or roles are not there."""
-    tenant, roles = checked.claims.get("tenant"), checked.claims.get("roles", [])
-    if not isinstance(tenant, str) or not tenant or not _are_texts(roles) or len(roles) > _MAX_ROLES:
-        raise TokenRefusedError(TokenCode.CLAIMS, "tenant or roles are missing", checked.issuer)
-    told_at_us = int(checked.claims["iat"] * 1_000_000)
-    return Person(user=checked.subject, tenant=tenant, roles=tuple(sorted(set(roles))), told_at_us=told_at_us)
-
-
-def _declared(claimed: object, declared: Mapping[str, str]) -> dict[str, AttributeValue]:
-    """The attributes that the release declares, in the types it declares; everything else is left out."""
-    found: dict[str, AttributeValue] = {}
-    if not isinstance(claimed, dict):
-        return found
-    for name, kind in declared.items():
-        value = claimed.get(name)
-        if kind == "set" and _are_texts(value) and len(value) <= _MAX_ATTRIBUTE_ITEMS:
-            found[name] = tuple(value)
-        elif (
-            (kind == "bool" and isinstance(value, bool))
-            or (kind == "string" and isinstance(value, str))
-            or (kind == "long" and isinstance(value, int) and not isinstance(value, bool))
-        ):
-            found[name] = value
-    return found
+    async def person(self, token: str, release: Callable[[], Awaitable[Release]]) -> Person:
+        """The person a token speaks for, whoever issued it; `release` gives the one in force. Raises `TokenRefusedError`."""
+        return await self._proofs.person(token, release)
 
 
 def _are_texts(value: Any) -> TypeGuard[list[str]]:

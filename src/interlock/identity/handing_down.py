@@ -31,7 +31,7 @@ MAX_CALLS: Final = 1_000_000
 _RUN: Final = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 
-AgentOf = Callable[[str, Release], Awaitable[str]]
+AgentOf = Callable[[str, Release], Awaitable[tuple[str, int]]]
 
 
 class SubSessionStore(Protocol):
@@ -51,7 +51,7 @@ class SubSessionStore(Protocol):
 
 
 class HandingDown:
-    """Exchanges of session tokens. `agent_of` checks an agent's proof and gives its name; raises `TokenRefusedError`."""
+    """Exchanges of session tokens. `agent_of` checks an agent's proof: its name, when it was issued; or `TokenRefusedError`."""
 
     def __init__(self, *, agent_of: AgentOf, tokens: SessionTokens, sessions: SubSessionStore, clock: Clock, ids: Ids) -> None:
         self._agent_of = agent_of
@@ -71,7 +71,7 @@ class HandingDown:
         above = self._tokens.verify(request.subject_token)
         if not request.actor_token:
             raise ExchangeRefusedError("invalid_request", "actor_token, the proof of the agent that goes on, is needed")
-        agent = await self._agent_of(request.actor_token, release)
+        agent, told_at_us = await self._agent_of(request.actor_token, release)
         task = release.tasks.get(above.task)
         if task is None or agent not in task.agents or (request.task and request.task != above.task):
             raise ExchangeRefusedError(
@@ -83,9 +83,9 @@ class HandingDown:
             )
         lineage = msgspec.structs.replace(above.lineage, agent=agent)
         if request.session_id:
-            session = await self._going_on(request.session_id, above, lineage)
+            session = await self._going_on(request.session_id, above, lineage, told_at_us)
         else:
-            session = self._narrowed(request, above, lineage)
+            session = msgspec.structs.replace(self._narrowed(request, above, lineage), agent_told_at_us=told_at_us)
             match await self._sessions.hand_down(session, release.digest, MAX_LIVE_BELOW_A_SESSION):
                 case "opened":
                     pass
@@ -131,14 +131,20 @@ class HandingDown:
             max_calls=calls,
         )
 
-    async def _going_on(self, session_id: str, above: Session, lineage: Lineage) -> Session:
+    async def _going_on(self, session_id: str, above: Session, lineage: Lineage, told_at_us: int) -> Session:
         found = await self._sessions.get(session_id)
         if found is None or found.lineage != lineage or not found.parents or found.parents[0].session_id != above.session_id:
             raise ExchangeRefusedError(
                 "invalid_grant", "no such session to go on with; ask for a new one", counted_as="session_not_found"
             )
         # Roles that those above have lost since are lost here too.
-        session = msgspec.structs.replace(found, roles=tuple(role for role in found.roles if role in above.roles))
+        session = msgspec.structs.replace(
+            found,
+            roles=tuple(role for role in found.roles if role in above.roles),
+            # For the user stands the session above, which ends with them.
+            user_told_at_us=self._clock.wall_us(),
+            agent_told_at_us=told_at_us,
+        )
         if not await self._sessions.refresh(session):
             raise ExchangeRefusedError("invalid_grant", "the session has ended; ask for a new one", counted_as="session_ended")
         return session

@@ -59,6 +59,10 @@ class Verifier:
             raise TokenRefusedError(TokenCode.WRONG_USE, f"a token for {known.use!r} where {use!r} belongs", known.issuer)
         return known
 
+    def knows(self, issuer: str) -> bool:
+        """Whether tokens of this issuer are checked here."""
+        return issuer in self._keys
+
     def forget(self) -> None:
         """Check every token anew."""
         self._known.clear()
@@ -108,14 +112,6 @@ class Verifier:
 def sign(claims: Mapping[str, Any], key: OKPKey, *, kind: str = "JWT") -> str:
     """A signed token with these claims; `kind` becomes `typ`."""
     return jwt.encode({"alg": ALGORITHM, "typ": kind, "kid": str(key.kid)}, dict(claims), key, algorithms=[ALGORITHM])
-
-
-def claimed_issuer(token: str) -> str:
-    """Whom a token says it is from, unproven: only good for choosing how to check it. Empty when it says nothing."""
-    try:
-        return _peek(token)[1]
-    except TokenRefusedError:
-        return ""
 
 
 def _peek(token: str) -> tuple[dict[str, Any], str]:

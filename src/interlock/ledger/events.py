@@ -297,6 +297,16 @@ class LoginEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     because: str
 
 
+class RevocationMade(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="revocation.made"):
+    """A person ended a session, or had everything refused that a user or an agent was issued before now."""
+
+    target: str
+    tenant: str
+    reason: str
+    by: str
+    roles: tuple[str, ...] = ()
+
+
 ControlBody: TypeAlias = (
     DatabaseChanged
     | ControlChanged
@@ -306,6 +316,7 @@ ControlBody: TypeAlias = (
     | PostureChanged
     | LoginStarted
     | LoginEnded
+    | RevocationMade
 )
 """What stands in the chain `control`."""
 

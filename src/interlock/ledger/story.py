@@ -160,6 +160,9 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
             return "plain", f"{body.user} ({body.tenant}){acts}, by {body.how} ({body.login_id})"
         case e.LoginEnded():
             return "plain", f"login ended: {body.because} ({body.login_id})"
+        case e.RevocationMade():
+            where = f" of {body.tenant}" if body.tenant else ""
+            return "bad", f"revoked: {body.target}{where} by {body.by}: {body.reason}"
         case _:
             assert_never(body)
 

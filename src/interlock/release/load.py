@@ -19,6 +19,7 @@ from interlock.release.contracts import read_tool
 from interlock.release.documents import Node, Problems, read_yaml
 from interlock.release.errors import Problem, ReleaseError
 from interlock.release.grants import Grantee, GrantError, GrantSpec, compile_grant
+from interlock.release.issuers import Issuer, read_issuers, wrong_voucher
 from interlock.release.model import (
     Administration,
     AgentIdentity,
@@ -38,7 +39,7 @@ _OBLIGATION: Final = re.compile(
     r"^(redact:[\w.-]+|columns:[^:]*:[\w,.-]+|rows:[^:]+\[\]:[\w]+=.+|rate:[1-9]\d*/[1-9]\d*s|read-only|log)$"
 )
 _KNOWN_PLACES: Final = re.compile(
-    r"^(release|agents|tasks|approvals|budgets)\.yaml$|^tools/[^/]+\.yaml$|^policies/[^/]+/[^/]+\.cedar$|^tests/[^/]+\.yaml$|\.md$"
+    r"^(release|agents|tasks|approvals|budgets|issuers)\.yaml$|^tools/[^/]+\.yaml$|^policies/[^/]+/[^/]+\.cedar$|^tests/[^/]+\.yaml$|\.md$"
 )
 
 
@@ -135,7 +136,8 @@ class _Loader:
             if kind not in _ATTRIBUTE_KINDS:
                 where = self._node("release.yaml").at("user_attributes").at(name)
                 self.problems.add(where, f"user_attributes.{name} is one of {', '.join(sorted(_ATTRIBUTE_KINDS))}")
-        identities = self._identities()
+        issuers = read_issuers(self._node("issuers.yaml", needed=False), self._valid_attributes(spec), self.problems)
+        identities = self._identities(issuers)
         environments = tuple(sorted({identity.environment for identity in identities}))
         agents = {identity.agent for identity in identities}
         tools, contracts = self._tools(environments)
@@ -157,6 +159,7 @@ class _Loader:
             administration=spec.administration,
             guarded=spec.guarded,
             identities=identities,
+            issuers=issuers,
             tasks=tasks,
             tools=tools,
             contracts=contracts,
@@ -188,7 +191,7 @@ class _Loader:
         node = self._node(name)
         return self.problems.convert(node, kind) if node.value else None
 
-    def _identities(self) -> tuple[AgentIdentity, ...]:
+    def _identities(self, issuers: Mapping[str, Issuer]) -> tuple[AgentIdentity, ...]:
         found: list[AgentIdentity] = []
         for agent, node in self._node("agents.yaml").items():
             for environment, inside in node.items():
@@ -196,6 +199,9 @@ class _Loader:
                     continue
                 spec = self.problems.convert(inside, IdentitySpec)
                 if spec is not None:
+                    mistake = wrong_voucher(issuers, spec.issuer, spec.subject, environment)
+                    if mistake:
+                        self.problems.add(inside, mistake)
                     identity = AgentIdentity(agent=agent, environment=environment, issuer=spec.issuer, subject=spec.subject)
                     found.append(identity)
                     same = [

@@ -9,6 +9,7 @@ import msgspec
 from interlock.core.budget import CEILINGS, Budget
 from interlock.core.contract import Contract
 from interlock.core.terms import Layer, Origin
+from interlock.release.issuers import Issuer
 
 
 class ToolSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +156,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     approvals: Mapping[str, ApprovalRule]
     policies: tuple[Policy, ...]
     cedar_schema: str
+    issuers: Mapping[str, Issuer] = {}
     tests: tuple[PolicyTest, ...] = ()
     guarded: str = ""
     budgets: tuple[Budget, ...] = CEILINGS

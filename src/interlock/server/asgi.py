@@ -25,6 +25,7 @@ class DisconnectedError(Exception):
 
 
 _HEADERS: Final = "interlock.headers"
+_BASE: Final = "interlock.base"
 # Headers that decide something here. Of two, one reader takes the first and another the last, so two are refused.
 _DECISIVE: Final = frozenset(
     {
@@ -34,6 +35,7 @@ _DECISIVE: Final = frozenset(
         b"content-type",
         b"host",
         b"idempotency-key",
+        b"interlock-task",
         b"mcp-method",
         b"mcp-name",
         b"mcp-protocol-version",
@@ -74,6 +76,17 @@ def bearer(scope: Scope) -> str:
     """The bearer token of a request, empty when there is none."""
     scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def base_of(scope: Scope) -> str:
+    """The URL that clients know us by: as `set_base` said, else as this client wrote it; its host was checked before."""
+    found: str | None = scope.get(_BASE)
+    return found or f"{scope['scheme']}://{header(scope, b'host')}"
+
+
+def set_base(scope: Scope, url: str) -> None:
+    """Say what clients know us by, whatever a proxy in front of us wrote."""
+    scope[_BASE] = url
 
 
 async def read_body(receive: Receive, *, max_bytes: int) -> bytes:

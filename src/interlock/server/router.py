@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
+from interlock.app.doors import MCP_PATH, METADATA_PATH, Doors
 from interlock.app.plane import Plane
 from interlock.core.who import Session
-from interlock.identity.errors import TokenRefusedError
+from interlock.identity.errors import ExchangeRefusedError, TaskNeededError, TokenRefusedError
+from interlock.release.errors import ReleaseError
 from interlock.server import envelope as rpc
 from interlock.server.api.application import make_api
 from interlock.server.asgi import (
@@ -20,10 +22,12 @@ from interlock.server.asgi import (
     Send,
     answer,
     answer_problem,
+    base_of,
     bearer,
     comes_from_elsewhere,
     header,
     repeated,
+    set_base,
 )
 from interlock.server.limits import MAX_CONCURRENT_MCP, MAX_CONCURRENT_PUBLIC
 from interlock.server.login import consent, device
@@ -31,6 +35,7 @@ from interlock.server.login.browser import KeptLogins, Renewing
 from interlock.server.mcp_stateless import Gate, StatelessMcp
 from interlock.server.page.application import is_of_page, make_page
 from interlock.server.page.login import LoginWay
+from interlock.store.errors import StoreError
 
 _MCP_PATHS: Final = {"/mcp", "/mcp/"}
 _UNCOUNTED: Final = ("/v1/", "/access/", "/livez", "/readyz", "/page/")
@@ -51,7 +56,9 @@ class Router:
         plane: Plane,
         allowed_hosts: frozenset[str] = LOCAL_HOSTS,
         ways: Sequence[LoginWay] = (),
+        doors: Doors | None = None,
     ) -> None:
+        self._doors = doors
         self._session_of = session_of
         self._allowed_hosts = allowed_hosts
         self._stateless = StatelessMcp(gate)
@@ -89,6 +96,8 @@ class Router:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         twice = repeated(scope)
+        if self._doors is not None and self._doors.public_url:
+            set_base(scope, self._doors.public_url)
         if twice is not None and scope["path"] not in _MCP_PATHS:
             await answer_problem(send, _BAD_REQUEST, f"the header {twice} stands more than once")
         elif twice is not None:
@@ -104,11 +113,8 @@ class Router:
             await self._api(scope, receive, send)
 
     async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            session = self._session_of(bearer(scope))
-        except TokenRefusedError:
-            challenge = (b"www-authenticate", b'Bearer error="invalid_token"')
-            await answer_problem(send, 401, "a session token is needed; see `interlock token`", challenge)
+        session = await self._session(scope, send)
+        if session is None:
             return
         version = header(scope, b"mcp-protocol-version")
         # The handshake of older revisions comes without the header; whatever is unknown gets the newest revision's answer.
@@ -116,6 +122,31 @@ class Router:
             await (await self._older())(scope, receive, send, session)
         else:
             await self._stateless(scope, receive, send, session)
+
+    async def _session(self, scope: Scope, send: Send) -> Session | None:
+        """The session that the request's token stands for; None when it stands for none, and the client has been told."""
+        token, task = bearer(scope), header(scope, b"interlock-task") or ""
+        try:
+            if self._doors is not None and self._doors.concerns(token):
+                return await self._doors.session(token, task)
+            return _for_task(self._session_of(token), task)
+        except TokenRefusedError:
+            title = "a token is needed: log in where the challenge says, or see `interlock token`"
+            await answer_problem(send, 401, title, (b"www-authenticate", self._challenge(scope, token)))
+        except ExchangeRefusedError as refused:
+            await answer_problem(send, 403, refused.description)
+        except TaskNeededError as needed:
+            await answer_problem(send, 403, str(needed))
+        except (StoreError, ReleaseError):
+            await answer_problem(send, _BUSY, "the control plane cannot answer right now", (b"retry-after", b"1"))
+        return None
+
+    def _challenge(self, scope: Scope, token: str) -> bytes:
+        """What a client needs to know to get a token (RFC 6750 and RFC 9728)."""
+        said = ['error="invalid_token"'] if token else []
+        if self._doors is not None:
+            said.append(f'resource_metadata="{base_of(scope)}{METADATA_PATH}{MCP_PATH}"')
+        return f"Bearer {', '.join(said)}".strip().encode("latin-1")
 
     async def _older(self) -> Any:
         async with self._starting:
@@ -151,6 +182,12 @@ class Router:
                 await self._running.aclose()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _for_task(session: Session, task: str) -> Session:
+    if task not in ("", session.task):
+        raise TaskNeededError(f"the session is for the task {session.task}; leave out the header interlock-task")
+    return session
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -43,10 +43,10 @@ class Sessions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def open(self, session: Session, event: EventDraft) -> None:
-        """Store a new session and its first event; its lineage is made when it is new."""
+    async def open(self, session: Session, event: EventDraft) -> bool:
+        """Store a new session and its first event; its lineage is made when it is new. False when its proofs were revoked."""
         lineage = session.lineage
-        await self._database.rows(
+        row = await self._database.row(
             "open_session",
             session.session_id,
             lineage.id,
@@ -62,7 +62,40 @@ class Sessions:
             event.body,
             event.salt,
             event.commitment,
+            session.user_told_at_us,
+            session.agent_told_at_us,
         )
+        return row is not None and bool(row[0])
+
+    async def of_grant(self, grant: bytes, session: Session, opened: EventDraft, refreshed: EventDraft) -> Session | None:
+        """The live session of a grant, or this one opened for it; None when it was revoked, or its proofs were.
+
+        A session that is found goes on until its newest token ends, with the roles and attributes that this token tells.
+        """
+        lineage, events = session.lineage, (opened, refreshed)
+        row = await self._database.row(
+            "session_of_grant",
+            grant,
+            session.session_id,
+            lineage.id,
+            lineage.tenant,
+            lineage.environment,
+            lineage.agent,
+            lineage.user,
+            session.task,
+            list(session.roles),
+            msgspec.json.encode(session.attributes).decode(),
+            float(session.expires_at_us),
+            session.user_told_at_us,
+            session.agent_told_at_us,
+            [event.kind for event in events],
+            [event.body for event in events],
+            [event.salt for event in events],
+            [event.commitment for event in events],
+        )
+        if row is None:
+            return None
+        return msgspec.structs.replace(session, session_id=row["session_id"], expires_at_us=row["expires_at_us"])
 
     async def get(self, session_id: str) -> Session | None:
         """A live session; None when it is unknown, revoked or over."""
@@ -114,13 +147,23 @@ class Sessions:
             [parent.max_calls for parent in session.parents],
             most,
             *map(list, zip(*((event.kind, event.body, event.salt, event.commitment) for event in (opened, told)), strict=True)),
+            session.lineage.environment,
+            session.agent_told_at_us,
         )
         return "ended" if row is None else str(row[0])
 
-    async def refresh(self, session_id: str, expires_at_us: int, event: EventDraft) -> bool:
-        """Let a live session go on; False, and nothing changed, when it is not live any more."""
+    async def refresh(self, session: Session, event: EventDraft) -> bool:
+        """Let a live session go on; False, and nothing changed, when it is not live any more or its proofs were revoked."""
         row = await self._database.row(
-            "refresh_session", session_id, float(expires_at_us), event.kind, event.body, event.salt, event.commitment
+            "refresh_session",
+            session.session_id,
+            float(session.expires_at_us),
+            event.kind,
+            event.body,
+            event.salt,
+            event.commitment,
+            session.user_told_at_us,
+            session.agent_told_at_us,
         )
         return row is not None and bool(row[0])
 

@@ -21,6 +21,7 @@ from interlock.server.api import (
     lineages,
     oauth,
     releases,
+    revocations,
     sessions,
     traces,
 )
@@ -58,7 +59,21 @@ def make_api(plane: Plane, gate: Gate) -> Litestar:
 
 def routes(plane: Plane, gate: Gate) -> list[Any]:
     """Every route of the API but that of its document."""
-    resources = (oauth, health, sessions, decisions, authzen, traces, agents, controls, budgets, lineages, approvals, releases)
+    resources = (
+        oauth,
+        health,
+        sessions,
+        decisions,
+        authzen,
+        traces,
+        agents,
+        controls,
+        budgets,
+        lineages,
+        approvals,
+        releases,
+        revocations,
+    )
     return [*calls.routes(plane, gate), *(handler for resource in resources for handler in resource.routes(plane))]
 
 

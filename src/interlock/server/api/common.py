@@ -16,12 +16,13 @@ from interlock.app.answers import AnswerConflictError
 from interlock.app.decisions import SessionEndedError
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
+from interlock.app.revocations import UnknownSessionError, UnknownTargetError
 from interlock.app.scopes import UnknownScopeError
 from interlock.app.sessions import InputRefusedError, SessionOverError
 from interlock.app.sight import UnknownRecordError
 from interlock.approvals.errors import ApprovalError, NotOpenError, UnknownApprovalError
 from interlock.core.canonical import AmbiguousJsonError, parse_strict
-from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
+from interlock.identity.errors import ExchangeRefusedError, TaskNeededError, TokenRefusedError
 from interlock.release.errors import ReleaseError
 from interlock.server.api.who import bearer_of, person_of
 from interlock.server.limits import MAX_REASON_CHARS
@@ -111,7 +112,7 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         content = {"error": error.error, "error_description": error.description}
         return Response(content, status_code=400, media_type=MediaType.JSON, headers={"cache-control": "no-store"})
 
-    def not_permitted(_: Any, error: NotPermittedError) -> Response[Any]:
+    def not_permitted(_: Any, error: Exception) -> Response[Any]:
         return problem(403, str(error))
 
     def not_answered(_: Any, error: ApprovalError) -> Response[Any]:
@@ -123,7 +124,7 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
             case _:
                 return problem(403, str(error))
 
-    def unknown_scope(_: Any, error: UnknownScopeError) -> Response[Any]:
+    def unknown_scope(_: Any, error: Exception) -> Response[Any]:
         return problem(400, str(error))
 
     def bad_release(_: Any, error: ReleaseError) -> Response[Any]:
@@ -164,6 +165,7 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         TokenRefusedError: refused_token,
         ExchangeRefusedError: refused_exchange,
         NotPermittedError: not_permitted,
+        TaskNeededError: not_permitted,
         ApprovalError: not_answered,
         UnknownScopeError: unknown_scope,
         ReleaseError: bad_release,
@@ -176,6 +178,8 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         UnknownRecordError: unknown,
         UnknownReleaseError: unknown,
         UnknownLineageError: unknown,
+        UnknownSessionError: unknown,
+        UnknownTargetError: unknown_scope,
         StoreUnavailableError: unavailable,
         ValidationException: does_not_fit,
         HTTPException: http,

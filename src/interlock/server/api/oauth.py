@@ -9,10 +9,12 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.exceptions import HTTPException
 
+from interlock.app.doors import MCP_PATH, METADATA_PATH, ResourceMetadata
 from interlock.app.logins import GRANTS, DeviceAsked, Issued, LoginDesk
 from interlock.app.plane import Plane
 from interlock.identity.errors import ExchangeRefusedError
 from interlock.identity.exchange import GRANT_TYPE, ExchangeRequest, ExchangeResponse
+from interlock.server import asgi
 from interlock.server.api.common import read
 from interlock.server.api.who import NOBODY, door
 
@@ -168,12 +170,20 @@ def routes(plane: Plane) -> list[Any]:
     async def jwks() -> dict[str, Any]:
         return plane.jwks()
 
-    return [token, register, device, revoke, metadata, jwks]
+    @get(METADATA_PATH, summary="Who issues tokens for us (RFC 9728)", opt=door(NOBODY))
+    async def resource(request: Request[Any, Any, Any]) -> ResourceMetadata:
+        return await plane.doors.metadata(base_of(request), "")
+
+    @get(f"{METADATA_PATH}{MCP_PATH}", summary="Who issues tokens for the MCP endpoint (RFC 9728)", opt=door(NOBODY))
+    async def mcp_resource(request: Request[Any, Any, Any]) -> ResourceMetadata:
+        return await plane.doors.metadata(base_of(request), MCP_PATH)
+
+    return [token, register, device, revoke, metadata, jwks, resource, mcp_resource]
 
 
 def base_of(request: Request[Any, Any, Any]) -> str:
-    """The address by which a client reached us; its host was compared with the allowed ones before the request came here."""
-    return f"{request.scope['scheme']}://{request.headers['host']}"
+    """The address that clients know us by."""
+    return asgi.base_of(request.scope)  # type: ignore[arg-type]  # Litestar's scope is a dictionary of known keys
 
 
 def _desk(plane: Plane) -> LoginDesk:

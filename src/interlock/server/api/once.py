@@ -15,6 +15,7 @@ from interlock.app.answers import MAX_KEY_CHARS
 from interlock.app.plane import Plane
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
+from interlock.app.revocations import UnknownSessionError, UnknownTargetError
 from interlock.app.scopes import UnknownScopeError
 from interlock.app.sessions import InputRefusedError, SessionOverError
 from interlock.app.sight import UnknownRecordError
@@ -37,6 +38,8 @@ CHANGES_NOTHING: Final = (
     InputRefusedError,
     UnknownRecordError,
     UnknownReleaseError,
+    UnknownTargetError,
+    UnknownSessionError,
     HTTPException,
 )
 T = TypeVar("T")

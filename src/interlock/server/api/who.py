@@ -84,12 +84,13 @@ def make_guard(plane: Plane) -> Callable[[ASGIConnection[Any, Any, Any, Any], Ba
         # INVARIANT: no route is reached without a token but those that say `NOBODY`.
         who = who_of(handler.opt)
         if who != NOBODY:
-            connection.scope["state"][_CALLER] = await _caller(plane, bearer_of(connection), who)
+            connection.scope["state"][_CALLER] = await _caller(plane, connection, who)
 
     return guard
 
 
-async def _caller(plane: Plane, token: str, who: Who) -> Caller:
+async def _caller(plane: Plane, connection: ASGIConnection[Any, Any, Any, Any], who: Who) -> Caller:
+    token = bearer_of(connection)
     said = _said(token)
     # What the token says of itself only chooses which check it must pass.
     kinds = (said,) if said in who else who
@@ -100,7 +101,7 @@ async def _caller(plane: Plane, token: str, who: Who) -> Caller:
                 case "person":
                     return await plane.person(token)
                 case "session":
-                    return plane.session(token)
+                    return await plane.session_of(token, connection.headers.get("interlock-task", ""))
                 case "agent":
                     return AgentCaller(agent=await plane.agent(token))
         except TokenRefusedError as error:

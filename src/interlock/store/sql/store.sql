@@ -17,16 +17,38 @@ SELECT session_id, tenant, environment, agent, user_id, task, roles, attributes,
 FROM session WHERE session_id = $1 AND NOT revoked AND expires_at > clock_timestamp()
 
 -- name: open_session
--- Open a session with its first event.
-SELECT open_session($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::float8 / 1000000), $11, $12, $13, $14)
+-- Open a session with its first event; false when the proofs it rests on were revoked.
+SELECT open_proven_session($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::float8 / 1000000), $11, $12, $13, $14, $15, $16)
 
 -- name: open_sub_session
--- Hand a session down to another agent.
-SELECT open_sub_session($1, $2, $3, $4, $5, $6, to_timestamp($7::float8 / 1000000), $8, $9, $10, $11, $12, $13, $14, $15, $16)
+-- Hand a session down to another agent, unless its proof was revoked.
+SELECT open_proven_sub_session($1, $2, $3, $4, $5, $6, to_timestamp($7::float8 / 1000000), $8, $9, $10, $11, $12, $13, $14, $15,
+                               $16, $17, $18)
 
 -- name: refresh_session
--- Let a session go on until a later time.
-SELECT refresh_session($1, to_timestamp($2::float8 / 1000000), $3, $4, $5, $6)
+-- Let a session go on until a later time; false when it has ended or the proofs were revoked.
+SELECT refresh_proven_session($1, to_timestamp($2::float8 / 1000000), $3, $4, $5, $6, $7, $8)
+
+-- name: session_of_grant
+-- The session of a grant, opened if there is none yet; no row when it was revoked.
+SELECT * FROM session_of_grant($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, to_timestamp($11::float8 / 1000000), $12, $13, $14, $15,
+                               $16, $17)
+
+-- name: revoke
+-- Refuse what was issued before now, and end the sessions that rest on it.
+SELECT * FROM revoke($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+
+-- name: person_revoked
+-- Whether what was issued to a person then is refused by now.
+SELECT proofs_revoked($1, $2, $3, $4, '', 0) AS revoked
+
+-- name: agent_revoked
+-- Whether what was issued to an agent then is refused by now.
+SELECT proofs_revoked($1, '', '', 0, $2, $3) AS revoked
+
+-- name: tenant_of_session
+-- Whose a session of this environment is.
+SELECT tenant FROM session WHERE session_id = $1 AND environment = $2
 
 -- name: revoke_session
 -- End a session before its time.
