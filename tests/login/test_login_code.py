@@ -4,7 +4,7 @@ import asyncio
 from urllib.parse import urlsplit
 
 from interlock.identity.login.redirects import is_registered, may_register, origin_of
-from tests.login.world import CALLBACK, DIRECTORY, FOREIGN, VERIFIER, answered, authorize, challenge, claims, hidden
+from tests.login.world import CALLBACK, DIRECTORY, FOREIGN, VERIFIER, answered, authorize, challenge, claims, hidden, process
 
 
 async def test_a_client_becomes_the_agent_that_the_person_picks_by_the_same_exchange_as_everybody(town):
@@ -345,3 +345,14 @@ async def test_a_token_of_a_client_is_a_token_for_this_environment_alone(town):
     client_id = await town.register()
     issued = (await town.fetch(client_id, await town.code(client_id))).json()
     assert claims(issued["access_token"])["aud"] == "interlock:test"
+
+
+async def test_a_process_that_goes_in_the_middle_takes_nothing_along(town):
+    async with process(town.urls, town.folder, town.house.shop) as going, town.browser("ana", going) as browser:
+        client_id = await town.register()
+        code = answered(await browser.consent(client_id))["code"]
+        key = browser.http.cookies["interlock_login"]
+    issued = await town.fetch(client_id, code, resource=None)
+    assert town.house.plane.session(issued.json()["access_token"]).lineage.user == "ana"
+    async with town.browser() as browser:
+        assert (await browser.get("/device", cookie=f"interlock_login={key}")).status_code == 200
