@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench format requirements clean
+.PHONY: demo test browser check bench format requirements clean
 
 demo: $(STAMP) ## set everything up and tell the story with real processes
 	$(BIN)/python -m examples.acme.demo
 
-test: $(STAMP) ## every test, on real Postgres
+test: $(STAMP) browser ## every test, on real Postgres and in a real Chromium
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+browser: ## a Chromium for the tests of the page: the one that is there, else by apt, else it says what to do
+	@sh tests/page/install_browser.sh
 
 check: $(STAMP) ## linters, types, import contracts
 	$(BIN)/ruff format --check .

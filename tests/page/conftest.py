@@ -1,10 +1,17 @@
 import pytest
 
-from tests.page.house import served
+from tests.page.browser import browser
+from tests.page.house import FILES, served
 from tests.support.shop import counter
 
 
 @pytest.fixture
 async def house(database_urls, tmp_path):
-    async with counter(database_urls.app, tmp_path) as made, served(made) as opened:
+    async with counter(database_urls.app, tmp_path, files=FILES) as made, served(made) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def chromium():
+    async with browser() as opened:
         yield opened

@@ -12,6 +12,25 @@ from interlock.identity.dev_issuer import ISSUER, KEY
 from interlock.identity.tokens import sign
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
+from tests.support.shop import FILES as SHOP
+
+FILES = {
+    **SHOP,
+    "release.yaml": """
+name: shop
+user_attributes: {teams: set}
+administration:
+  operated_by: [acme]
+  kill: [Operator]
+  resume: [Operator]
+  lower: [Security]
+  activate: [Operator]
+  propose: [Operator]
+  status: [Operator]
+  traces: [Operator]
+  approvals: [Operator]
+""",
+}
 
 
 class House:

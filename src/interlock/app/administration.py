@@ -47,6 +47,12 @@ class AdminGate:
             raise NotPermittedError(f"{operation} of {whole} is for people of the tenants in release.yaml's operated_by")
         return release
 
+    async def may(self, person: Person, operation: str, *, tenant: str = "") -> bool:
+        """Whether `permit` would let this person, for showing them what they can do. Nothing is recorded, nothing permitted."""
+        administration = (await self.release()).administration
+        roles: tuple[str, ...] = getattr(administration, operation)
+        return bool(set(roles) & set(person.roles)) and (person.tenant == tenant or person.tenant in administration.operated_by)
+
     async def refuse(self, person: Person, operation: str, target: str, reason: str) -> None:
         """Put on record that somebody asked for what they may not do."""
         body = ControlRefused(operation=operation, target=target[:200], by=person.user, reason=reason, tenant=person.tenant)

@@ -15,6 +15,7 @@ from interlock.app.containment import Containment, KillAnswer
 from interlock.app.desk import Desk
 from interlock.app.doors import Doors
 from interlock.app.known_people import KnownPeople
+from interlock.app.live import LiveCalls
 from interlock.app.logins import Issued, LoginDesk
 from interlock.app.postures import PeoplesPostures
 from interlock.app.releases import Releases
@@ -46,11 +47,13 @@ from interlock.store.approvals import Approvals
 from interlock.store.budgets import Budgets
 from interlock.store.controls import ControlAnswer, Controls, ControlState
 from interlock.store.leases import Holder, Leases
+from interlock.store.live import LiveRows
 from interlock.store.postures import Postures, ScopePostures
 from interlock.store.processes import LiveProcess, Processes
 from interlock.store.releases import Proposals
 from interlock.store.revocations import Revocations
 from interlock.store.sessions import Sessions
+from interlock.store.traces import Traces
 
 
 class ReleaseName(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,6 +166,8 @@ class Plane:
         approvals: Approvals,
         proposals: Proposals,
         postures: Postures,
+        live: LiveRows,
+        traces: Traces,
         scope_postures: ScopePostures,
         processes: Processes,
         sessions: Sessions,
@@ -202,6 +207,7 @@ class Plane:
         )
         self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment)
         self.postures = PeoplesPostures(postures, self.admin, ids)
+        self.live = LiveCalls(live, traces, self.admin)
         self.scope_postures = PeoplesScopePostures(scope_postures, self.admin, sessions, ids)
         self.revocations = PeoplesRevocations(revocations, self.admin, ids)
         self.doors = Doors(

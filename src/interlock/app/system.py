@@ -48,6 +48,7 @@ from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
 from interlock.store.errors import StoreError
 from interlock.store.leases import LeaseLine, Leases, Told
+from interlock.store.live import LiveRows
 from interlock.store.logins import Logins
 from interlock.store.postures import Postures, ScopePostures
 from interlock.store.processes import ClaimWatch, Processes
@@ -195,6 +196,8 @@ class System:
             approvals=self.approvals,
             proposals=Proposals(database),
             postures=Postures(database),
+            live=LiveRows(database),
+            traces=self.traces,
             scope_postures=ScopePostures(database),
             processes=self.processes,
             sessions=sessions,
@@ -299,6 +302,7 @@ class System:
             await asyncio.wait_for(self.gate.drain(), DRAIN_S)
         self.lease.surrender()
         await self.keeper.stop()
+        await self.plane.live.close()
         await self.watch.close()
         await self.writer.close()
         await self.connectors.aclose()

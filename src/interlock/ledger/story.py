@@ -12,7 +12,7 @@ from interlock.core.terms import Question
 from interlock.ledger import events as e
 from interlock.ledger.drafts import read_body
 
-_QUESTIONS = {
+QUESTIONS: Mapping[int, str] = {
     Question.WHICH_TOOL: "which tool?",
     Question.MAY_THE_AGENT: "may this agent?",
     Question.FOR_THIS_USER: "may it for this user?",
@@ -180,7 +180,7 @@ def _decision(decision: Decision) -> tuple[str, str]:
             return "good", f"allowed by {by}{duties} [release {_digest(decision.release_digest)}]"
         case Deny():
             why = "; ".join(reason.say or reason.detail or reason.code for reason in decision.reasons)
-            asked = f"question {int(decision.question)} ({_QUESTIONS[decision.question]})"
+            asked = f"question {int(decision.question)} ({QUESTIONS[decision.question]})"
             release = _digest(decision.release_digest)
             return (
                 "bad",

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from interlock.server.limits import MAX_HEAD_BYTES, REQUEST_READ_S
 
+LINE: Final = "interlock.line"
+"""In a request's scope: its `OpenLine`."""
 _HEAD_TOO_LARGE: Final = b"431 Request Header Fields Too Large"
 _TOO_SLOW: Final = b"408 Request Timeout"
+
+
+class OpenLine:
+    """What an answer that goes on for ever needs of its connection."""
+
+    def __init__(self, hang_up: Callable[[], None]) -> None:
+        self.hang_up = hang_up
+        """Closes the connection at once, for a client that does not read."""
+        self.stop: Callable[[], None] | None = None
+        """Set by the answer: called when the server shuts down, and then it ends."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -66,6 +79,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._has_begun = self._in_message = self._in_head = True
         self._earlier_bytes = 0
         super().on_message_begin()
+        self.scope[LINE] = OpenLine(self.transport.abort)  # type: ignore[typeddict-unknown-key]  # ours
+
+    def shutdown(self) -> None:
+        """Close when the answer under way is done. One that never ends by itself is told to."""
+        super().shutdown()
+        line = None if self.cycle is None or self.cycle.response_complete else self.cycle.scope.get(LINE)
+        if isinstance(line, OpenLine) and line.stop is not None:
+            line.stop()
 
     def on_headers_complete(self) -> None:
         """Serve the request, unless its head is too large."""

@@ -35,6 +35,8 @@ from interlock.server.login.browser import KeptLogins, Renewing
 from interlock.server.mcp_stateless import Gate, StatelessMcp
 from interlock.server.page.application import is_of_page, make_page
 from interlock.server.page.login import LoginWay
+from interlock.server.page.stream import PATH as LIVE_PATH
+from interlock.server.page.stream import LiveStream
 from interlock.store.errors import StoreError
 
 _MCP_PATHS: Final = {"/mcp", "/mcp/"}
@@ -68,6 +70,7 @@ class Router:
         rooms = [*consent.routes(plane), *device.routes(plane)]
         page: App = make_page(plane, ways=ways, browser=KeptLogins(plane), more=rooms)  # type: ignore[assignment]  # same
         self._page: App = Renewing(page, plane)
+        self._live = Renewing(LiveStream(plane), plane)
         self._running = AsyncExitStack()
         self._starting = asyncio.Lock()
         self._mcp_now = asyncio.BoundedSemaphore(MAX_CONCURRENT_MCP)
@@ -107,6 +110,8 @@ class Router:
             await answer_problem(send, 403, "this host or origin is not allowed; see --allow-host")
         elif scope["path"] in _MCP_PATHS:
             await self._mcp(scope, receive, send)
+        elif scope["path"] == LIVE_PATH:
+            await self._live(scope, receive, send)
         elif is_of_page(scope["path"]):
             await self._page(scope, receive, send)
         else:

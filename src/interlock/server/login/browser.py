@@ -14,11 +14,10 @@ from interlock.app.logins import PAGE, PERSON_LOGIN_LIFETIME_S
 from interlock.app.plane import Plane
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
 from interlock.server.asgi import App, Message, Receive, Scope, Send, header
-from interlock.server.page.cookie import COOKIE, came_by_https
+from interlock.server.page.cookie import COOKIE, LOGIN_COOKIE, came_by_https
 from interlock.server.page.login import lifetime_s, logged_in
 from interlock.store.errors import StoreError
 
-LOGIN_COOKIE: Final = "interlock_login"
 RENEW_BEFORE_S: Final = 120
 _STATIC: Final = "/page/static/"
 _SECURE, _PLAIN = "s.", "p."

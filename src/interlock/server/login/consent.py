@@ -85,7 +85,7 @@ async def _asked(plane: Plane, request: Request[Any, Any, Any], sent: dict[str, 
         person=person,
         choices=choices,
         sent=sent,
-        form_token=form_token(token),
+        form_token=form_token(login_secret(request)),
     )
 
 
@@ -93,7 +93,7 @@ async def _answered(plane: Plane, request: Request[Any, Any, Any]) -> Response[A
     base = base_of(request)
     try:
         person, token = await who_looks(plane, request)
-        form = await read_meant(request, token)
+        form = await read_meant(request, login_secret(request))
         wanted = await _wanted(plane, {name: form[name] for name in _PARAMETERS if name in form}, base)
         if form.get("answer") != "approve":
             return _back(wanted, base, error="access_denied", error_description="the person said no")

@@ -30,13 +30,13 @@ def routes(plane: Plane) -> list[Any]:
             return told(error)
         # A code in the address is only written into the field: who follows a link must still look at what it is for.
         typed = request.query_params.get("user_code", "")[:16]
-        return page("device.html", typed=typed, form_token=form_token(token))
+        return page("device.html", typed=typed, form_token=form_token(login_secret(request)))
 
     @post("/device", include_in_schema=False, status_code=200)
     async def answer(request: Request[Any, Any, Any]) -> Response[Any]:
         try:
             person, token = await who_looks(plane, request)
-            form = await read_meant(request, token)
+            form = await read_meant(request, login_secret(request))
             return await _looked(plane, person, token, form)
         except NotLoggedInError as error:
             return error.answer
@@ -64,7 +64,7 @@ async def _looked(plane: Plane, person: Person, token: str, form: dict[str, str]
             choices=choices,
             typed=typed,
             now_us=plane.clock.wall_us(),
-            form_token=form_token(token),
+            form_token=form_token(login_secret(request)),
         )
     approve = said == "approve"
     choice = chosen(form, choices) if approve and not as_oneself else None

@@ -15,7 +15,7 @@ from interlock.app.administration import NotPermittedError
 from interlock.app.plane import Plane
 from interlock.identity.errors import TokenRefusedError
 from interlock.server.limits import MAX_FORM_BYTES
-from interlock.server.page import login
+from interlock.server.page import acts, board, login, trace
 from interlock.server.page.cookie import COOKIE, came_by_https, clear_login
 from interlock.server.page.forms import ForeignFormError
 from interlock.server.page.html import HEADERS, STATIC, page, static, static_url
@@ -39,7 +39,14 @@ def make_page(
     `browser` takes login codes and ends logins; `more` are routes of other rooms that look like this page.
     """
     return Litestar(
-        route_handlers=[_static_file, *login.routes(plane, ways, browser), *more],
+        route_handlers=[
+            _static_file,
+            *login.routes(plane, ways, browser),
+            *board.routes(plane),
+            *acts.routes(plane),
+            *trace.routes(plane),
+            *more,
+        ],
         request_max_body_size=MAX_FORM_BYTES,
         openapi_config=None,
         exception_handlers=_handlers(),
@@ -56,27 +63,36 @@ async def _static_file(digest: FromPath[str], name: FromPath[str]) -> Response[b
     return Response(static(name), media_type=STATIC[name], headers=headers)
 
 
+def _problem(request: Request[Any, Any, Any], status: int, title: str, detail: str) -> Response[str]:
+    if request.headers.get("hx-request"):
+        # To where the page tells what became of things; the part that was acted on stays as it was.
+        headers = {"hx-retarget": "#said", "hx-reswap": "innerHTML"}
+        said = {"tone": "bad", "text": f"{title}. {detail}", "items": []}
+        return page("_said.html", status=status, headers=headers, said=said, traces=False)
+    return page("problem.html", status=status, title=title, detail=detail)
+
+
 def _handlers() -> dict[Any, Any]:
     def refused_token(request: Request[Any, Any, Any], _: TokenRefusedError) -> Response[Any]:
         return to_login(request)
 
-    def foreign(_: Any, error: ForeignFormError) -> Response[Any]:
-        return page("problem.html", status=403, title="Refused", detail=f"Nothing was changed: {error}.")
+    def foreign(request: Request[Any, Any, Any], error: ForeignFormError) -> Response[Any]:
+        return _problem(request, 403, "Refused", f"Nothing was changed: {error}.")
 
-    def not_permitted(_: Any, error: NotPermittedError) -> Response[Any]:
-        return page("problem.html", status=403, title="Not for you", detail=f"Nothing was changed: {error}.")
+    def not_permitted(request: Request[Any, Any, Any], error: NotPermittedError) -> Response[Any]:
+        return _problem(request, 403, "Not for you", f"Nothing was changed: {error}.")
 
-    def unavailable(_: Any, __: StoreUnavailableError) -> Response[Any]:
+    def unavailable(request: Request[Any, Any, Any], _: StoreUnavailableError) -> Response[Any]:
         detail = "The control plane cannot answer right now. Until it can, nothing is executed."
-        return page("problem.html", status=503, title="No answer", detail=detail)
+        return _problem(request, 503, "No answer", detail)
 
-    def http(_: Any, error: HTTPException) -> Response[Any]:
-        return page("problem.html", status=error.status_code, title="That does not work", detail=str(error.detail))
+    def http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+        return _problem(request, error.status_code, "That does not work", str(error.detail))
 
-    def anything(_: Any, error: Exception) -> Response[Any]:
+    def anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         _log.error("a request for the page failed", exc_info=error)
         detail = "Something unexpected happened; it is in the server's log."
-        return page("problem.html", status=500, title="Our mistake", detail=detail)
+        return _problem(request, 500, "Our mistake", detail)
 
     return {
         TokenRefusedError: refused_token,

@@ -15,6 +15,8 @@ from interlock.core.who import Person
 from interlock.identity.errors import TokenCode, TokenRefusedError
 
 COOKIE: Final = "interlock_person"
+LOGIN_COOKIE: Final = "interlock_login"
+"""The key of a login that goes on while its token is renewed, where there is one (`server/login/browser.py`)."""
 MAX_COOKIE_CHARS: Final = 4_000
 """Browsers drop cookies whose name, value and attributes are longer than about 4,096 bytes."""
 
@@ -60,6 +62,11 @@ def token_of_cookie(request: Request[Any, Any, Any]) -> str:
     if len(found) > 1:
         raise TokenRefusedError(TokenCode.MALFORMED, "two cookies of the same name")
     return found[0] if found else ""
+
+
+def login_secret(request: Request[Any, Any, Any]) -> str:
+    """What this login knows and nobody else, for `forms.form_token`: it stays the same while the token is renewed."""
+    return request.cookies.get(LOGIN_COOKIE, "") or token_of_cookie(request)
 
 
 async def person_of_cookie(plane: Plane, request: Request[Any, Any, Any]) -> Person:

@@ -86,11 +86,11 @@ async def read_form(request: Request[Any, Any, Any]) -> dict[str, str]:
     return form
 
 
-async def read_meant(request: Request[Any, Any, Any], token: str) -> dict[str, str]:
-    """The fields of a form that somebody logged in by `token` sent from a page of ours. Raises as its parts."""
+async def read_meant(request: Request[Any, Any, Any], secret: str) -> dict[str, str]:
+    """The fields of a form that somebody sent from a page of ours made for their login. Raises as its parts."""
     refuse_foreign(request)
     form = await read_form(request)
-    if not hmac.compare_digest(form.pop(TOKEN_FIELD, "").encode(), form_token(token).encode()):
+    if not hmac.compare_digest(form.pop(TOKEN_FIELD, "").encode(), form_token(secret).encode()):
         raise ForeignFormError("the page was made for another login; load it again")
     return form
 

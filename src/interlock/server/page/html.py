@@ -1,6 +1,6 @@
-"""HTML from templates. Whatever people, agents and tools wrote is text in them, always: escaping cannot be turned off.
+"""HTML from templates. Whatever people, agents and tools wrote is text in them, always: escaping is on for every template.
 
-Docs: a missing value is an error (`StrictUndefined`), never an empty place.
+A missing value is an error (`StrictUndefined`), never an empty place.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def _templates() -> Environment:
         loader=PackageLoader("interlock.server.page"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=words.visible,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,

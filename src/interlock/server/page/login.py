@@ -21,9 +21,9 @@ from interlock.server.page.cookie import (
     LoginTooLargeError,
     came_by_https,
     clear_login,
+    login_secret,
     person_of_cookie,
     set_login,
-    token_of_cookie,
 )
 from interlock.server.page.forms import MAX_NEXT_CHARS, local_path, read_form, read_meant, refuse_foreign
 from interlock.server.page.html import HEADERS, page
@@ -97,7 +97,7 @@ def routes(plane: Plane, ways: Sequence[LoginWay], browser: BrowserLogins | None
 
     @post("/logout", include_in_schema=False)
     async def logout(request: Request[Any, Any, Any]) -> Response[Any]:
-        await read_meant(request, token_of_cookie(request))
+        await read_meant(request, login_secret(request))
         answer = goes_to("/login")
         clear_login(answer, secure=came_by_https(request))
         if browser is not None:

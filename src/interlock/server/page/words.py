@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-
-_MINUTE_S: Final = 60
-_HOUR_S: Final = 3_600
-_DAY_S: Final = 86_400
 
 
 def exact(at_us: int) -> str:
@@ -22,26 +20,29 @@ def iso(at_us: int) -> str:
     return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def relative(at_us: int, now_us: int) -> str:
-    """How long ago, or in how long: `just now`, `12 s ago`, `in 5 min`."""
-    apart_s = (now_us - at_us) / 1e6
-    size_s = abs(apart_s)
-    if size_s < 1:
-        return "just now"
-    if size_s < _MINUTE_S:
-        said = f"{int(size_s)} s"
-    elif size_s < _HOUR_S:
-        said = f"{int(size_s // _MINUTE_S)} min"
-    elif size_s < _DAY_S:
-        said = f"{int(size_s // _HOUR_S)} h"
-    else:
-        said = f"{int(size_s // _DAY_S)} d"
-    return f"{said} ago" if apart_s > 0 else f"in {said}"
+def clock(at_us: int) -> str:
+    """The time of day, UTC: `12:00:00`."""
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%H:%M:%S")
 
 
 def as_json(value: Any) -> str:
     """A value as JSON on several lines, for reading."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+def clock_ms(at_us: int) -> str:
+    """The time of day to the millisecond, UTC: `12:00:00.123`."""
+    return f"{clock(at_us)}.{at_us // 1000 % 1000:03d}"
+
+
+def spoken(code: str) -> str:
+    """A code as words: `user_not_permitted` becomes `user not permitted`."""
+    return code.replace("_", " ")
+
+
+def pretty(text: str) -> str:
+    """JSON text on several lines, as it is otherwise: no number in it is read and written anew."""
+    return msgspec.json.format(text, indent=2)
 
 
 def short_json(value: Any) -> str:
@@ -54,10 +55,32 @@ def short_digest(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
+def visible(value: Any) -> Any:
+    """Text with characters written out that would not be seen, or would make other text be seen elsewhere than it stands.
+
+    What somebody approves must be what they read: an override of the writing direction can turn an amount around.
+    """
+    if type(value) is not str or value.isascii():
+        return value if type(value) is not str else _CONTROLS.sub(_written_out, value)
+    return "".join(
+        _written_out(sign) if unicodedata.category(sign) in _UNSEEN and sign not in "\n\t" else sign for sign in value
+    )
+
+
+def _written_out(sign: str | re.Match[str]) -> str:
+    code = ord(sign if isinstance(sign, str) else sign[0])
+    return f"\\u{{{code:04x}}}"
+
+
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 FILTERS: Final = {
     "exact": exact,
     "iso": iso,
-    "relative": relative,
+    "clock": clock,
+    "clock_ms": clock_ms,
+    "spoken": spoken,
+    "pretty": pretty,
     "as_json": as_json,
     "short_json": short_json,
     "short_digest": short_digest,
