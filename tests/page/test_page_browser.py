@@ -20,14 +20,14 @@ async def test_a_person_logs_in_with_a_token_and_out_again(house, chromium):
     async with looking(chromium, house) as window:
         await window.goto(house.url + "/")
         assert window.url == house.url + "/login"
-        await window.get_by_label("A person's token").fill(house.token())
-        await window.get_by_role("button", name="Log in").click()
+        await window.get_by_label("A login code").fill(house.token())
+        await window.get_by_role("button", name="Log in with this code").click()
         await expect(window.get_by_role("heading", name="Live calls")).to_be_visible()
         assert await window.evaluate("document.cookie") == ""
         await window.locator(".who summary").click()
         await expect(window.locator(".menu")).to_contain_text("Operator")
         await window.get_by_role("button", name="Log out").click()
-        await expect(window.get_by_label("A person's token")).to_be_visible()
+        await expect(window.get_by_label("A login code")).to_be_visible()
         await window.goto(house.url + "/")
         assert window.url == house.url + "/login"
 
@@ -224,7 +224,7 @@ async def test_when_the_login_is_over_the_page_asks_for_another_by_itself(house,
     async with looking(chromium, house, house.token(lifetime_s=8)) as window:
         await window.goto(house.url + "/")
         await expect(window.get_by_role("heading", name="Live calls")).to_be_visible()
-        await expect(window.get_by_label("A person's token")).to_be_visible()
+        await expect(window.get_by_label("A login code")).to_be_visible()
 
 
 async def test_everything_can_be_read_and_answered_without_scripts(house, chromium):

@@ -67,7 +67,7 @@ async def _asked(plane: Plane, request: Request[Any, Any, Any], sent: dict[str, 
     base = base_of(request)
     try:
         wanted = await _wanted(plane, sent, base)
-        person, token = await who_looks(plane, request)
+        person, secret = await who_looks(plane, request)
         choices = await desk_of(plane).choices(person, wanted.client)
     except NotLoggedInError as error:
         return error.answer
@@ -85,15 +85,15 @@ async def _asked(plane: Plane, request: Request[Any, Any, Any], sent: dict[str, 
         person=person,
         choices=choices,
         sent=sent,
-        form_token=form_token(login_secret(request)),
+        form_token=form_token(secret),
     )
 
 
 async def _answered(plane: Plane, request: Request[Any, Any, Any]) -> Response[Any]:
     base = base_of(request)
     try:
-        person, token = await who_looks(plane, request)
-        form = await read_meant(request, login_secret(request))
+        person, secret = await who_looks(plane, request)
+        form = await read_meant(request, secret)
         wanted = await _wanted(plane, {name: form[name] for name in _PARAMETERS if name in form}, base)
         if form.get("answer") != "approve":
             return _back(wanted, base, error="access_denied", error_description="the person said no")

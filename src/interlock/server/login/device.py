@@ -23,21 +23,21 @@ def routes(plane: Plane) -> list[Any]:
     @get("/device", include_in_schema=False)
     async def ask(request: Request[Any, Any, Any]) -> Response[Any]:
         try:
-            _, token = await who_looks(plane, request)
+            _, secret = await who_looks(plane, request)
         except NotLoggedInError as error:
             return error.answer
         except (LoginRefusedError, ExchangeRefusedError) as error:
             return told(error)
         # A code in the address is only written into the field: who follows a link must still look at what it is for.
         typed = request.query_params.get("user_code", "")[:16]
-        return page("device.html", typed=typed, form_token=form_token(login_secret(request)))
+        return page("device.html", typed=typed, form_token=form_token(secret))
 
     @post("/device", include_in_schema=False, status_code=200)
     async def answer(request: Request[Any, Any, Any]) -> Response[Any]:
         try:
-            person, token = await who_looks(plane, request)
-            form = await read_meant(request, login_secret(request))
-            return await _looked(plane, person, token, form)
+            person, secret = await who_looks(plane, request)
+            form = await read_meant(request, secret)
+            return await _looked(plane, person, secret, form)
         except NotLoggedInError as error:
             return error.answer
         except (LoginRefusedError, ExchangeRefusedError) as error:
@@ -46,7 +46,7 @@ def routes(plane: Plane) -> list[Any]:
     return [ask, answer]
 
 
-async def _looked(plane: Plane, person: Person, token: str, form: dict[str, str]) -> Response[Any]:
+async def _looked(plane: Plane, person: Person, secret: str, form: dict[str, str]) -> Response[Any]:
     desk, typed, said = desk_of(plane), form.get("user_code", ""), form.get("answer", "")
     found = await desk.asked(person, typed)
     if found is None:
@@ -64,7 +64,7 @@ async def _looked(plane: Plane, person: Person, token: str, form: dict[str, str]
             choices=choices,
             typed=typed,
             now_us=plane.clock.wall_us(),
-            form_token=form_token(login_secret(request)),
+            form_token=form_token(secret),
         )
     approve = said == "approve"
     choice = chosen(form, choices) if approve and not as_oneself else None

@@ -11,7 +11,7 @@ from interlock.app.logins import Choice, LoginDesk, LoginRefusedError
 from interlock.app.plane import Plane
 from interlock.core.who import Person
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
-from interlock.server.page.cookie import person_of_cookie, token_of_cookie
+from interlock.server.page.cookie import login_secret, person_of_cookie, token_of_cookie
 from interlock.server.page.html import page
 from interlock.server.page.login import goes_to, login_url, no_such_page, onward
 
@@ -32,7 +32,7 @@ def desk_of(plane: Plane) -> LoginDesk:
 
 
 async def who_looks(plane: Plane, request: Request[Any, Any, Any]) -> tuple[Person, str]:
-    """The person in front of the browser, and their token.
+    """The person in front of the browser, and the secret of their login, for forms.
 
     Raises:
         NotLoggedInError: with the way to log in and come back to this very address.
@@ -48,8 +48,7 @@ async def who_looks(plane: Plane, request: Request[Any, Any, Any]) -> tuple[Pers
             # The link stood on another site, so the browser kept the Strict cookie back; it sends it with the next step.
             raise NotLoggedInError(onward(here)) from error
         raise NotLoggedInError(goes_to(login_url(here if request.method == "GET" else "/"))) from error
-    token = token_of_cookie(request)
-    return await desk_of(plane).person(token), token
+    return await desk_of(plane).person(token_of_cookie(request)), login_secret(request)
 
 
 def told(error: LoginRefusedError | ExchangeRefusedError, status: int = 400) -> Response[str]:
