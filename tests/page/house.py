@@ -36,8 +36,8 @@ administration:
 class House:
     """A process as browsers see it. `made` is the process itself."""
 
-    def __init__(self, made, url):
-        self.made, self.url, self.shop, self.plane = made, url, made.shop, made.system.plane
+    def __init__(self, made, url, router):
+        self.made, self.url, self.shop, self.plane, self.router = made, url, made.shop, made.system.plane, router
 
     def token(self, user="oki", tenant="acme", roles=("Operator",), lifetime_s=280, **more):
         system = self.made.system
@@ -89,7 +89,7 @@ async def served(made):
     while not server.started:
         await asyncio.sleep(0)
     try:
-        yield House(made, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        yield House(made, f"http://127.0.0.1:{listening.getsockname()[1]}", router)
     finally:
         server.should_exit = True
         await task

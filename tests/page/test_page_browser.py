@@ -90,7 +90,7 @@ async def test_two_steps_stop_everything_and_the_next_call_is_refused_until_some
         await window.goto(house.url + "/")
         await expect(window.get_by_role("button", name="Stop it now")).to_be_hidden()
         await window.locator("summary", has_text="Stop…").click()
-        await expect(window.locator(".stop")).to_contain_text("may still take effect: shop.slow × 1")
+        await expect(window.locator(".stop")).to_contain_text("and may still take effect: shop.slow × 1")
         await window.get_by_role("button", name="Stop it now").click()
         assert "fleet" not in await window.locator("#said").inner_text()  # a reason is needed
         await window.locator(".stop").get_by_label("Why").fill("odd refunds")
