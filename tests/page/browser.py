@@ -38,8 +38,11 @@ async def browser():
 
 
 @contextlib.asynccontextmanager
-async def looking(opened, house, token="", **more):
-    """A window of one person's own, with nothing left over from anybody else's. What went wrong in it fails the test."""
+async def looking(opened, house, token="", expected="", **more):
+    """A window of one person's own, with nothing left over from anybody else's.
+
+    What went wrong in it fails the test, unless the browser says so with the `expected` words.
+    """
     context = await opened.new_context(**more)
     context.set_default_timeout(DEADLINE_MS)
     if token:
@@ -49,11 +52,12 @@ async def looking(opened, house, token="", **more):
     wrong = []
     window.on("pageerror", lambda error: wrong.append(str(error)))
     window.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    fine = (lambda text: expected in text) if expected else (lambda _: False)
     outside = []
     window.on("request", lambda request: outside.append(request.url) if not request.url.startswith(house.url) else None)
     try:
         yield window
         assert not outside, outside
-        assert not wrong, wrong
+        assert not [text for text in wrong if not fine(text)], wrong
     finally:
         await context.close()

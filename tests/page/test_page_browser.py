@@ -221,7 +221,7 @@ async def test_a_filter_narrows_what_is_there_and_what_comes(house, chromium):
 
 
 async def test_when_the_login_is_over_the_page_asks_for_another_by_itself(house, chromium):
-    async with looking(chromium, house, house.token(lifetime_s=8)) as window:
+    async with looking(chromium, house, house.token(lifetime_s=8), expected="401") as window:
         await window.goto(house.url + "/")
         await expect(window.get_by_role("heading", name="Live calls")).to_be_visible()
         await expect(window.get_by_label("A login code")).to_be_visible()
