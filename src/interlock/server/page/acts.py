@@ -9,8 +9,9 @@ from litestar.exceptions import HTTPException
 from litestar.params import FromPath
 
 from interlock.app.containment import KillAnswer
-from interlock.app.plane import Plane, UnknownScopeError
+from interlock.app.plane import Plane
 from interlock.app.postures import PostureConflictError, UnknownLineageError
+from interlock.app.scopes import UnknownScopeError
 from interlock.approvals.errors import ApprovalError, NotOpenError, UnknownApprovalError
 from interlock.core.terms import Posture
 from interlock.core.who import Person
