@@ -5,6 +5,7 @@ Each requires its own bearer credential, which Interlock holds and agents never 
 
 import os
 import sys
+import time
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from email.message import EmailMessage
@@ -12,6 +13,7 @@ from email.message import EmailMessage
 import asyncpg
 import uvicorn
 from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel
 
@@ -122,6 +124,13 @@ class Refund(BaseModel):
     amount: str
 
 
+def refuse_if_late(meta):
+    """Refuse what its sender had no right to send any more. It takes clocks that agree to within a lease's margin."""
+    fence = (meta or {}).get("interlock/fence")
+    if fence is not None and time.time() * 1000 > fence["deadline_ms"]:
+        raise ToolError("this call came after the time it was allowed for; nothing was paid")
+
+
 class LostAnswer:
     """Set when the next answer is to be lost on its way back."""
 
@@ -145,8 +154,9 @@ def payments(server):
         return OpenOrder(tenant=row["tenant"], open=f"{row['amount'] - row['refunded']:.2f}")
 
     @server.tool()
-    async def refund(order_id: str, amount: str, currency: str, note: str = "") -> Refund:
+    async def refund(ctx: Context, order_id: str, amount: str, currency: str, note: str = "") -> Refund:
         """Pay money back."""
+        refuse_if_late(ctx.request_context.meta)
         await db.one("SELECT 1 FROM orders WHERE id = $1 AND currency = $2", order_id, currency)
         made = await db.pool.fetchval(
             "INSERT INTO refund (order_id, amount) VALUES ($1, $2) RETURNING id", order_id, Decimal(amount)

@@ -140,20 +140,22 @@ class Pool:
 
     async def request(
         self,
-        data: bytes,
+        made: Callable[[], bytes],
         *,
         before_first_byte: BeforeFirstByte,
         on_event: OnEvent,
         guard: PauseGuard | None = None,
     ) -> HttpResponse:
-        """Send one request and wait for its response. Raises `CallFailedError`, or what `before_first_byte` raised.
+        """Send one request, made when there is a connection for it, and wait for its response.
+
+        Raises `CallFailedError`, or what `before_first_byte` raised.
 
         A cancelled wait hangs up, which also tells the server to stop.
         """
         connection = await self._acquire()
         exchange = Exchange(limits=self.limits, on_event=on_event)
         try:
-            connection.send(data, exchange, before_first_byte, guard)
+            connection.send(made(), exchange, before_first_byte, guard)
             return await exchange.answer
         except BaseException:
             connection.abort()

@@ -72,7 +72,6 @@ class HttpUpstream:
         link = await self._ready()
         invocation = attempt.invocation
         request_id = next(self._ids)
-        body = messages.call(request_id, invocation, version=link.version)
         routing = ""
         if link.version == STATELESS:
             name = header_value(invocation.upstream_name)
@@ -82,7 +81,7 @@ class HttpUpstream:
             message = await self._ask(
                 link,
                 request_id,
-                body,
+                lambda: messages.call(request_id, invocation, version=link.version),
                 routing=routing,
                 before_first_byte=attempt.first_byte,
                 guard=invocation.pause_guard,
@@ -197,7 +196,7 @@ class HttpUpstream:
         self,
         link: _Link,
         request_id: int,
-        body: bytes,
+        body: bytes | Callable[[], bytes],
         *,
         routing: str = "",
         before_first_byte: Callable[[], None] = lambda: None,
@@ -212,7 +211,7 @@ class HttpUpstream:
         self,
         link: _Link,
         request_id: int,
-        body: bytes,
+        body: bytes | Callable[[], bytes],
         *,
         routing: str = "",
         before_first_byte: Callable[[], None] = lambda: None,
@@ -234,7 +233,7 @@ class HttpUpstream:
     async def _post(
         self,
         link: _Link,
-        body: bytes,
+        body: bytes | Callable[[], bytes],
         *,
         routing: str = "",
         before_first_byte: Callable[[], None] = lambda: None,
@@ -243,8 +242,13 @@ class HttpUpstream:
     ) -> HttpResponse:
         secret = self._credential.value()
         authorization = b"Authorization: Bearer %b\r\n" % secret if secret else b""
-        data = b"%b%b%bContent-Length: %d\r\n\r\n%b" % (link.head, routing.encode("ascii"), authorization, len(body), body)
-        return await self._pool.request(data, before_first_byte=before_first_byte, on_event=on_event, guard=guard)
+        head = b"%b%b%b" % (link.head, routing.encode("ascii"), authorization)
+
+        def made() -> bytes:
+            content = body if isinstance(body, bytes) else body()
+            return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(content), content)
+
+        return await self._pool.request(made, before_first_byte=before_first_byte, on_event=on_event, guard=guard)
 
     def _check_status(self, link: _Link, response: HttpResponse) -> None:
         """Raise for every response that cannot hold a JSON-RPC reply."""
@@ -308,7 +312,7 @@ class HttpUpstream:
             return
         authorization = b"Authorization: Bearer %b\r\n" % secret if secret else b""
         data = self._endpoint.head("DELETE", headers) + authorization + b"\r\n"
-        await self._quietly(pool.request(data, before_first_byte=lambda: None, on_event=lambda _: False))
+        await self._quietly(pool.request(lambda: data, before_first_byte=lambda: None, on_event=lambda _: False))
         pool.close()
 
     def _new_pool(self) -> Pool:
