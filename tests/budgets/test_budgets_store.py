@@ -267,3 +267,14 @@ async def test_counters_are_forgotten_once_nothing_can_ask_for_them(one, databas
     assert await ask(database_urls.auditor, "SELECT array_agg(account) FROM budget") == ["calls:x:lineage:held"]
     # A row that is gone is made anew.
     assert isinstance(await take(one, session, charge(9)), Claimed)
+
+
+async def test_what_is_given_back_above_a_lowered_limit_makes_no_room(four):
+    sessions = [await side.session(f"user{number}") for number, side in enumerate(four)]
+    taken = [await take(side, session, shared(100, 20)) for side, session in zip(four, sessions, strict=True)]
+    assert isinstance(await take(four[0], sessions[0], shared(10)), OverBudget)
+    for side, session, claimed in zip(four[:3], sessions, taken, strict=False):
+        await side.settle(session, claimed, "failed", release_key=True, outcome=None)
+        assert isinstance(await take(side, session, shared(10)), OverBudget)
+    await four[3].settle(sessions[3], taken[3], "failed", release_key=True, outcome=None)
+    assert isinstance(await take(four[0], sessions[0], shared(10, 10)), Claimed)
