@@ -168,7 +168,7 @@ async def kill_switch(bot, interlock, world):
 
 def record(interlock, session):
     scene("Why did it do that?")
-    out, _ = interlock.run("trace", "show", session["session_id"])
+    out, _ = interlock.person("trace", "show", session["session_id"], user="aud")
     lines = out.strip().splitlines()
     console.print("\n".join(f"   {line[:220]}" for line in lines), markup=False)
     story = "\n".join(lines)

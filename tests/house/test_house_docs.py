@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SYMBOL = re.compile(r"`((?:\w+/)+\w+\.py):(\w+(?:\.\w+)?)`")
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 COMMAND = re.compile(r"^\s*(?:[$] )?interlock ([a-z]+)(?: ([a-z]+))?", re.MULTILINE)
-GROUPS = {"db", "release", "policy", "trace", "audit"}
+GROUPS = {"db", "release", "policy", "trace", "sessions", "audit"}
 
 
 def names_in(path):

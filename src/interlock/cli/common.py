@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +18,7 @@ from interlock.cli.output import NO, UNREACHABLE, USAGE, Failure
 
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
 TIMEOUT_S: Final = 60.0
+CHUNK_BYTES: Final = 64 * 1024
 
 State = Annotated[Path, Parameter(help="Folder of keys, embedded Postgres and signed heads.", env_var="INTERLOCK_STATE")]
 Directory = Annotated[Path, Parameter(help="directory.yaml of the development issuer.", env_var="INTERLOCK_DIRECTORY")]
@@ -69,6 +72,19 @@ def dev_token(state: Path, directory: Path, environment: str, *, user: str = "",
 
 def ask(server: str, path: str, *, token: str = "", body: Any = None, form: Mapping[str, str] | None = None) -> Any:
     """One request to the server; gives its JSON. Raises `Failure` with what the server said."""
+    with _opened(server, path, token=token, body=body, form=form) as answer:
+        return json.loads(answer.read())
+
+
+def stream(server: str, path: str, *, token: str) -> Iterator[bytes]:
+    """What the server sends, as it comes. Raises `Failure` with what the server said, or when it breaks off."""
+    with _opened(server, path, token=token) as answer:
+        while chunk := answer.read(CHUNK_BYTES):
+            yield chunk
+
+
+@contextlib.contextmanager
+def _opened(server: str, path: str, *, token: str, body: Any = None, form: Mapping[str, str] | None = None) -> Iterator[Any]:
     headers = {"accept": "application/json"}
     data: bytes | None = None
     if token:
@@ -85,10 +101,10 @@ def ask(server: str, path: str, *, token: str = "", body: Any = None, form: Mapp
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=TIMEOUT_S) as answer:
-            return json.loads(answer.read())
+            yield answer
     except urllib.error.HTTPError as error:
         raise Failure(**_said(error)) from error
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         hint = "is `interlock up` running there? give --server URL"
         raise Failure(f"{server} does not answer: {getattr(error, 'reason', error)}", hint=hint, code=UNREACHABLE) from error
 

@@ -74,9 +74,17 @@ _approvals.command(f"{_HERE}.approvals:withdraw", name="withdraw", help="Take ba
 app.command(_approvals)
 
 _trace = App(name="trace", help="Why did it do that?")
-_trace.command(f"{_HERE}.record:list_traces", name="list", help="Recorded calls, newest first.")
-_trace.command(f"{_HERE}.record:show", name="show", help="One session or call as a story.")
+_trace.command(f"{_HERE}.traces:list_traces", name="list", help="Recorded calls, newest first.")
+_trace.command(f"{_HERE}.traces:show", name="show", help="One session or call as a story.")
+_trace.command(f"{_HERE}.traces:export", name="export", help="Every recorded call of your tenant, as JSON lines or CSV.")
 app.command(_trace)
+
+_sessions = App(name="sessions", help="Agents acting for users, now and before.")
+_sessions.command(f"{_HERE}.desk:list_sessions", name="list", help="Sessions, newest first.")
+_sessions.command(f"{_HERE}.desk:show_session", name="show", help="One session.")
+app.command(_sessions)
+app.command(f"{_HERE}.desk:list_agents", name="agents", help="Agents of the release in force, their grants and their use.")
+app.command(f"{_HERE}.desk:decide", name="decide", help="What would be decided, and why; nothing is run.")
 
 _audit = App(name="audit", help="Is the record what it was?")
 _audit.command(f"{_HERE}.record:verify", name="verify", help="Check every chain, commitment and signed head.")

@@ -1,0 +1,137 @@
+"""Commands about sessions, agents and decisions without calls, as a person."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interlock.cli.caller import ANYBODY, Caller
+from interlock.cli.common import Json
+from interlock.cli.output import NO, OK, USAGE, Failure, print_json
+from interlock.cli.traces import query, when
+
+
+def list_sessions(
+    *,
+    agent: str = "",
+    user: str = "",
+    task: str = "",
+    of: Annotated[str, Parameter(name="--which", help="live, ended or all.")] = "live",
+    limit: int = 50,
+    page: Annotated[str, Parameter(name="--next", help="What the page before said.")] = "",
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """Sessions, newest first: your own, or with the role `traces` those of your tenant."""
+    asked = {"agent": agent, "user": user, "task": task, "state": of, "next": page}
+    found = caller.ask(f"/v1/sessions?{query(asked, limit=str(limit))}")
+    if as_json:
+        print_json(found)
+        return OK
+    table = Table("session", "agent for user", "tenant", "task", "opened", "until", "state", "posture")
+    for item in found["sessions"]:
+        who, state = f"{item['agent']} for {item['user']}", "live" if item["live"] else "ended"
+        times = (when(item["opened_at_us"]), when(item["expires_at_us"]))
+        row = (item["session_id"], who, item["tenant"], item["task"], *times, state, item["posture"])
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table if found["sessions"] else "no sessions that you may see")
+    if found["next"]:
+        print(f"more with --next {found['next']}")
+    return OK
+
+
+def show_session(
+    session: Annotated[str, Parameter(help="The session's id, `ses_…`.")], *, caller: Caller = ANYBODY, as_json: Json = False
+) -> int:
+    """One session, live or ended."""
+    found = caller.ask(f"/v1/sessions/{quote(session, safe='')}")
+    if as_json:
+        print_json(found)
+        return OK
+    for name, value in found.items():
+        shown = when(value) if name.endswith("_at_us") else value
+        Console(highlight=False).print(Text(f"{name.removesuffix('_us'):<14}"), Text(str(shown)))
+    return OK
+
+
+def list_agents(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
+    """Agents of the release in force: where they are known, what they were granted, how they are used."""
+    found = caller.ask("/v1/agents")
+    if as_json:
+        print_json(found)
+        return OK
+    table = Table("agent", "environments", "tasks", "operations", "live sessions", "last opened")
+    for agent in found["agents"]:
+        row = (
+            agent["agent"],
+            ", ".join(item["environment"] for item in agent["identities"]),
+            ", ".join(agent["tasks"]),
+            ", ".join(f"{grant['operation']} ({'+'.join(grant['effects'])})" for grant in agent["grants"]),
+            str(agent["live_sessions"]),
+            when(agent["last_opened_at_us"]) if agent["last_opened_at_us"] else "never",
+        )
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+    return OK
+
+
+def decide(
+    operation: Annotated[str, Parameter(help="The operation, as tool.operation.")],
+    *,
+    args: Annotated[str, Parameter(help="Its arguments as JSON.")] = "{}",
+    agent: Annotated[str, Parameter(help="The agent; needed when there are several.")] = "",
+    user: Annotated[str, Parameter(help="The user; you when not given.")] = "",
+    role: Annotated[
+        list[str] | None, Parameter(help="A role of the user; may be repeated. What their newest session says when not given.")
+    ] = None,
+    tenant: str = "",
+    task: str = "",
+    attributes: Annotated[str, Parameter(help="The user's attributes as JSON.")] = "{}",
+    resource: Annotated[str, Parameter(help="The attributes of the object as JSON; unknown when not given.")] = "",
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """What would be decided by the release in force, and why; nothing is run. Exit code 1 when it is no plain yes."""
+    body: dict[str, Any] = {
+        "operation": operation,
+        "arguments": _json(args, "--args"),
+        "agent": agent,
+        "user": user,
+        "tenant": tenant,
+        "task": task,
+        "attributes": _json(attributes, "--attributes"),
+    }
+    body |= {"roles": role} if role else {}
+    body |= {"resource": _json(resource, "--resource")} if resource else {}
+    answer = caller.ask("/v1/decisions", body=body)
+    if as_json:
+        print_json(answer)
+    else:
+        _tell(answer)
+    return OK if answer["outcome"] == "allow" else NO
+
+
+def _tell(answer: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Text(f"{answer['outcome']} {answer['code']}  {answer['say']}".strip()))
+    for rule in answer["approvals"]:
+        console.print(Text(f"  waits for {rule}"))
+    for layer in answer["layers"]:
+        console.print(Text(f"  {layer['question']} {layer['layer']}: {layer['answer']}"))
+        for policy in layer["policies"]:
+            if policy["said"] != "silent":
+                console.print(Text(f"      {policy['said']:<7} {policy['id']}"))
+    console.print(Text(f"  on record as {answer['decision_id']}"))
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Failure(f"{name} is not JSON: {error}", code=USAGE) from error

@@ -1,0 +1,126 @@
+"""Commands that read the record as a person: calls found, one told as a story, all of them taken away."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from urllib.parse import quote, urlencode
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interlock.cli.caller import ANYBODY, Caller
+from interlock.cli.common import Json, stream
+from interlock.cli.output import OK, USAGE, Failure, print_json
+
+TONES: Final = {"plain": "", "good": "green", "bad": "red", "wait": "yellow", "doubt": "magenta"}
+Since = Annotated[str, Parameter(help="Only calls at or after this time, ISO 8601.")]
+Until = Annotated[str, Parameter(help="Only calls before this time, ISO 8601.")]
+Decision = Annotated[str, Parameter(help="allow, deny or require_approval.")]
+Outcome = Annotated[str, Parameter(help="succeeded, failed, in_doubt, denied, needs_approval, replayed…")]
+
+
+def list_traces(
+    *,
+    agent: str = "",
+    user: str = "",
+    session: str = "",
+    operation: str = "",
+    decision: Decision = "",
+    outcome: Outcome = "",
+    since: Since = "",
+    until: Until = "",
+    limit: int = 50,
+    page: Annotated[str, Parameter(name="--next", help="What the page before said.")] = "",
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """Recorded calls, newest first: your own, or with the role `traces` those of your tenant."""
+    asked = {
+        "agent": agent,
+        "user": user,
+        "session": session,
+        "operation": operation,
+        "decision": decision,
+        "outcome": outcome,
+        "since": since,
+        "until": until,
+        "next": page,
+    }
+    found = caller.ask(f"/v1/traces?{query(asked, limit=str(limit))}")
+    if as_json:
+        print_json(found)
+        return OK
+    table = Table("time", "call", "agent for user", "operation", "decided", "ended")
+    for call in found["calls"]:
+        ended = f"{call['outcome']}: {call['code']}" if call["code"] else call["outcome"]
+        who = f"{call['agent']} for {call['user']}"
+        row = (when(call["at_us"]), call["call_id"], who, call["operation"] or "?", call["decision"], ended)
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table if found["calls"] else "no calls are recorded that you may see")
+    if found["next"]:
+        print(f"more with --next {found['next']}")
+    return OK
+
+
+def show(
+    identifier: Annotated[str, Parameter(help="A call id, a session id, a decision id, or `control`.")],
+    *,
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """One call or session as a story: asked, looked at, decided by which policy, done, returned."""
+    found = caller.ask(f"/v1/traces/{quote(identifier, safe='')}")
+    if as_json:
+        print_json(found)
+        return OK
+    console = Console(soft_wrap=True)
+    for line in found["lines"]:
+        at = datetime.fromtimestamp(line["at_us"] / 1e6, UTC).strftime("%H:%M:%S.%f")[:-3]
+        console.print(Text(f"{line['seq']:>4}  {at}  "), Text(line["told"], style=TONES.get(line["tone"], "")))
+    return OK
+
+
+def export(
+    *,
+    written: Annotated[str, Parameter(name="--format", help="json (a line each) or csv.")] = "json",
+    agent: str = "",
+    user: str = "",
+    session: str = "",
+    operation: str = "",
+    decision: Decision = "",
+    outcome: Outcome = "",
+    since: Since = "",
+    until: Until = "",
+    caller: Caller = ANYBODY,
+) -> int:
+    """Every recorded call of your tenant that matches, on standard output, for the role `audit`."""
+    if written not in {"json", "csv"}:
+        raise Failure(f"{written!r} is no format; say json or csv", code=USAGE)
+    asked = {
+        "agent": agent,
+        "user": user,
+        "session": session,
+        "operation": operation,
+        "decision": decision,
+        "outcome": outcome,
+        "since": since,
+        "until": until,
+    }
+    for chunk in stream(caller.server, f"/v1/traces/export?{query(asked, format=written)}", token=caller.token()):
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.flush()
+    return OK
+
+
+def query(asked: dict[str, str], **more: str) -> str:
+    """The query of a request: what was said, and nothing else."""
+    return urlencode({name: value for name, value in {**asked, **more}.items() if value})
+
+
+def when(at_us: Any) -> str:
+    """A time for people, in UTC."""
+    return datetime.fromtimestamp(int(at_us) / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
