@@ -14,6 +14,7 @@ users:
   aud: {tenant: acme, roles: [Auditor]}
   oki: {tenant: acme, roles: [Operator]}
   dee: {tenant: acme, roles: [Decider]}
+  sam: {tenant: acme, roles: [Security]}
 agents:
   bot: {subjects: {test: bot}}
 """
@@ -63,6 +64,14 @@ async def test_sessions_agents_and_decisions_are_asked_for_as_a_person(office, c
     told = await command("decide", "shop.stock", "--agent", "bot", "--role", "Staff", user="dee", code=1)
     assert told.startswith("deny invalid_arguments")
     await command(*asked, user="ana", code=1)
+
+
+async def test_a_session_is_ended_by_people_with_the_role_and_calls_nothing_any_more(office, command):
+    token, session = await office.session("ana")
+    await command("sessions", "end", session, "--reason", "odd", user="oki", code=1)
+    assert await command("sessions", "end", session, "--reason", "odd", user="sam") == f"ended: {session}\n"
+    assert (await office.call(token, "stock", item="tea")).status_code in {401, 403}
+    assert "ended" in await command("sessions", "list", "--which", "ended", user="sam")
 
 
 async def test_an_export_that_breaks_off_is_told_to_have_failed(office, command, monkeypatch):

@@ -24,6 +24,8 @@ PUBLIC = {
     "GET /.well-known/jwks.json",
     "GET /.well-known/authzen-configuration",
     "POST /oauth/token",
+    "GET /.well-known/oauth-protected-resource",
+    "GET /.well-known/oauth-protected-resource/mcp",
     "POST /oauth/register",
     "POST /oauth/device_authorization",
     "POST /oauth/revoke",
@@ -33,6 +35,8 @@ WRONG = ("none", "nonsense", "expired", "agent", "session", "session of globex")
 BODIES = {
     "/v1/controls/kill": {"scope": "tenant:nobody", "reason": "matrix"},
     "/v1/controls/resume": {"scope": "tenant:nobody", "reason": "matrix"},
+    "/v1/controls/posture": {"scope": "tenant:nobody", "posture": "normal", "reason": "matrix"},
+    "/v1/revocations": {"target": "user:nobody", "reason": "matrix"},
     "/v1/lineages/{lineage_id}/posture": {"posture": "normal", "reason": "matrix"},
     "/v1/releases": {"files": {"release.yaml": "name: ["}},
     "/v1/releases/{digest}/activate": {"reason": "matrix"},

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from interlock.cli.caller import ANYBODY, Caller
+from interlock.cli.caller import ANYBODY, Caller, Reason
 from interlock.cli.common import Json
 from interlock.cli.output import NO, OK, USAGE, Failure, print_json
 from interlock.cli.traces import query, when
@@ -57,6 +57,22 @@ def show_session(
     for name, value in found.items():
         shown = when(value) if name.endswith("_at_us") else value
         Console(highlight=False).print(Text(f"{name.removesuffix('_us'):<14}"), Text(str(shown)))
+    return OK
+
+
+def end_session(
+    session: Annotated[str, Parameter(help="The session's id, `ses_…`.")],
+    *,
+    reason: Reason,
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """End a session: after the answer no call of it is claimed any more."""
+    answer = caller.ask("/v1/revocations", body={"target": f"session:{session}", "reason": reason})
+    if as_json:
+        print_json(answer)
+    else:
+        print(f"ended: {session}")
     return OK
 
 

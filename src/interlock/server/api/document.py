@@ -72,11 +72,13 @@ def document(handlers: list[HTTPRouteHandler]) -> dict[str, Any]:
     found: dict[str, Any] = app.openapi_schema.to_schema()
     schemas = found["components"].setdefault("schemas", {})
     bodies = [kind for _, _, handler in documented(app) if (kind := body_of(handler.opt)) is not None]
-    _, components = msgspec.json.schema_components([Problem, *bodies], ref_template=_REF)
+    # Two shapes of one name get longer names, so each body is found by its own reference.
+    made, components = msgspec.json.schema_components([Problem, *bodies], ref_template=_REF)
     for name, schema in components.items():
         schemas.setdefault(name, schema)
+    references = dict(zip([Problem, *bodies], made, strict=True))
     for path, method, handler in documented(app):
-        _complete(found["paths"][path][method.lower()], path, method, handler)
+        _complete(found["paths"][path][method.lower()], path, method, handler, references)
     return found
 
 
@@ -89,13 +91,12 @@ def documented(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler]]:
                     yield route.path_format, str(method), handler
 
 
-def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRouteHandler) -> None:
+def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRouteHandler, references: Any) -> None:
     who, body = who_of(handler.opt), body_of(handler.opt)
     operation["security"] = [{kind: []} for kind in who]
     operation["tags"] = [_resource(handler)]
     if body is not None:
-        schema = {"$ref": _REF.format(name=body.__name__)}
-        operation["requestBody"] = {"required": True, "content": {media_of(handler.opt): {"schema": schema}}}
+        operation["requestBody"] = {"required": True, "content": {media_of(handler.opt): {"schema": references[body]}}}
     if gives_of(handler.opt):
         text = {"schema": {"type": "string"}}
         operation["responses"]["200"]["content"] = dict.fromkeys(gives_of(handler.opt), text)
