@@ -181,9 +181,28 @@ async def test_an_older_token_does_not_give_a_role_back(shop):
     session = await shop.session()
     approval_id = await ask(shop, session)
     await shop.system.plane.known.note(lead(roles=("Staff",), told_at_us=5))
-    await approve(shop, approval_id, lead(told_at_us=1))
+    for say in (True, False):
+        with pytest.raises(WrongApproverError):
+            await shop.system.plane.approvals.answer(lead(told_at_us=1), approval_id, approve=say)
+    with pytest.raises(WrongApproverError):
+        await shop.system.plane.approvals.withdraw(lead(told_at_us=1), approval_id)
+    assert (await shop.system.approvals.get(approval_id)).state == "open"
     assert code(await refund(shop, session)) == "needs_approval"
     assert shop.shop.count("refund") == 0
+
+
+async def test_a_role_that_was_lost_is_lost_whichever_process_hears_of_it(database_urls, tmp_path):
+    shared = Shop()
+    here = counter(database_urls.app, tmp_path, shop=shared)
+    there = counter(database_urls.app, tmp_path, shop=shared)
+    async with here as one, there as two:
+        session = await one.session()
+        await one.system.plane.known.note(lead(roles=("Staff",), told_at_us=1))
+        approval_id = await ask(one, session)
+        await approve(two, approval_id, lead(told_at_us=2))
+        await one.system.plane.known.note(lead(roles=("Staff",), told_at_us=3))
+        assert code(await refund(one, session)) == "needs_approval"
+        assert shared.count("refund") == 0
 
 
 async def test_a_no_is_told_with_its_note_and_is_not_put_to_people_again(shop):

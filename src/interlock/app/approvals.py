@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Final
 
 from interlock.app.administration import AdminGate, NotPermittedError
@@ -19,6 +20,8 @@ MAX_NOTE_CHARS: Final = 500
 MAX_LISTED: Final = 200
 MAX_WAIT_MS: Final = 60_000
 POLL_MS: Final = 250
+MAX_WAITING: Final = 512
+MAX_WAITING_EACH: Final = 8
 _FOREVER_US: Final = 2**62
 
 
@@ -30,6 +33,7 @@ class PeoplesApprovals:
         self._admin = admin
         self._clock = clock
         self._ids = ids
+        self._waiting: Counter[str] = Counter()
 
     async def list(
         self, person: Person, *, state: str = "open", before_us: int = _FOREVER_US, limit: int = 50
@@ -61,11 +65,11 @@ class PeoplesApprovals:
         found = await self._approvals.get(approval_id)
         if found is None or found.lineage_id != session.lineage.id:
             raise UnknownApprovalError("there is no such request")
-        return await self._answered(found, wait_ms)
+        return await self._answered(found, wait_ms, session.lineage.id)
 
     async def wait(self, person: Person, approval_id: str, wait_ms: int) -> ApprovalView:
         """One request, as soon as it is no longer open or the time is up."""
-        await self._answered(await self._seen(person, approval_id), wait_ms)
+        await self._answered(await self._seen(person, approval_id), wait_ms, f"{person.tenant}/{person.user}")
         return await self.show(person, approval_id)
 
     async def answer(self, person: Person, approval_id: str, *, approve: bool, note: str = "") -> ApprovalView:
@@ -107,7 +111,19 @@ class PeoplesApprovals:
                 raise UnknownApprovalError("there is no such request") from error
         return found
 
-    async def _answered(self, approval: Approval, wait_ms: int) -> ApprovalState:
+    async def _answered(self, approval: Approval, wait_ms: int, who: str) -> ApprovalState:
+        """Where a request stands; waited for only while not too many wait, so that waiting starves nobody of the database."""
+        if self._waiting[who] >= MAX_WAITING_EACH or self._waiting.total() >= MAX_WAITING:
+            return approval.state
+        self._waiting[who] += 1
+        try:
+            return await self._no_longer_open(approval, wait_ms)
+        finally:
+            self._waiting[who] -= 1
+            if not self._waiting[who]:
+                del self._waiting[who]
+
+    async def _no_longer_open(self, approval: Approval, wait_ms: int) -> ApprovalState:
         until_s = self._clock.monotonic_s() + min(wait_ms, MAX_WAIT_MS) / 1000
         state = approval.state
         while state is ApprovalState.OPEN and self._clock.monotonic_s() < until_s:

@@ -14,22 +14,23 @@ NOTED_AGAIN_S: Final = 60.0
 
 
 class KnownPeople:
-    """Notes people as their tokens come by; the same thing is not written twice within a minute."""
+    """Notes people as their tokens come by; the same token is not written twice within a minute."""
 
     def __init__(self, approvals: Approvals, clock: Clock) -> None:
         self._approvals = approvals
         self._clock = clock
-        self._noted: OrderedDict[tuple[str, str], tuple[tuple[str, ...], float]] = OrderedDict()
+        self._noted: OrderedDict[tuple[str, str], tuple[tuple[str, ...], int, float]] = OrderedDict()
 
     async def note(self, person: Person) -> None:
         """Take note of a person's roles. Raises `StoreUnavailableError`."""
         name = (person.tenant, person.user)
-        roles, at_s = self._noted.get(name, ((), 0.0))
+        roles, told_at_us, at_s = self._noted.get(name, ((), 0, 0.0))
         now_s = self._clock.monotonic_s()
-        if roles == person.roles and now_s - at_s < NOTED_AGAIN_S and at_s:
+        # INVARIANT: a token that is newer is always written: another process may have written another one in between.
+        if (roles, told_at_us) == (person.roles, person.told_at_us) and now_s - at_s < NOTED_AGAIN_S and at_s:
             return
         await self._approvals.tell_person(person.tenant, person.user, person.roles, person.told_at_us)
-        self._noted[name] = (person.roles, now_s)
+        self._noted[name] = (person.roles, person.told_at_us, now_s)
         self._noted.move_to_end(name)
         while len(self._noted) > REMEMBERED_PEOPLE:
             self._noted.popitem(last=False)
