@@ -14,7 +14,7 @@ from interlock.server.api.who import door
 from interlock.store.revocations import Revoked
 
 
-class RevocationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class Revoking(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """`target` is `user:NAME`, `agent:NAME` or `session:ID`; `tenant` the user's, one's own when empty."""
 
     target: str
@@ -29,10 +29,10 @@ def routes(plane: Plane) -> list[Any]:
         "/v1/revocations",
         status_code=200,
         summary="End a session, or refuse what a user or an agent was issued before now",
-        opt=door(body=RevocationRequest),
+        opt=door(body=Revoking),
     )
     async def revoke(request: Request[Any, Any, Any]) -> Revoked:
-        person, body = await person_of(plane, request), await read(request, RevocationRequest)
+        person, body = await person_of(plane, request), await read(request, Revoking)
         reason = reason_of(body.reason)
 
         async def done() -> Revoked:
