@@ -25,6 +25,14 @@ class OpenLine:
         """Closes the connection at once, for a client that does not read."""
         self.stop: Callable[[], None] | None = None
         """Set by the answer: called when the server shuts down, and then it ends."""
+        self.is_over = False
+        """The server has shut down, perhaps before `stop` was set: look when setting it."""
+
+    def end(self) -> None:
+        """Tell the answer to end."""
+        self.is_over = True
+        if self.stop is not None:
+            self.stop()
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -85,8 +93,8 @@ class BoundedHttp(HttpToolsProtocol):
         """Close when the answer under way is done. One that never ends by itself is told to."""
         super().shutdown()
         line = None if self.cycle is None or self.cycle.response_complete else self.cycle.scope.get(LINE)
-        if isinstance(line, OpenLine) and line.stop is not None:
-            line.stop()
+        if isinstance(line, OpenLine):
+            line.end()
 
     def on_headers_complete(self) -> None:
         """Serve the request, unless its head is too large."""

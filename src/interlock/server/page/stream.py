@@ -60,6 +60,8 @@ class LiveStream:
                 line = scope.get(LINE)
                 if isinstance(line, OpenLine):
                     line.stop = watcher.drop
+                    if line.is_over:
+                        watcher.drop()
                 await self._serve(_Line(line, receive, send), watcher, token, person, wanted, since_us)
         except (TooManyWatchersError, StoreUnavailableError):
             await answer(send, 503, b"", headers=((b"cache-control", b"no-store"), (b"retry-after", b"5")))
