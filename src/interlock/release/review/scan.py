@@ -176,7 +176,8 @@ def _alike(name: str, other: str) -> bool:
 
 
 def _skeleton(name: str) -> str:
-    return "".join(char for char in loose(name).translate(_DIGITS) if char.isalnum())
+    letters = "".join(char for char in loose(name).translate(_DIGITS) if char.isalnum())
+    return letters.replace("rn", "m").replace("vv", "w")
 
 
 _DIGITS: Final = str.maketrans("0135", "oles")
