@@ -23,6 +23,7 @@ from interlock.app.revocations import PeoplesRevocations
 from interlock.app.scope_postures import PeoplesScopePostures
 from interlock.app.scopes import check_scope, note_on, tenant_of
 from interlock.app.shelf import StoredReleases
+from interlock.app.tools import Tools
 from interlock.core.claim import Epochs
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
@@ -163,6 +164,7 @@ class Plane:
         containment: Containment,
         leases: Leases,
         desk: Callable[[AdminGate], Desk],
+        tools: Callable[[AdminGate], Tools],
         approvals: Approvals,
         proposals: Proposals,
         postures: Postures,
@@ -193,6 +195,7 @@ class Plane:
         self.logins: LoginDesk | None = None
         self.admin = AdminGate(controls, shelf, ids)
         self.desk = desk(self.admin)
+        self.tools = tools(self.admin)
         self.approvals = PeoplesApprovals(approvals, self.admin, clock=clock, ids=ids)
         self.known = KnownPeople(approvals, clock)
         self.releases = Releases(

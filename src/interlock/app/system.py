@@ -20,6 +20,8 @@ from interlock.app.pause import pause_guard
 from interlock.app.plane import Plane, RecordedSessions
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import SystemClock, SystemIds
+from interlock.app.tools import Tools
+from interlock.app.upstream_watch import WATCH_S, UpstreamWatch
 from interlock.core.who import Session
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.gate import Gate
@@ -55,6 +57,7 @@ from interlock.store.processes import ClaimWatch, Processes
 from interlock.store.releases import Proposals
 from interlock.store.revocations import Revocations
 from interlock.store.sessions import Sessions
+from interlock.store.tools import ToolRecords
 from interlock.store.traces import RefusalCount, Traces
 from interlock.store.writer import Writer
 from interlock.tools.directory import Connectors
@@ -180,7 +183,18 @@ class System:
             clock=self.clock,
             ids=self.ids,
         )
+        records = ToolRecords(database, settings.environment)
+        self.upstreams = UpstreamWatch(
+            records=records,
+            controls=self.controls,
+            governing=self.governing,
+            connectors=self.connectors,
+            gate=self.gate,
+            ids=self.ids,
+            process_id=self.process_id,
+        )
         self.plane = Plane(
+            tools=lambda admin: Tools(records=records, watch=self.upstreams, admin=admin, ids=self.ids),
             controls=self.controls,
             answers=Answers(KeptAnswers(database), self.process_id),
             containment=Containment(controls=self.controls, leases=self.leases, clock=self.clock),
@@ -256,6 +270,7 @@ class System:
                     )
                 await self.plane.releases.put_in_force(dict(files), by="interlock up")
         await self.heartbeat()
+        await self.upstreams.first_look()
 
     async def heartbeat(self) -> None:
         """Say that we are alive, with the release we are ready to decide by; orphaned claims become in doubt."""
@@ -330,6 +345,8 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
             asyncio.create_task(_every(HEARTBEAT_S, system.keeper.close_run_out), name="leases"),
             asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
             asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
+            asyncio.create_task(_every(HEARTBEAT_S, system.upstreams.refresh), name="quarantine"),
+            asyncio.create_task(_every(WATCH_S, system.upstreams.look), name="upstreams"),
             asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
             asyncio.create_task(_every(FORGET_S, system.budgets.forget), name="forget-budgets"),
             asyncio.create_task(_every(FORGET_S, system.forget_logins), name="forget-logins"),

@@ -41,6 +41,8 @@ _tools = App(name="tools", help="Bring tools in: import, review, and what has ch
 _tools.command(f"{_HERE}.tools:import_tool", name="import", help="Draft contracts from what an MCP server lists.")
 _tools.command(f"{_HERE}.tools:review", name="review", help="Review drafts: one question each.")
 _tools.command(f"{_HERE}.tools:diff", name="diff", help="What servers list now against what was reviewed.")
+_tools.command(f"{_HERE}.toolsadmin:list_tools", name="list", help="What is pinned, quarantined, used, and how servers answer.")
+_tools.command(f"{_HERE}.toolsadmin:accept", name="accept", help="Let a tool that changed upstream run as it is listed now.")
 app.command(_tools)
 
 _db = App(name="db", help="The embedded Postgres, shared by several `interlock up`.")

@@ -40,7 +40,7 @@ from interlock.gateway.budgeting import Taking, charges, given_for, question, re
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
-from interlock.gateway.internal import InternalCalls, scopes_of, session_scopes
+from interlock.gateway.internal import QUARANTINE, InternalCalls, scopes_of, session_scopes
 from interlock.gateway.lease import Lease
 from interlock.gateway.limits import (
     BUDGET_POLL_FIRST_MS,
@@ -104,6 +104,7 @@ class Gate:
         self._resources = Resources(call=internal, clock=clock, ids=ids)
         self._contexts = contexts
         self._turns = Turns()
+        self.quarantined: frozenset[str] = frozenset()  # what listings leave out; what stops a call is the claim
         self._under_way: set[asyncio.Task[CallResult]] = set()
 
     async def call(self, session: Session, proposal: Proposal) -> CallResult:
@@ -138,6 +139,7 @@ class Gate:
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         state = self._lease.in_force(standing.state, session_scopes(session))
         names = governed.visible(session, state, self._clock.wall_us())
+        names = tuple(name for name in names if name not in self.quarantined)
         contracts = [contract for name in names if (contract := governed.contract(name)) is not None and session.may_use(name)]
         return tuple(visible_operation(contract, governed.may_apply(contract)) for contract in contracts)
 
@@ -364,6 +366,8 @@ class Gate:
                 return await self._tell(call, refusal(call.id, "idempotency_key_reused"))
             case Halted():
                 self._beliefs.forget(session.lineage.id)
+                if answer.scope.startswith(f"{QUARANTINE}:"):
+                    return await self._tell(call, refusal(call.id, "quarantined"), decided, detail=answer.reason)
                 return await self._tell(call, refusal(call.id, "halted", scope=answer.scope), decided, detail=answer.reason)
             case OverRate():
                 told = refusal(call.id, "rate_limited", retry_after_ms=answer.retry_after_ms)

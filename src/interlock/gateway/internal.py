@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -34,6 +34,8 @@ from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallClaimed, CallProposed
 from interlock.policy.permit import mint
 
+QUARANTINE: Final = "quarantine"
+"""A scope that no person sets: an operation whose listing changed, until somebody accepts it (`app/upstream_watch.py`)."""
 _ENGINE = "contract: internal read"
 
 
@@ -159,7 +161,8 @@ class InternalCalls:
 
 def scopes_of(session: Session, contract: Contract) -> tuple[str, ...]:
     """Every control scope that can stop a call of this contract in this session."""
-    return (*session_scopes(session), f"tool:{contract.tool}", f"operation:{contract.operation}")
+    quarantine = f"{QUARANTINE}:{session.lineage.environment}/{contract.operation}"
+    return (*session_scopes(session), f"tool:{contract.tool}", f"operation:{contract.operation}", quarantine)
 
 
 def session_scopes(session: Session) -> tuple[str, ...]:

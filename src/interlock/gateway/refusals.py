@@ -78,6 +78,12 @@ WORDINGS: Final[dict[str, _Wording]] = {
     "halted": _Wording(
         RefusalOutcome.HALTED, "A person has stopped execution here. Do not try again by yourself.", _NONE, "never"
     ),
+    "quarantined": _Wording(
+        RefusalOutcome.HALTED,
+        "This tool has changed since a person reviewed it. It waits for them to look at it again; use another one.",
+        _NONE,
+        "never",
+    ),
     "session_ended": _Wording(_DENIED, "This session has ended. A new session token is needed.", _NONE, "never"),
     "contended": _Wording(_UNAVAILABLE, "Too many calls of this session change what this one depends on.", _NONE, "after_ms"),
     "control_plane_unavailable": _Wording(

@@ -307,8 +307,32 @@ class RevocationMade(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     roles: tuple[str, ...] = ()
 
 
+class ToolQuarantined(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tool.quarantined"):
+    """An operation is listed upstream otherwise than it was reviewed, so it is stopped."""
+
+    operation: str
+    environment: str
+    reviewed: str
+    pin: str
+    detail: str
+    noticed_by: str
+
+
+class ToolAccepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tool.accepted"):
+    """A person, or a release that was reviewed with it, let a quarantined operation run as it is listed now."""
+
+    operation: str
+    environment: str
+    pin: str
+    by: str
+    roles: tuple[str, ...]
+    reason: str
+
+
 ControlBody: TypeAlias = (
-    DatabaseChanged
+    ToolQuarantined
+    | ToolAccepted
+    | DatabaseChanged
     | ControlChanged
     | ControlRefused
     | ReleaseActivated

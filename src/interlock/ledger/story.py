@@ -150,6 +150,13 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
                 "wait",
                 f"release {body.name} {_digest(body.digest)} proposed by {body.by}: changes {changes}; {tests}{differs}",
             )
+        case e.ToolQuarantined():
+            return (
+                "bad",
+                f"quarantined: {body.operation} in {body.environment} is listed otherwise than reviewed: {_short(body.detail)}",
+            )
+        case e.ToolAccepted():
+            return "good", f"accepted as it is listed now: {body.operation} in {body.environment}, by {body.by}: {body.reason}"
         case e.PostureChanged():
             return (
                 "plain",

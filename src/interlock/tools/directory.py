@@ -77,6 +77,11 @@ class Connectors:
         found = self._made.get(tool_name)
         return None if found is None else found[1]
 
+    def is_remote(self, tool_name: str) -> bool:
+        """Whether a tool of this environment is a server of its own, and not functions in this process."""
+        found = self._made.get(tool_name)
+        return found is not None and not found[0].source.python
+
     def tool(self, tool_name: str) -> Tool:
         """The tool as the release has it; only for names that `get` knows (else `KeyError`)."""
         return self._made[tool_name][0].tool

@@ -23,6 +23,7 @@ from interlock.server.api import (
     releases,
     revocations,
     sessions,
+    tools,
     traces,
 )
 from interlock.server.api.calls import Gate
@@ -73,6 +74,7 @@ def routes(plane: Plane, gate: Gate) -> list[Any]:
         approvals,
         releases,
         revocations,
+        tools,
     )
     return [*calls.routes(plane, gate), *(handler for resource in resources for handler in resource.routes(plane))]
 

@@ -20,6 +20,7 @@ from interlock.app.revocations import UnknownSessionError, UnknownTargetError
 from interlock.app.scopes import UnknownScopeError
 from interlock.app.sessions import InputRefusedError, SessionOverError
 from interlock.app.sight import UnknownRecordError
+from interlock.app.tools import ToolConflictError, UnknownOperationError
 from interlock.approvals.errors import ApprovalError, NotOpenError, UnknownApprovalError
 from interlock.core.canonical import AmbiguousJsonError, parse_strict
 from interlock.identity.errors import ExchangeRefusedError, TaskNeededError, TokenRefusedError
@@ -171,6 +172,8 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         ReleaseError: bad_release,
         ReleaseConflictError: conflict,
         PostureConflictError: conflict,
+        ToolConflictError: conflict,
+        UnknownOperationError: unknown,
         AnswerConflictError: answered_otherwise,
         SessionOverError: conflict,
         SessionEndedError: conflict,

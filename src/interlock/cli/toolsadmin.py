@@ -1,0 +1,78 @@
+"""Commands about the tools of a running server: what is pinned and how it is used, and accepting what changed upstream."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interlock.cli.caller import ANYBODY, Caller, Reason
+from interlock.cli.common import Json
+from interlock.cli.output import OK, Failure, print_json
+
+
+def list_tools(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
+    """Operations in force: what they do, who reviewed them, whether upstream is still what was reviewed, and their use."""
+    answer = caller.ask("/v1/tools")
+    if as_json:
+        print_json(answer)
+        return OK
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("operation", "effects", "reviewed by", "pin", "calls in 7 days", "failed", "in doubt")
+    for item in answer["operations"]:
+        style = {"quarantined": "bold red", "vanished": "red", "unpinned": "yellow"}.get(item["pin"], "")
+        row = (item["operation"], ", ".join(item["effects"]), item["reviewed_by"], item["pin"])
+        use = (str(item["calls"]), str(item["failed"]), str(item["in_doubt"]))
+        table.add_row(*(Text(cell) for cell in (*row, *use)), style=style)
+    console.print(table)
+    for server in answer["servers"]:
+        when = _time(server["listed_at_us"]) if server["listed_at_us"] else "never"
+        note = f", now: {server['error']}" if server["error"] else ""
+        new = f", not imported: {', '.join(server['new'])}" if server["new"] else ""
+        console.print(Text(f"{server['tool']}: listed {when}{note}{new}", style="yellow" if server["error"] else ""))
+    for item in answer["operations"]:
+        if item["quarantine"]:
+            console.print(
+                Text(f"\n{item['operation']} is quarantined; it is listed now as {item['quarantine']['pin']}", style="bold red")
+            )
+            console.print(Text(item["quarantine"]["detail"]))
+    return OK
+
+
+def accept(
+    operation: Annotated[str, Parameter(help="tool.operation")],
+    *,
+    reason: Reason,
+    pin: Annotated[
+        str, Parameter(help="The digest of the listing you looked at; shown, with the difference, when not given.")
+    ] = "",
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """Let a quarantined operation run as it is listed now. For people of the team that owns it."""
+    if not pin:
+        _show_first(caller, operation)
+    answer = caller.ask(f"/v1/tools/{operation}/accept", body={"pin": pin, "reason": reason})
+    if as_json:
+        print_json(answer)
+    else:
+        print(f"accepted: {operation} as it is listed now ({pin})")
+    return OK
+
+
+def _show_first(caller: Caller, operation: str) -> NoReturn:
+    """Nobody accepts what they have not looked at: show it, and what to say to accept exactly that."""
+    answer: Any = caller.ask("/v1/tools")
+    for item in answer["operations"]:
+        if item["operation"] == operation and item["quarantine"]:
+            Console(highlight=False, soft_wrap=True).print(Text(item["quarantine"]["detail"]))
+            raise Failure("look at the difference first", hint=f"accept exactly this with --pin {item['quarantine']['pin']}")
+    raise Failure(f"{operation} is not quarantined", hint="`interlock tools list` shows what is")
+
+
+def _time(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
