@@ -11,6 +11,7 @@ import msgspec
 
 from interlock.core.contract import Contract
 from interlock.core.terms import Effect
+from interlock.release.cedar import GROUPS
 from interlock.release.contracts import read_tool
 from interlock.release.documents import Problems, read_yaml
 from interlock.release.errors import ReleaseError
@@ -72,19 +73,21 @@ _APPROVALS: Final = """\
 # Whoever answers has this role, and is never the one in whose name it is done.
 changes: {role: Owner, not: requester, holds_s: 900}
 """
-_GUARD: Final = """\
-// Final: no approval lifts it. To allow one operation, narrow this: `unless { action == Action::"tool.operation" }`,
+_NO_HARM: Final = """\
+// Final: no approval lifts it. To allow one operation, narrow this: `unless {{ action == Action::"tool.operation" }}`,
 // or say who may lift it: @approval("changes").
 @id("nothing-destroyed-nothing-sent-out")
 @owner("security")
 @say("Destroying things and sending things out are not allowed here yet.")
-forbid (principal, action in [Action::"destructive", Action::"egress"], resource);
+forbid (principal, action in [{groups}], resource);
 
+"""
+_NO_WRITES: Final = """\
 @id("no-writes-when-worried")
 @owner("security")
 @say("This session may only read now.")
-forbid (principal, action in [Action::"writes", Action::"egress", Action::"destructive"], resource)
-when { context.session.posture != "normal" };
+forbid (principal, action in [{groups}], resource)
+when {{ context.session.posture != "normal" }};
 """
 _DIRECTORY: Final = """\
 # Who exists on this machine. For development: whoever can read the key folder can be anyone.
@@ -138,11 +141,25 @@ def first_release(names: Names, tool_file: str) -> dict[str, str]:
         "agents.yaml": _AGENTS.format(**words, grants=grants),
         "tasks.yaml": _TASKS.format(**words),
         "approvals.yaml": _APPROVALS,
-        "policies/guard/first.cedar": _GUARD,
         place: tool_file,
     }
+    # Cedar refuses a policy about actions that nothing does.
+    guard = "".join(
+        template.format(groups=", ".join(f'Action::"{GROUPS[effect]}"' for effect in Effect if effect in harmful))
+        for template, harmful in (
+            (_NO_HARM, _effects_of(contracts) & {Effect.DESTRUCTIVE, Effect.EGRESS}),
+            (_NO_WRITES, _effects_of(contracts) - {Effect.READ}),
+        )
+        if harmful
+    )
+    if guard:
+        files["policies/guard/first.cedar"] = guard
     files["tests/first.yaml"] = _tests(contracts, reads, writes)
     return files
+
+
+def _effects_of(contracts: Iterable[Contract]) -> frozenset[Effect]:
+    return frozenset[Effect]().union(*(contract.effects for contract in contracts))
 
 
 def directory(names: Names) -> str:
