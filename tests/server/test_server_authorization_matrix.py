@@ -1,6 +1,6 @@
 """Who may do what by HTTP: every operation of the document, every role, own and other tenant, every wrong kind of token.
 
-The expected answers stand in `golden/authorization.txt`, to be read by people. `INTERLOCK_GOLDEN=write` writes what it is now.
+The expected answers stand in `golden/authorization.txt`, to be read by people. `INTERLOCK_UPDATE_GOLDEN=1` writes what it is now.
 """
 
 import itertools
@@ -23,6 +23,8 @@ PUBLIC = {
     "GET /.well-known/oauth-authorization-server",
     "GET /.well-known/jwks.json",
     "GET /.well-known/authzen-configuration",
+    "GET /.well-known/oauth-protected-resource",
+    "GET /.well-known/oauth-protected-resource/mcp",
     "POST /oauth/token",
     "GET /.well-known/oauth-protected-resource",
     "GET /.well-known/oauth-protected-resource/mcp",
@@ -38,6 +40,9 @@ BODIES = {
     "/v1/controls/posture": {"scope": "tenant:nobody", "posture": "normal", "reason": "matrix"},
     "/v1/revocations": {"target": "user:nobody", "reason": "matrix"},
     "/v1/lineages/{lineage_id}/posture": {"posture": "normal", "reason": "matrix"},
+    "/v1/controls/posture": {"scope": "tenant:nobody", "posture": "guarded", "reason": "matrix"},
+    "/v1/revocations": {"target": "user:nobody", "reason": "matrix"},
+    "/v1/tools/{operation}/accept": {"pin": "sha256:unknown", "reason": "matrix"},
     "/v1/releases": {"files": {"release.yaml": "name: ["}},
     "/v1/releases/{digest}/activate": {"reason": "matrix"},
     "/v1/releases/rollback": {"reason": "matrix", "digest": "sha256:unknown"},
@@ -142,7 +147,7 @@ def written(rows):
 async def test_every_operation_answers_every_caller_as_the_table_says(office):
     rows = await matrix(office)
     found = written(rows)
-    if os.environ.get("INTERLOCK_GOLDEN") == "write":
+    if os.environ.get("INTERLOCK_UPDATE_GOLDEN"):
         GOLDEN.write_text(found)
     # INVARIANT: without a token of the right kind nothing is reached but what is public, and no answer is a defect.
     for operation, cells in rows.items():
