@@ -7,7 +7,7 @@ import pytest
 from mcp.server.mcpserver import MCPServer
 
 from interlock.app.administration import NotPermittedError
-from interlock.app.plane import UnknownScopeError
+from interlock.app.scopes import UnknownScopeError
 from interlock.app.system import Settings, running
 from interlock.app.tools import ToolConflictError, UnknownOperationError
 from interlock.app.upstreams import listed
@@ -111,7 +111,9 @@ async def test_what_changed_upstream_is_stopped_in_every_process_and_accepted_by
                 await one.system.plane.tools.accept(somebody, "notes.read_note", item.pin, "fine")
         with pytest.raises(ToolConflictError):
             await one.system.plane.tools.accept(PLATFORM, "notes.read_note", "sha256:other", "fine")
-        await one.system.plane.tools.accept(PLATFORM, "notes.read_note", item.pin, "talked to the vendor")
+        await one.system.plane.tools.accept(
+            PLATFORM, "notes.read_note", item.pin, "talked to the vendor", despite_findings=True
+        )
         assert isinstance(await read_note(other, session), Returned)
         await one.system.upstreams.look()
         assert isinstance(await read_note(other, session), Returned)

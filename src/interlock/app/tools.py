@@ -14,7 +14,8 @@ from interlock.ledger.drafts import draft
 from interlock.ledger.events import ToolAccepted
 from interlock.release.model import Release
 from interlock.release.ownership import owners_of, teams_of
-from interlock.release.review.changes import Change, differences
+from interlock.release.review.changes import SEVERAL, UNREADABLE, Change, differences
+from interlock.release.review.scan import Severity
 from interlock.store.tools import Health, Quarantined, ToolRecords, Use
 from interlock.tools.port import ToolUnavailableError
 
@@ -99,10 +100,13 @@ class Tools:
             environment=self._records.environment, release=release.digest, operations=tuple(operations), servers=servers
         )
 
-    async def accept(self, person: Person, operation: str, pin: str, reason: str) -> Quarantined:
+    async def accept(
+        self, person: Person, operation: str, pin: str, reason: str, *, despite_findings: bool = False
+    ) -> Quarantined:
         """Let a quarantined operation run again as it was looked at: by somebody of the team that owns its contract.
 
         `pin` is the digest of the listing that the person looked at; when upstream lists another by now, nothing is changed.
+        What looks severely suspicious in it must be acknowledged (`despite_findings`), and that is on record.
 
         Raises:
             NotPermittedError: on record. UnknownOperationError, ToolConflictError: nothing was changed.
@@ -112,8 +116,13 @@ class Tools:
         held = next((item for item in await self._records.quarantined() if item.operation == operation), None)
         if held is None:
             raise UnknownOperationError(f"{operation} is not quarantined")
+        if held.pin.startswith(SEVERAL) or held.pin == UNREADABLE:
+            raise ToolConflictError(f"{held.detail}, so it cannot be told what would run; its server has to change that first")
         if held.pin != pin or not await self._is_listed(release, operation, pin):
             raise ToolConflictError("it has changed again since it was looked at; look at it anew")
+        suspicious = tuple(item for item in held.findings if item.startswith(Severity.HIGH.value))
+        if suspicious and not despite_findings:
+            raise ToolConflictError(f"it looks suspicious ({'; '.join(suspicious)}); say that you accept it despite that")
         body = ToolAccepted(
             operation=operation,
             environment=self._records.environment,
@@ -121,6 +130,7 @@ class Tools:
             by=person.user,
             roles=person.roles,
             reason=reason,
+            despite=suspicious,
         )
         if not await self._records.accept(operation, pin=pin, by=person.user, reason=reason, event=draft(body, ids=self._ids)):
             raise ToolConflictError("somebody else was quicker, or it has changed again; look at it anew")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Final
 
+from interlock.core.contract import Contract
 from interlock.core.listing import ListedTool
 from interlock.core.ports import Ids
 from interlock.gateway.gate import Gate
@@ -14,7 +15,7 @@ from interlock.ledger.drafts import draft
 from interlock.ledger.events import ToolAccepted, ToolQuarantined
 from interlock.release.model import Release
 from interlock.release.review.changes import Change, Difference, differences
-from interlock.release.review.scan import plain
+from interlock.release.review.scan import Severity, plain, scan
 from interlock.store.controls import Controls
 from interlock.store.errors import StoreError
 from interlock.store.tools import ToolRecords
@@ -28,6 +29,8 @@ FIRST_LOOK_S: Final = 5.0
 MAX_ASKED_AT_ONCE: Final = 4
 MAX_DETAIL_CHARS: Final = 4_000
 MAX_NAMES: Final = 200
+MAX_CHANGES_TOLD: Final = 20
+MAX_FINDINGS: Final = 20
 
 
 class UpstreamWatch:
@@ -55,6 +58,14 @@ class UpstreamWatch:
         self._process_id = process_id
         self._places = asyncio.Semaphore(MAX_ASKED_AT_ONCE)
         self._gate = gate
+        self._looked_at = 0
+
+    async def tend(self) -> None:
+        """Learn what is quarantined; and look at once when another release is in force than when we looked last."""
+        await self.refresh()
+        epochs, _ = await self._controls.epochs()
+        if epochs.release != self._looked_at:
+            await self.look()
 
     async def refresh(self) -> None:
         """Learn what is quarantined, so that listings do not show it. Calls are refused by the claim, whatever this knows."""
@@ -74,6 +85,7 @@ class UpstreamWatch:
         if not digest:
             return
         release = (await self._governing.in_force(digest, epochs.release)).release
+        self._looked_at = epochs.release
         accepted = await self._records.accepted()
         async with asyncio.TaskGroup() as group:
             for tool in release.tools:
@@ -108,7 +120,7 @@ class UpstreamWatch:
         if listing is None:
             return
         contracts = [contract for contract in release.contracts.values() if contract.tool == tool]
-        found = differences(contracts, listing)
+        found = await asyncio.to_thread(differences, contracts, listing)
         by_state = {state: [item.operation for item in found if item.state is state][:MAX_NAMES] for state in Change}
         await self._records.note(
             tool,
@@ -119,29 +131,50 @@ class UpstreamWatch:
         for item in found:
             reviewed = "" if item.state is not Change.CHANGED else release.contracts[item.operation].reviewed_digest
             if item.state is Change.CHANGED and (item.operation, reviewed, item.pin) not in accepted:
-                await self._quarantine(item, reviewed)
+                await self._quarantine(release, item, reviewed, listing)
+        await self._note_what_else_is_listed(contracts, found)
         unchanged = {contract.operation: contract.reviewed_digest for contract in contracts} | dict.fromkeys(
             (item.operation for item in found), ""
         )
         await self._lift_what_a_release_has_reviewed(release, {name: pin for name, pin in unchanged.items() if pin})
 
-    async def _quarantine(self, item: Difference, reviewed: str) -> None:
+    async def _note_what_else_is_listed(self, contracts: list[Contract], found: tuple[Difference, ...]) -> None:
+        """Quarantined operations that are listed as reviewed, or as accepted, again: still quarantined, and for that now.
+
+        Otherwise a server that changes and changes back could be accepted by nobody.
+        """
+        differs = {item.operation: item for item in found}
+        for held in await self._records.quarantined():
+            contract = next((contract for contract in contracts if contract.operation == held.operation), None)
+            item = differs.get(held.operation)
+            if contract is None or (item is not None and item.state is not Change.CHANGED):
+                continue
+            now = contract.reviewed_digest if item is None else item.pin
+            if now in {"", held.pin}:
+                continue
+            again = "as it was reviewed" if item is None else "as it was accepted before"
+            await self._record(held.operation, reviewed=held.reviewed, pin=now, detail=f"it is listed {again}", findings=())
+
+    async def _quarantine(self, release: Release, item: Difference, reviewed: str, listing: tuple[ListedTool, ...]) -> None:
+        findings = await asyncio.to_thread(suspicions, release.contracts[item.operation], release, listing)
+        detail = item.detail[:MAX_DETAIL_CHARS]
+        if await self._record(item.operation, reviewed=reviewed, pin=item.pin, detail=detail, findings=findings):
+            _log.warning("quarantined, for it changed upstream: %s", item.operation)
+
+    async def _record(self, operation: str, *, reviewed: str, pin: str, detail: str, findings: tuple[str, ...]) -> bool:
         body = ToolQuarantined(
-            operation=item.operation,
+            operation=operation,
             environment=self._records.environment,
             reviewed=reviewed,
-            pin=item.pin,
-            detail=item.detail[:MAX_DETAIL_CHARS],
+            pin=pin,
+            detail=detail,
             noticed_by=self._process_id,
+            findings=findings,
         )
-        if await self._records.quarantine(
-            item.operation,
-            reviewed=reviewed,
-            pin=item.pin,
-            detail=item.detail[:MAX_DETAIL_CHARS],
-            event=draft(body, ids=self._ids),
-        ):
-            _log.warning("quarantined, for it changed upstream: %s", item.operation)
+        event = draft(body, ids=self._ids)
+        return await self._records.quarantine(
+            operation, reviewed=reviewed, pin=pin, detail=detail, findings=findings, most_told=MAX_CHANGES_TOLD, event=event
+        )
 
     async def _lift_what_a_release_has_reviewed(self, release: Release, reviewed: dict[str, str]) -> None:
         """People have put a release in force that was reviewed with this very listing: that is an acceptance."""
@@ -159,3 +192,19 @@ class UpstreamWatch:
                 await self._records.accept(
                     held.operation, pin=held.pin, by=body.by, reason=reason, event=draft(body, ids=self._ids)
                 )
+
+
+def suspicions(contract: Contract, release: Release, listing: tuple[ListedTool, ...]) -> tuple[str, ...]:
+    """What the scanner finds in an operation as it is listed now, one line each; the severe ones begin with `high`."""
+    others = {tool.name for tool in listing}
+    others |= {other.upstream_name for other in release.contracts.values() if other.tool != contract.tool}
+    try:
+        found = [
+            f"{finding.severity.value} {finding.code} in {finding.place}: {finding.excerpt}"
+            for tool in listing
+            if tool.name == contract.upstream_name
+            for finding in scan(contract.operation, tool, others)
+        ]
+    except Exception as error:  # noqa: BLE001  # a server may list what breaks every reader
+        found = [f"{Severity.HIGH.value} unreadable: {type(error).__name__}"]
+    return tuple(found[:MAX_FINDINGS])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn
+from urllib.parse import quote
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -39,7 +40,7 @@ def list_tools(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
             console.print(
                 Text(f"\n{item['operation']} is quarantined; it is listed now as {item['quarantine']['pin']}", style="bold red")
             )
-            console.print(Text(item["quarantine"]["detail"]))
+            _show(console, item["quarantine"])
     return OK
 
 
@@ -50,13 +51,15 @@ def accept(
     pin: Annotated[
         str, Parameter(help="The digest of the listing you looked at; shown, with the difference, when not given.")
     ] = "",
+    despite_findings: Annotated[bool, Parameter(negative="", help="You saw what looks suspicious in it.")] = False,
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Let a quarantined operation run as it is listed now. For people of the team that owns it."""
     if not pin:
         _show_first(caller, operation)
-    answer = caller.ask(f"/v1/tools/{operation}/accept", body={"pin": pin, "reason": reason})
+    body = {"pin": pin, "reason": reason, "despite_findings": despite_findings}
+    answer = caller.ask(f"/v1/tools/{quote(operation, safe='')}/accept", body=body)
     if as_json:
         print_json(answer)
     else:
@@ -69,9 +72,16 @@ def _show_first(caller: Caller, operation: str) -> NoReturn:
     answer: Any = caller.ask("/v1/tools")
     for item in answer["operations"]:
         if item["operation"] == operation and item["quarantine"]:
-            Console(highlight=False, soft_wrap=True).print(Text(item["quarantine"]["detail"]))
+            _show(Console(highlight=False, soft_wrap=True), item["quarantine"])
             raise Failure("look at the difference first", hint=f"accept exactly this with --pin {item['quarantine']['pin']}")
     raise Failure(f"{operation} is not quarantined", hint="`interlock tools list` shows what is")
+
+
+def _show(console: Console, held: dict[str, Any]) -> None:
+    for finding in held["findings"]:
+        console.print(Text(f"suspicious: {finding}", style="red"))
+    for line in held["detail"].splitlines():
+        console.print(Text(f"    {line}", style={"+": "green", "-": "red"}.get(line[:1], "")))
 
 
 def _time(at_us: int) -> str:

@@ -90,6 +90,10 @@ class Scope(StrEnum):
     SESSION = "session"
 
 
+QUARANTINE = "quarantine"
+"""A scope that no person sets: an operation whose listing changed, until somebody accepts it (`app/upstream_watch.py`)."""
+
+
 class Origin(StrEnum):
     """Where an argument came from, best first; of several, the worst one counts.
 

@@ -40,7 +40,7 @@ from interlock.gateway.budgeting import Taking, charges, given_for, question, re
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
-from interlock.gateway.internal import QUARANTINE, InternalCalls, scopes_of, session_scopes
+from interlock.gateway.internal import InternalCalls, scopes_of, session_scopes
 from interlock.gateway.lease import Lease
 from interlock.gateway.limits import (
     BUDGET_POLL_FIRST_MS,
@@ -54,13 +54,13 @@ from interlock.gateway.limits import (
     PERMIT_HOLDS_S,
     SETTLE_MARGIN_MS,
 )
-from interlock.gateway.listing import visible_operation
+from interlock.gateway.listing import listed
 from interlock.gateway.messages import CallResult, Proposal, Refusal, VisibleOperation
 from interlock.gateway.ordering import Turns
 from interlock.gateway.outputs import release_output, stored_output, to_caller, worst_labels
 from interlock.gateway.ports import ApprovalDesk, ClaimDesk, Settlements, Standing, Standings
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
-from interlock.gateway.refusals import of_approval, of_budget, of_denial, of_deny, refusal
+from interlock.gateway.refusals import of_approval, of_budget, of_denial, of_deny, of_halt, refusal
 from interlock.gateway.resources import Resources
 from interlock.gateway.standing import Beliefs
 from interlock.gateway.under_way import Call
@@ -138,10 +138,7 @@ class Gate:
             return ()
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         state = self._lease.in_force(standing.state, session_scopes(session))
-        names = governed.visible(session, state, self._clock.wall_us())
-        names = tuple(name for name in names if name not in self.quarantined)
-        contracts = [contract for name in names if (contract := governed.contract(name)) is not None and session.may_use(name)]
-        return tuple(visible_operation(contract, governed.may_apply(contract)) for contract in contracts)
+        return listed(governed, session, state, self.quarantined, self._clock.wall_us())
 
     async def drain(self) -> None:
         """Wait until every call under way has ended; callers stop sending first."""
@@ -366,9 +363,7 @@ class Gate:
                 return await self._tell(call, refusal(call.id, "idempotency_key_reused"))
             case Halted():
                 self._beliefs.forget(session.lineage.id)
-                if answer.scope.startswith(f"{QUARANTINE}:"):
-                    return await self._tell(call, refusal(call.id, "quarantined"), decided, detail=answer.reason)
-                return await self._tell(call, refusal(call.id, "halted", scope=answer.scope), decided, detail=answer.reason)
+                return await self._tell(call, of_halt(call.id, answer.scope), decided, detail=answer.reason)
             case OverRate():
                 told = refusal(call.id, "rate_limited", retry_after_ms=answer.retry_after_ms)
                 return await self._tell(call, told, decided, detail=f"{answer.rate.limit} in {answer.rate.window_s} s")

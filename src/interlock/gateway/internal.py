@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, assert_never
+from typing import assert_never
 
 import msgspec
 
@@ -23,6 +23,7 @@ from interlock.core.claim import (
 from interlock.core.contract import Contract
 from interlock.core.decision import Allow
 from interlock.core.ports import Clock, Ids
+from interlock.core.terms import QUARANTINE
 from interlock.core.who import Session
 from interlock.gateway.execution import Executor, MoreEvents, RawOutput, Released, StoppedError, Work
 from interlock.gateway.keys import call_hash
@@ -34,8 +35,6 @@ from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallClaimed, CallProposed
 from interlock.policy.permit import mint
 
-QUARANTINE: Final = "quarantine"
-"""A scope that no person sets: an operation whose listing changed, until somebody accepts it (`app/upstream_watch.py`)."""
 _ENGINE = "contract: internal read"
 
 
@@ -71,7 +70,7 @@ class InternalCalls:
                     self._beliefs.correct(session.lineage.id, answer)
                 case Halted():
                     self._beliefs.forget(session.lineage.id)
-                    raise StoppedError("halted")
+                    raise StoppedError("quarantined" if answer.scope.startswith(f"{QUARANTINE}:") else "halted")
                 case SessionEnded():
                     raise StoppedError("session_ended")
                 case Duplicate() | KeyReused() | OverRate() | OverBudget() | ApprovalGone():
@@ -118,7 +117,7 @@ class InternalCalls:
             return Released()
 
         ending = await self._executor.run(work, keep_inside, more_events)
-        if ending.code in {"halted", "control_plane_unavailable"}:
+        if ending.code in {"halted", "quarantined", "control_plane_unavailable"}:
             raise StoppedError(ending.code)
         return learnt[0] if learnt else None
 

@@ -14,7 +14,7 @@ import msgspec
 
 from interlock.core.claim import LineageState
 from interlock.core.ports import Clock
-from interlock.core.terms import Posture
+from interlock.core.terms import QUARANTINE, Posture
 from interlock.gateway.limits import LAST_START_S, LEASE_MARGIN_S, LEASE_S, MAX_REMEMBERED_STOPS
 from interlock.policy.permit import Permit
 
@@ -159,7 +159,8 @@ class Lease:
             raise NotStartedError("control_plane_unavailable", "this process holds no lease")
         scope = self._stopped_by(permit)
         if scope is not None:
-            raise NotStartedError("halted", f"stopped: {scope}", scope)
+            code = "quarantined" if scope.startswith(f"{QUARANTINE}:") else "halted"
+            raise NotStartedError(code, f"stopped: {scope}", scope)
 
     def hold(self, permit: Permit, stop: Callable[[], None]) -> None:
         """A claimed call is on its way to its first byte: `stop` is called if a control halts it before. Pair with `drop`."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from interlock.core.claim import LineageState
 from interlock.core.contract import Contract, Repeat
 from interlock.core.decision import Obligations
 from interlock.core.terms import Effect
+from interlock.core.who import Session
 from interlock.gateway import filters
+from interlock.gateway.governed import Governed
 from interlock.gateway.messages import VisibleOperation
+
+
+def listed(
+    governed: Governed, session: Session, state: LineageState, quarantined: frozenset[str], now_us: int
+) -> tuple[VisibleOperation, ...]:
+    """The operations this session may use, as it will see them, but for those that are `quarantined`."""
+    names = governed.visible(session, state, now_us)
+    shown = (governed.contract(name) for name in names if name not in quarantined and session.may_use(name))
+    return tuple(visible_operation(contract, governed.may_apply(contract)) for contract in shown if contract is not None)
 
 
 def visible_operation(contract: Contract, may_apply: Obligations) -> VisibleOperation:

@@ -11,7 +11,7 @@ from interlock.core.approval import Approval, Requested
 from interlock.core.budget import SHARED, Budget, Per
 from interlock.core.claim import OverBudget
 from interlock.core.decision import Deny, RequireApproval
-from interlock.core.terms import Question
+from interlock.core.terms import QUARANTINE, Question
 from interlock.gateway.messages import Effected, Refusal, RefusalOutcome
 
 NOTHING_CHANGED: Final = "Nothing was changed."
@@ -164,6 +164,13 @@ def of_deny(call_id: str, decision: Deny) -> Refusal:
         field="" if silent else reason.field,
         question=int(decision.question),
     )
+
+
+def of_halt(call_id: str, scope: str) -> Refusal:
+    """What the caller is told when a control stops the call."""
+    if scope.startswith(f"{QUARANTINE}:"):
+        return refusal(call_id, "quarantined")
+    return refusal(call_id, "halted", scope=scope)
 
 
 def of_approval(call_id: str, decision: RequireApproval, asked: tuple[Requested, ...]) -> Refusal:

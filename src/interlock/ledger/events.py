@@ -316,10 +316,14 @@ class ToolQuarantined(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     pin: str
     detail: str
     noticed_by: str
+    findings: tuple[str, ...] = ()
 
 
 class ToolAccepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tool.accepted"):
-    """A person, or a release that was reviewed with it, let a quarantined operation run as it is listed now."""
+    """A person, or a release that was reviewed with it, let a quarantined operation run as it is listed now.
+
+    `despite` are the findings that the person acknowledged.
+    """
 
     operation: str
     environment: str
@@ -327,6 +331,7 @@ class ToolAccepted(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     by: str
     roles: tuple[str, ...]
     reason: str
+    despite: tuple[str, ...] = ()
 
 
 ControlBody: TypeAlias = (

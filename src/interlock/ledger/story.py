@@ -156,7 +156,9 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
                 f"quarantined: {body.operation} in {body.environment} is listed otherwise than reviewed: {_short(body.detail)}",
             )
         case e.ToolAccepted():
-            return "good", f"accepted as it is listed now: {body.operation} in {body.environment}, by {body.by}: {body.reason}"
+            despite = f", despite {'; '.join(body.despite)}" if body.despite else ""
+            told = f"accepted as it is listed now: {body.operation} in {body.environment}, by {body.by}: {body.reason}"
+            return "good", f"{told}{despite}"
         case e.PostureChanged():
             return (
                 "plain",

@@ -11,13 +11,17 @@ from interlock.store.database import Database
 
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
-    """An operation that is stopped because its listing changed. `pin` is the listing's digest, `detail` the difference."""
+    """An operation that is stopped because its listing changed. `pin` is the listing's digest, `detail` the difference.
+
+    `findings` are what looks suspicious in it.
+    """
 
     operation: str
     reviewed: str
     pin: str
     detail: str
     noticed_at_us: int
+    findings: tuple[str, ...] = ()
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +52,23 @@ class ToolRecords(msgspec.Struct, frozen=True):
     database: Database
     environment: str
 
-    async def quarantine(self, operation: str, *, reviewed: str, pin: str, detail: str, event: EventDraft) -> bool:
-        """Stop an operation; False when it is stopped for this listing already, or a person accepted it."""
-        row = await self.database.row(
-            "quarantine_operation", self.environment, operation, reviewed, pin, detail, *_parts(event)
-        )
+    async def quarantine(
+        self,
+        operation: str,
+        *,
+        reviewed: str,
+        pin: str,
+        detail: str,
+        findings: Collection[str],
+        most_told: int,
+        event: EventDraft,
+    ) -> bool:
+        """Stop an operation; False when it is stopped for this listing already, or a person accepted it.
+
+        While it is stopped, at most `most_told` further changes are put on record.
+        """
+        about = (self.environment, operation, reviewed, pin, detail, list(findings), most_told)
+        row = await self.database.row("quarantine_operation", *about, *_parts(event))
         return row is not None and bool(row[0])
 
     async def accept(self, operation: str, *, pin: str, by: str, reason: str, event: EventDraft) -> bool:
@@ -62,7 +78,8 @@ class ToolRecords(msgspec.Struct, frozen=True):
 
     async def quarantined(self) -> tuple[Quarantined, ...]:
         """What is stopped now."""
-        return tuple(Quarantined(**dict(row)) for row in await self.database.rows("quarantined", self.environment))
+        rows = await self.database.rows("quarantined", self.environment)
+        return tuple(Quarantined(**{**dict(row), "findings": tuple(row["findings"])}) for row in rows)
 
     async def accepted(self) -> frozenset[tuple[str, str, str]]:
         """Operation, reviewed digest and listed digest of every listing that a person accepted."""
@@ -89,8 +106,10 @@ class ToolRecords(msgspec.Struct, frozen=True):
         )
 
     async def use(self, *, tenant: str = "") -> dict[str, Use]:
-        """How operations were used in the last week, by one tenant or by all."""
-        rows = await self.database.rows("operation_use", f"tenant:{tenant}" if tenant else "")
+        """How operations were used here in the last week, by one tenant or by all."""
+        rows = await self.database.rows(
+            "operation_use", f"tenant:{tenant}" if tenant else "", f"environment:{self.environment}"
+        )
         return {row["operation"]: Use(**dict(row)) for row in rows}
 
 

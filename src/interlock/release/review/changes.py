@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
 import msgspec
 
+from interlock.core.canonical import digest
 from interlock.core.contract import Contract
 from interlock.core.listing import ListedTool
 from interlock.release.review.scan import plain
 
 MAX_SHOWN_CHARS = 4_000
+UNREADABLE = "unreadable"
+SEVERAL = "several:"
 
 
 class Change(StrEnum):
@@ -34,31 +37,49 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     pin: str = ""
 
 
-def differences(contracts: Iterable[Contract], listed: Iterable[ListedTool]) -> tuple[Difference, ...]:
+def differences(contracts: Collection[Contract], listed: Iterable[ListedTool]) -> tuple[Difference, ...]:
     """What differs between the contracts of one tool and its server's listing, contracts first.
 
-    Of two listed under one name, both are shown as changed: which of them a call reaches cannot be told.
+    Only a `pin` that is a digest can be accepted. Of two listed under one name it is none (which of them a call reaches cannot
+    be told), nor of a listing that cannot be read.
     """
     now: dict[str, list[ListedTool]] = {}
     for tool in listed:
         now.setdefault(tool.name, []).append(tool)
-    found = []
-    known = set()
+    found: list[Difference] = []
     for contract in contracts:
-        known.add(contract.upstream_name)
         seen = now.get(contract.upstream_name, [])
-        if not seen:
-            found.append(_difference(contract.operation, Change.VANISHED, "the server lists it no more"))
-        elif len(seen) > 1:
-            found.append(_difference(contract.operation, Change.CHANGED, "the server lists it more than once", seen[-1].pin))
-        elif not contract.reviewed_digest:
-            found.append(_difference(contract.operation, Change.UNPINNED, "reviewed without a digest", seen[0].pin))
-        elif seen[0].pin != contract.reviewed_digest:
-            found.append(_difference(contract.operation, Change.CHANGED, changes(contract, seen[0]), seen[0].pin))
+        try:
+            found += _differing(contract, seen)
+        except Exception as error:  # noqa: BLE001  # INVARIANT: what cannot be compared is not what was reviewed
+            detail = f"its listing cannot be read ({type(error).__name__})"
+            found.append(_difference(contract.operation, Change.CHANGED, detail, UNREADABLE))
+    known = {contract.upstream_name for contract in contracts}
     for name in sorted(now.keys() - known):
         tool = now[name][0]
-        found.append(_difference(plain(name, 100), Change.NEW, plain(tool.description, 200), tool.pin))
+        found.append(_difference(plain(name, 100), Change.NEW, plain(tool.description, 200), _pin_of(tool)))
     return tuple(found)
+
+
+def _differing(contract: Contract, seen: list[ListedTool]) -> list[Difference]:
+    if not seen:
+        return [_difference(contract.operation, Change.VANISHED, "the server lists it no more")]
+    if len(seen) > 1:
+        together = digest("\n".join(sorted(_pin_of(tool) for tool in seen)).encode())
+        return [_difference(contract.operation, Change.CHANGED, "the server lists it more than once", f"{SEVERAL}{together}")]
+    if not contract.reviewed_digest:
+        return [_difference(contract.operation, Change.UNPINNED, "reviewed without a digest", _pin_of(seen[0]))]
+    pin = seen[0].pin
+    if pin == contract.reviewed_digest:
+        return []
+    return [_difference(contract.operation, Change.CHANGED, changes(contract, seen[0]), pin)]
+
+
+def _pin_of(tool: ListedTool) -> str:
+    try:
+        return tool.pin
+    except Exception:  # noqa: BLE001  # a server may list what breaks every reader
+        return UNREADABLE
 
 
 def changes(contract: Contract, seen: ListedTool) -> str:

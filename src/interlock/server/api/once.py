@@ -19,6 +19,7 @@ from interlock.app.revocations import UnknownSessionError, UnknownTargetError
 from interlock.app.scopes import UnknownScopeError
 from interlock.app.sessions import InputRefusedError, SessionOverError
 from interlock.app.sight import UnknownRecordError
+from interlock.app.tools import ToolConflictError, UnknownOperationError
 from interlock.approvals.errors import ApprovalError
 from interlock.core.who import Person
 from interlock.release.errors import ReleaseError
@@ -40,6 +41,8 @@ CHANGES_NOTHING: Final = (
     UnknownReleaseError,
     UnknownTargetError,
     UnknownSessionError,
+    UnknownOperationError,
+    ToolConflictError,
     HTTPException,
 )
 T = TypeVar("T")

@@ -17,10 +17,11 @@ from interlock.store.tools import Quarantined
 
 
 class Acceptance(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """The digest of the listing that was looked at, and why it may run."""
+    """The digest of the listing that was looked at, and why it may run; `despite_findings` when it looks suspicious."""
 
     pin: str
     reason: str
+    despite_findings: bool = False
 
 
 def routes(plane: Plane) -> list[Any]:
@@ -39,6 +40,10 @@ def routes(plane: Plane) -> list[Any]:
     async def accept(request: Request[Any, Any, Any], operation: FromPath[str]) -> Quarantined:
         person, body = await person_of(plane, request), await read(request, Acceptance)
         reason = reason_of(body.reason)
-        return await once(plane, request, person, Quarantined, lambda: plane.tools.accept(person, operation, body.pin, reason))
+
+        async def do() -> Quarantined:
+            return await plane.tools.accept(person, operation, body.pin, reason, despite_findings=body.despite_findings)
+
+        return await once(plane, request, person, Quarantined, do)
 
     return [listed, accept]

@@ -2,7 +2,7 @@
 
 -- name: quarantine_operation
 -- Stop an operation that changed upstream.
-SELECT quarantine_operation($1, $2, $3, $4, $5, $6, $7, $8, $9)
+SELECT quarantine_operation($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 
 -- name: accept_operation
 -- Let it run again as it is listed now.
@@ -10,7 +10,7 @@ SELECT accept_operation($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: quarantined
 -- What is quarantined in an environment.
-SELECT operation, reviewed, pin, detail, (extract(epoch FROM noticed_at) * 1000000)::bigint AS noticed_at_us
+SELECT operation, reviewed, pin, detail, findings, (extract(epoch FROM noticed_at) * 1000000)::bigint AS noticed_at_us
 FROM quarantine WHERE environment = $1 ORDER BY operation
 
 -- name: accepted_pins
@@ -34,8 +34,9 @@ SELECT tool, (extract(epoch FROM asked_at) * 1000000)::bigint AS asked_at_us,
 FROM tool_health WHERE environment = $1 ORDER BY tool
 
 -- name: operation_use
--- How operations were used in the last week.
+-- How operations of an environment were used in the last week.
 SELECT operation, count(*) AS calls, count(*) FILTER (WHERE state = 'failed') AS failed,
        count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt,
        (extract(epoch FROM max(claimed_at)) * 1000000)::bigint AS last_at_us
-FROM claim WHERE claimed_at > clock_timestamp() - interval '7 days' AND ($1 = '' OR $1 = ANY (scopes)) GROUP BY operation
+FROM claim WHERE claimed_at > clock_timestamp() - interval '7 days' AND $2 = ANY (scopes) AND ($1 = '' OR $1 = ANY (scopes))
+GROUP BY operation
