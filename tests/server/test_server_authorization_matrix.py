@@ -38,7 +38,6 @@ BODIES = {
     "/v1/controls/posture": {"scope": "tenant:nobody", "posture": "normal", "reason": "matrix"},
     "/v1/revocations": {"target": "user:nobody", "reason": "matrix"},
     "/v1/lineages/{lineage_id}/posture": {"posture": "normal", "reason": "matrix"},
-    "/v1/controls/posture": {"scope": "tenant:nobody", "posture": "guarded", "reason": "matrix"},
     "/v1/tools/{operation}/accept": {"pin": "sha256:unknown", "reason": "matrix"},
     "/v1/releases": {"files": {"release.yaml": "name: ["}},
     "/v1/releases/{digest}/activate": {"reason": "matrix"},
