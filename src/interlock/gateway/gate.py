@@ -14,7 +14,6 @@ import msgspec
 
 from interlock.core.approval import Approval
 from interlock.core.budget import Budget
-from interlock.core.canonical import digest
 from interlock.core.claim import (
     ApprovalGone,
     ClaimAnswer,
@@ -26,7 +25,6 @@ from interlock.core.claim import (
     NotSettled,
     OverBudget,
     OverRate,
-    Recorded,
     SessionEnded,
     Stale,
 )
@@ -55,16 +53,18 @@ from interlock.gateway.limits import (
     SETTLE_MARGIN_MS,
 )
 from interlock.gateway.listing import listed
-from interlock.gateway.messages import CallResult, Proposal, Refusal, VisibleOperation
+from interlock.gateway.messages import CallResult, Proposal, VisibleOperation
 from interlock.gateway.ordering import Turns
-from interlock.gateway.outputs import release_output, stored_output, to_caller, worst_labels
+from interlock.gateway.outputs import release_output, to_caller, worst_labels
 from interlock.gateway.ports import ApprovalDesk, ClaimDesk, Settlements, Standing, Standings
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
+from interlock.gateway.recording import Recording
 from interlock.gateway.refusals import of_approval, of_budget, of_denial, of_deny, of_halt, refusal
+from interlock.gateway.replaying import Replays
 from interlock.gateway.resources import Resources
 from interlock.gateway.standing import Beliefs
 from interlock.gateway.under_way import Call
-from interlock.ledger.events import CallClaimed, CallDecided, CallReplayed
+from interlock.ledger.events import CallClaimed, CallDecided
 from interlock.policy.permit import mint
 from interlock.store.errors import StoreUnavailableError
 from interlock.tools.directory import Connectors
@@ -93,7 +93,6 @@ class Gate:
     ) -> None:
         self._desk = desk
         self._lease = lease
-        self._settlements = settlements
         self._governing = governing
         self._beliefs = Beliefs(standings)
         self._clock = clock
@@ -103,6 +102,10 @@ class Gate:
         self._approving = Approving(approvals, clock=clock, ids=ids)
         self._resources = Resources(call=internal, clock=clock, ids=ids)
         self._contexts = contexts
+        self._recording = Recording(desk, self._beliefs)
+        self._replays = Replays(
+            desk=desk, beliefs=self._beliefs, settlements=settlements, recording=self._recording, clock=clock
+        )
         self._turns = Turns()
         self.quarantined: frozenset[str] = frozenset()  # what listings leave out; what stops a call is the claim
         self._under_way: set[asyncio.Task[CallResult]] = set()
@@ -150,7 +153,7 @@ class Gate:
             try:
                 return await self._decide_until_current(call)
             except StoppedError as stopped:
-                return await self._tell(call, refusal(call.id, stopped.code, say=stopped.say))
+                return await self._recording.tell(call, refusal(call.id, stopped.code, say=stopped.say))
         except StoreUnavailableError:
             pass
         except Exception:  # noqa: BLE001  # whatever breaks in here, the caller gets a refusal and the operator a traceback
@@ -179,19 +182,19 @@ class Gate:
     async def _round(self, call: Call, standing: Standing) -> CallResult | Standing:
         """Decide once on where things stand. A `Standing` answer means: it has moved, decide again on this one."""
         if not await self._lease.ready(LEASE_WAIT_MS, epoch=standing.epochs.control):
-            return await self._tell(call, refusal(call.id, "control_plane_unavailable"), detail="no lease")
+            return await self._recording.tell(call, refusal(call.id, "control_plane_unavailable"), detail="no lease")
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         named = call.proposal.operation
         contract = governed.contract(named) if call.session.may_use(named) else None
         if contract is None:
             told = refusal(call.id, "unknown_operation", question=int(Question.WHICH_TOOL))
-            return await self._record(call, standing, told, None)
+            return await self._recording.record(call, standing, told, None)
         if call.read is None or call.read.contract is not contract:
             try:
                 call.read = read_proposal(governed, contract, call.session.lineage, call.proposal)
             except UnreadableProposalError as error:
                 told = refusal(call.id, error.code, say=f"{error}.".capitalize(), field=error.field)
-                return await self._record(call, standing, told, None)
+                return await self._recording.record(call, standing, told, None)
         facts, decision = await self._decide(call, governed, call.read, standing)
         said: tuple[Approval, ...] = ()
         if isinstance(decision, RequireApproval):
@@ -210,7 +213,7 @@ class Gate:
         match decision:
             case Deny():
                 detail = "; ".join(f"{reason.policy_id} {reason.detail}".strip() for reason in decision.reasons)
-                return await self._record(call, standing, of_deny(call.id, decision), decided, detail)
+                return await self._recording.record(call, standing, of_deny(call.id, decision), decided, detail)
             case RequireApproval():
                 return await self._ask(call, standing, facts, decision, decided, denial(said, decision))
             case Allow():
@@ -218,7 +221,7 @@ class Gate:
                     return await self._claim(call, call.read, standing, governed, facts, decision, decided)
                 except UnreadableProposalError as error:
                     told = refusal(call.id, error.code, say=f"{error}.".capitalize(), field=error.field)
-                    return await self._record(call, standing, told, decided)
+                    return await self._recording.record(call, standing, told, decided)
             case _:
                 assert_never(decision)
 
@@ -268,16 +271,18 @@ class Gate:
     ) -> CallResult | Standing:
         """Put the call to people, and wait for them as long as the caller would rather wait than come back."""
         if denied is not None:
-            return await self._record(call, standing, of_denial(call.id, denied), decided, detail=f"by {denied.answered_by}")
+            return await self._recording.record(
+                call, standing, of_denial(call.id, denied), decided, detail=f"by {denied.answered_by}"
+            )
         try:
             asked = await self._approving.ask(call.session, call.id, facts, decision, None if over is None else over[1])
         except TooManyOpenError:
-            return await self._record(call, standing, refusal(call.id, "approvals_waiting"), decided)
+            return await self._recording.record(call, standing, refusal(call.id, "approvals_waiting"), decided)
         if await self._approving.wait(asked, call.answer_by_s):
             return standing  # somebody has answered: decide again
         if over is not None:
-            return await self._record(call, standing, of_budget(call.id, *over, asked), decided)
-        return await self._record(call, standing, of_approval(call.id, decision, asked), decided)
+            return await self._recording.record(call, standing, of_budget(call.id, *over, asked), decided)
+        return await self._recording.record(call, standing, of_approval(call.id, decision, asked), decided)
 
     async def _claim(
         self,
@@ -291,7 +296,7 @@ class Gate:
     ) -> CallResult | Standing:
         contract, session = read.contract, call.session
         if not self._lease.is_valid() and not await self._lease.ready(LEASE_WAIT_MS):
-            return await self._tell(call, refusal(call.id, "control_plane_unavailable"), decided, detail="no lease")
+            return await self._recording.tell(call, refusal(call.id, "control_plane_unavailable"), decided, detail="no lease")
         claim_id = self._ids.new("clm")
         scopes = scopes_of(session, contract)
         permit = mint(
@@ -358,15 +363,17 @@ class Gate:
             case Stale():
                 return self._beliefs.correct(session.lineage.id, answer)
             case Duplicate():
-                return await self._duplicate(call, read, standing, decision, decided, answer)
+                return await self._replays.answer(call, read, standing, decision, decided, answer)
             case KeyReused():
-                return await self._tell(call, refusal(call.id, "idempotency_key_reused"))
+                return await self._recording.tell(call, refusal(call.id, "idempotency_key_reused"))
             case Halted():
                 self._beliefs.forget(session.lineage.id)
-                return await self._tell(call, of_halt(call.id, answer.scope), decided, detail=answer.reason)
+                return await self._recording.tell(call, of_halt(call.id, answer.scope), decided, detail=answer.reason)
             case OverRate():
                 told = refusal(call.id, "rate_limited", retry_after_ms=answer.retry_after_ms)
-                return await self._tell(call, told, decided, detail=f"{answer.rate.limit} in {answer.rate.window_s} s")
+                return await self._recording.tell(
+                    call, told, decided, detail=f"{answer.rate.limit} in {answer.rate.window_s} s"
+                )
             case OverBudget():
                 return await self._over_budget(call, standing, governed, facts, decision, decided, answer)
             case ApprovalGone():
@@ -411,7 +418,9 @@ class Gate:
             f"{over.charge.about or budget.per}: {over.used} used, {over.charge.amount} asked for, limit {over.charge.limit}"
         )
         if rule is None:
-            return await self._tell(call, of_budget(call.id, budget, over), decided, detail=f"{budget.name}: {detail}")
+            return await self._recording.tell(
+                call, of_budget(call.id, budget, over), decided, detail=f"{budget.name}: {detail}"
+            )
         said = await self._approving.said(call.session, facts.call_hash, decision.release_digest)
         given = given_for(said, budget, call.spent)
         if given:
@@ -433,67 +442,3 @@ class Gate:
         if ending.code:
             return refusal(call.id, ending.code)
         return to_caller(call.id, work.contract, decision, ending.released)
-
-    async def _duplicate(
-        self,
-        call: Call,
-        read: ReadProposal,
-        standing: Standing,
-        decision: Allow,
-        decided: EventDraft,
-        earlier: Duplicate,
-    ) -> CallResult | Standing:
-        """The same call was claimed before: wait for it, answer with its outcome, or say that it is in doubt."""
-        while earlier.claim_state == "claimed":
-            left_ms = int((call.wait_until_s - self._clock.monotonic_s()) * 1000)
-            if not earlier.owner_alive or left_ms <= 0:
-                code = "still_running" if earlier.owner_alive else "in_doubt"
-                return await self._tell(call, refusal(call.id, code, of=earlier.call_id), decided)
-            if await self._settlements.wait(earlier.claim_id, left_ms):
-                return standing  # settled, or its key is free again: decide again on today's facts
-            earlier = msgspec.structs.replace(earlier, owner_alive=self._clock.monotonic_s() >= call.wait_until_s)
-        if earlier.claim_state == "in_doubt":
-            return await self._tell(call, refusal(call.id, "in_doubt", of=earlier.call_id), decided)
-        if earlier.outcome is None:
-            return await self._tell(call, refusal(call.id, "result_withheld", of=earlier.call_id), decided)
-        released = release_output(read.contract, decision, stored_output(earlier.outcome))
-        replayed = CallReplayed(
-            operation=read.contract.operation,
-            of_call=earlier.call_id,
-            claim_id=earlier.claim_id,
-            claimed_at_us=earlier.claimed_at_us,
-            released_digest=digest(msgspec.json.encode(released)),
-        )
-        events = (call.proposed(), decided, call.event(replayed))
-        answer = await self._desk.record(call.record(events, standing))
-        match answer:
-            case Recorded():
-                return to_caller(call.id, read.contract, decision, released, replayed=earlier)
-            case Stale():
-                return self._beliefs.correct(call.session.lineage.id, answer)
-            case SessionEnded():
-                return refusal(call.id, "session_ended")
-            case _:
-                assert_never(answer)
-
-    async def _record(
-        self, call: Call, standing: Standing, told: Refusal, decided: EventDraft | None, detail: str = ""
-    ) -> CallResult | Standing:
-        """Record a decision that claims nothing, unless what it was made on has changed: then decide again."""
-        events = call.refused(told, decided, detail)
-        answer = await self._desk.record(call.record(events, standing))
-        match answer:
-            case Recorded():
-                return told
-            case Stale():
-                return self._beliefs.correct(call.session.lineage.id, answer)
-            case SessionEnded():
-                self._beliefs.forget(call.session.lineage.id)
-                return refusal(call.id, "session_ended")
-            case _:
-                assert_never(answer)
-
-    async def _tell(self, call: Call, told: Refusal, decided: EventDraft | None = None, *, detail: str = "") -> Refusal:
-        """Record a refusal that the store itself gave the reason for; it stands whatever has changed since."""
-        await self._desk.record(call.record(call.refused(told, decided, detail), None))
-        return told

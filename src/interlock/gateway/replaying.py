@@ -1,0 +1,77 @@
+"""A call that was claimed before is answered from the record, never run again."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import msgspec
+
+from interlock.core.canonical import digest
+from interlock.core.claim import Duplicate, Recorded, SessionEnded, Stale
+from interlock.core.decision import Allow
+from interlock.core.event import EventDraft
+from interlock.core.ports import Clock
+from interlock.gateway.messages import CallResult
+from interlock.gateway.outputs import release_output, stored_output, to_caller
+from interlock.gateway.ports import ClaimDesk, Settlements, Standing
+from interlock.gateway.reading import ReadProposal
+from interlock.gateway.recording import Recording
+from interlock.gateway.refusals import refusal
+from interlock.gateway.standing import Beliefs
+from interlock.gateway.under_way import Call
+from interlock.ledger.events import CallReplayed
+
+
+class Replays:
+    """Answers duplicates. A `Standing` answer means: something has changed, decide again."""
+
+    def __init__(
+        self, *, desk: ClaimDesk, beliefs: Beliefs, settlements: Settlements, recording: Recording, clock: Clock
+    ) -> None:
+        self._desk = desk
+        self._beliefs = beliefs
+        self._settlements = settlements
+        self._recording = recording
+        self._clock = clock
+
+    async def answer(
+        self,
+        call: Call,
+        read: ReadProposal,
+        standing: Standing,
+        decision: Allow,
+        decided: EventDraft,
+        earlier: Duplicate,
+    ) -> CallResult | Standing:
+        """The same call was claimed before: wait for it, answer with its outcome, or say that it is in doubt."""
+        while earlier.claim_state == "claimed":
+            left_ms = int((call.wait_until_s - self._clock.monotonic_s()) * 1000)
+            if not earlier.owner_alive or left_ms <= 0:
+                code = "still_running" if earlier.owner_alive else "in_doubt"
+                return await self._recording.tell(call, refusal(call.id, code, of=earlier.call_id), decided)
+            if await self._settlements.wait(earlier.claim_id, left_ms):
+                return standing  # settled, or its key is free again: decide again on today's facts
+            earlier = msgspec.structs.replace(earlier, owner_alive=self._clock.monotonic_s() >= call.wait_until_s)
+        if earlier.claim_state == "in_doubt":
+            return await self._recording.tell(call, refusal(call.id, "in_doubt", of=earlier.call_id), decided)
+        if earlier.outcome is None:
+            return await self._recording.tell(call, refusal(call.id, "result_withheld", of=earlier.call_id), decided)
+        released = release_output(read.contract, decision, stored_output(earlier.outcome))
+        replayed = CallReplayed(
+            operation=read.contract.operation,
+            of_call=earlier.call_id,
+            claim_id=earlier.claim_id,
+            claimed_at_us=earlier.claimed_at_us,
+            released_digest=digest(msgspec.json.encode(released)),
+        )
+        events = (call.proposed(), decided, call.event(replayed))
+        recorded = await self._desk.record(call.record(events, standing))
+        match recorded:
+            case Recorded():
+                return to_caller(call.id, read.contract, decision, released, replayed=earlier)
+            case Stale():
+                return self._beliefs.correct(call.session.lineage.id, recorded)
+            case SessionEnded():
+                return refusal(call.id, "session_ended")
+            case _:
+                assert_never(recorded)
