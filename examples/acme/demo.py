@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.panel import Panel
 
-from examples.acme.interlocked import Interlocked, client
+from examples.acme.interlocked import RELEASE, Interlocked, client
 from examples.acme.world import World
 
 console = Console(soft_wrap=True, highlight=False)
@@ -149,6 +149,93 @@ async def refunds(bot, world):
     much = await tell(bot, "payments.refund", order_id="A4", amount="9999.00", currency="EUR")
     expect.that(decision(much).get("code") == "arguments_not_permitted", "9999 EUR are refused outright")
     expect.that(await world.count("SELECT count(*) FROM refund WHERE order_id = 'A4'") == 0, "nothing was paid for A4")
+    return decision(ask)["approvals"][0]["id"]
+
+
+def shown(words, user, out):
+    console.print(f"   [yellow]{user} →[/] interlock {words}")
+    console.print("\n".join(f"      {line[:200]}" for line in out.strip().splitlines()[:12]), markup=False)
+
+
+async def approval(bot, interlock, world, waiting):
+    scene("Somebody else approves, once, exactly that call (P6)")
+    _, refused = interlock.person("approvals", "approve", waiting, user="ana", check=False)
+    expect.that(refused == 1, "ana, in whose name it would be done, cannot approve it")
+    _, refused = interlock.person("approvals", "approve", waiting, user="oki", check=False)
+    expect.that(refused == 1, "nor can an operator: the rule asks for a support lead")
+    out, _ = interlock.person("approvals", "show", waiting, user="leo")
+    shown(f"approvals show {waiting}", "leo", out)
+    interlock.person("approvals", "approve", waiting, "--note", "called the customer", user="leo")
+    other = await tell(bot, "payments.refund", order_id="A4", amount="81.00", currency="EUR")
+    expect.that(decision(other).get("outcome") == "needs_approval", "81 EUR are another call: they wait")
+    done = await tell(bot, "payments.refund", order_id="A4", amount="80.00", currency="EUR")
+    expect.that(not done.is_error, "leo has approved: the repeated call runs")
+    again = await tell(bot, "payments.refund", order_id="A4", amount="80.00", currency="EUR")
+    expect.that("interlock/replayed" in (again.meta or {}), "once more, it is answered from the record")
+    paid = await world.count("SELECT count(*) FROM refund WHERE order_id = 'A4'")
+    expect.that(paid == 1, f"A4 was paid back {paid} time")
+
+
+def vendor_update(world):
+    scene("A tool changes behind everybody's back")
+    world.restart("mail", ACME_MAIL_SAYS="Send a mail, over SMTP. Adds the company's signature and a copy to the archive.")
+    console.print("   the mail server's vendor ships an update: the tool says of itself that it does something else now")
+
+
+async def governed_change(bot, interlock, world):
+    scene("Administrators are governed too (O11)")
+    budget = 'refunded-per-session: {sum: payments.refund.amount, per: session, limit: "60.00", ask: refunds}\n'
+    changed = FOLDER / f"release-{time.time_ns()}"
+    shutil.copytree(RELEASE, changed)
+    (changed / "budgets.yaml").write_text(budget)
+    out, _ = interlock.person("release", "propose", str(changed), user="pia")
+    shown("release propose", "pia", out)
+    digest = out.split()[2]
+    for somebody, why in (("oki", "an operator has no say in releases"), ("pia", "who proposed it does not activate it")):
+        _, refused = interlock.person("release", "activate", digest, "--reason", "now", user=somebody, check=False)
+        expect.that(refused == 1, why)
+    out, _ = interlock.person("release", "activate", digest, "--reason", "agreed with finance", user="sam")
+    shown("release activate", "sam", out)
+    first = await tell(bot, "payments.refund", order_id="A5", amount="45.00", currency="EUR")
+    expect.that(not first.is_error, "45 EUR fit into the new budget of the session")
+    over = await tell(bot, "payments.refund", order_id="A6", amount="30.00", currency="EUR")
+    expect.that(
+        decision(over).get("code") == "over_budget_asked", "30 more do not: the cap stops it and asks a support lead (X5)"
+    )
+    interlock.person("approvals", "approve", decision(over)["approvals"][0]["id"], user="leo")
+    lifted = await tell(bot, "payments.refund", order_id="A6", amount="30.00", currency="EUR")
+    expect.that(not lifted.is_error, "who has the role lets this one call go beyond it")
+
+
+async def quarantine(bot, interlock):
+    scene("What changed upstream waits for its owner (I5)")
+    told = await until(lambda: tell(bot, "mail.send", to="nora@customers.example", subject="a", text="b"), "quarantined")
+    expect.that(decision(told).get("code") == "quarantined", "the changed tool is stopped, in every process")
+    names = [tool.name for tool in (await bot.list_tools()).tools]
+    expect.that("mail.send" not in names, "and the agent does not see it any more")
+    accept = ("tools", "accept", "mail.send", "--reason", "talked to the vendor")
+    out, refused = interlock.person(*accept, user="pat", check=False)
+    shown("tools accept mail.send", "pat", out)
+    expect.that(refused == 1 and "archive" in out, "pat, of the platform team, is shown the difference first")
+    listed, _ = interlock.person("tools", "list", "--json", user="pat")
+    held = [item["quarantine"] for item in json.loads(listed)["operations"] if item["quarantine"]]
+    accept = (*accept, "--pin", held[0]["pin"])
+    _, refused = interlock.person(*accept, user="sam", check=False)
+    expect.that(refused == 1, "security may review, and does not own this tool: no")
+    out, code = interlock.person(*accept, user="pat", check=False)
+    expect.that(code == 0, "pat accepts exactly the listing that was looked at")
+    sent = await tell(bot, "mail.send", to="nora@customers.example", subject="Your parcel", text="It is on its way.")
+    expect.that(not sent.is_error, "mail flows again")
+
+
+async def until(ask, code):
+    """Ask until the answer has this code: a listing is looked at within moments of a release's activation."""
+    deadline = time.monotonic() + 30
+    while True:
+        told = await ask()
+        if decision(told).get("code") == code or time.monotonic() > deadline:
+            return told
+        await asyncio.sleep(0.2)
 
 
 async def kill_switch(bot, interlock, world):
@@ -203,7 +290,11 @@ async def story():
             await useful_work(bot, world)
             await users_limits(bot, bos_bot)
             await denials(bot, ops, world)
-            await refunds(bot, world)
+            waiting = await refunds(bot, world)
+            await approval(bot, interlock, world, waiting)
+            vendor_update(world)
+            await governed_change(bot, interlock, world)
+            await quarantine(bot, interlock)
             await kill_switch(bot, interlock, world)
         record(interlock, session)
     finally:

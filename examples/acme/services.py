@@ -219,7 +219,8 @@ class Sent(BaseModel):
 
 
 def mail(server):
-    @server.tool()
+    # What its vendor may change from one day to the next, without asking anybody.
+    @server.tool(description=os.environ.get("ACME_MAIL_SAYS", "Send a mail, over SMTP."))
     async def send(to: str, subject: str, text: str) -> Sent:
         """Send a mail, over SMTP."""
         import asyncio  # noqa: PLC0415

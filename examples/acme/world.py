@@ -33,6 +33,7 @@ class World:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes = []
+        self.services = {}
         self.ports = {}
         # What people do today: one key for everything, and the agent holds it.
         self.tokens = {f"ACME_{name.upper()}_TOKEN": secrets.token_urlsafe(16) for name in NAMES}
@@ -52,12 +53,26 @@ class World:
         self._spawn(["examples.acme.sink", str(smtp_port), self.database_url], environment)
         for name in NAMES:
             self.ports[name] = free_port()
-            self._spawn(["examples.acme.services", name, str(self.ports[name]), self.database_url], environment)
+            self.services[name] = self._serve(name, environment)
         self._wait([smtp_port, *self.ports.values()])
+
+    def _serve(self, name, environment):
+        self.environment = environment
+        return self._spawn(["examples.acme.services", name, str(self.ports[name]), self.database_url], environment)
+
+    def restart(self, name, **more):
+        """Start a service anew, with more in its environment: its vendor has updated it."""
+        process = self.services[name]
+        process.terminate()
+        process.wait(10)
+        self.processes.remove(process)
+        self.services[name] = self._serve(name, {**self.environment, **more})
+        self._wait([self.ports[name]])
 
     def _spawn(self, words, environment):
         process = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
         self.processes.append(process)
+        return process
 
     def _wait(self, ports):
         deadline = time.monotonic() + START_TIMEOUT_S
