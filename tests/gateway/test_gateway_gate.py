@@ -382,6 +382,18 @@ async def test_the_listing_shows_what_may_be_used_and_the_schema_as_it_will_be(s
     assert await shop.gate.visible(await shop.session(agent="idle")) == ()
 
 
+async def test_what_is_always_forbidden_is_not_listed_and_what_a_person_may_lift_is(database_urls, tmp_path):
+    final = '@id("no-notes")\n@owner("security")\nforbid (principal, action == Action::"shop.note", resource);\n'
+    liftable = (
+        '@id("ask")\n@owner("security")\n@approval("refunds")\nforbid (principal, action == Action::"shop.pay", resource);\n'
+    )
+    files = {**FILES, "policies/guard/more.cedar": final + liftable}
+    async with counter(database_urls.app, tmp_path, files=files) as shop:
+        listed = {operation.operation for operation in await shop.gate.visible(await shop.session())}
+    assert "shop.note" not in listed
+    assert {"shop.pay", "shop.stock"} <= listed
+
+
 async def test_two_processes_do_one_write_once(shop, database_urls, tmp_path_factory):
     async with counter(database_urls.app, tmp_path_factory.mktemp("second"), shop.shop) as other:
         session = await shop.session()

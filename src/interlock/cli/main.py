@@ -15,6 +15,7 @@ app = App(
     name="interlock",
     help="The control plane that production AI agents run behind: the model proposes, the control plane decides.",
     version=__version__,
+    help_format="plaintext",  # Markdown costs a third of the time that --help may take
 )
 app.command(f"{_HERE}.up:up", name="up", help="Serve the gate: MCP, HTTP API, embedded Postgres unless --database-url.")
 app.command(f"{_HERE}.stdio:serve", name="mcp", help="MCP over standard input and output for a local client.")

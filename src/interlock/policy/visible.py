@@ -132,7 +132,9 @@ class _Look:
         if result.decision is cedarpy.Decision.Allow:
             return _Answer.YES, ()
         if result.decision is cedarpy.Decision.Deny:
-            return _Answer.NO, tuple(result.diagnostics.reasons)
+            # A partial answer names the permits that hold as well, the guard's own among them.
+            rules = self.rules
+            return _Answer.NO, tuple(name for name in result.diagnostics.reasons if name in rules and rules[name].is_forbid)
         return _Answer.UNCLEAR, ()
 
 

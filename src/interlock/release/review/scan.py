@@ -48,6 +48,8 @@ _COMMENT: Final = re.compile(
     r"<!--.*?-->|\[//\]:\s*#|<\s*(?:span|div|p)[^>]*(?:display\s*:\s*none|font-size\s*:\s*0)[^>]*>", re.IGNORECASE | re.DOTALL
 )
 _ENCODED: Final = re.compile(r"(?<![\w/])[A-Za-z0-9+/]{60,}={0,2}(?![\w/])")
+_ANSI: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tabs and ends of lines
 _INVISIBLE: Final = frozenset({"Cf", "Co", "Cn"})
 _ALLOWED_FORMAT: Final = frozenset("\u00ad\u200d")  # soft hyphens, and the joiner in compound emoji
 _JOINER: Final = "\u200d"
@@ -146,16 +148,19 @@ def _is_hidden(char: str) -> bool:
 
 
 def _hidden(text: str) -> str:
+    controls = "".join(_CONTROL.findall(text))
     if text.isascii():
-        return ""
+        return controls
     joiners = text.count(_JOINER)
     hidden = "".join(char for char in text if _is_hidden(char))
     # Between letters a joiner hides text; between symbols it makes one symbol of two.
-    return hidden + _JOINER * (joiners if re.search(r"\w\u200d\w", text) else 0)
+    return controls + hidden + _JOINER * (joiners if re.search(r"\w\u200d\w", text) else 0)
 
 
 def _seen(text: str) -> str:
     """What a model reads: invisible characters gone, tag characters as what they spell."""
+    if _ANSI.search(text):
+        text = f"{_ANSI.sub('', text)} {_ANSI.sub(' ', text)}"
     return text if text.isascii() else f"{loose(text)} {tags_in(text)}"
 
 
