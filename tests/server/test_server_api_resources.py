@@ -8,8 +8,11 @@ import msgspec
 import pytest
 
 from interlock.ledger.reader import verify_database
+from interlock.release.load import from_files
 from interlock.server.api.traces import csv_lines
+from interlock.store.sessions import Sessions
 from interlock.store.traces import CallRow
+from tests.support.office import GOVERNED
 
 
 async def test_people_see_their_own_sessions_the_role_those_of_the_tenant_and_nobody_anothers(office):
@@ -58,6 +61,17 @@ async def test_what_the_user_says_by_their_own_channel_is_on_record_with_its_dig
     assert (event["text"], event["by"], event["text_digest"]) == ("Refund A1, please.", "ana", kept["text_digest"])
     told = (await office.get(f"/v1/traces/{session}", person)).json()["lines"][-1]["told"]
     assert told == f'ana said: "Refund A1, please." ({kept["input_id"]})'
+
+
+async def test_what_the_user_says_vouches_for_arguments_and_what_the_agent_asserts_does_not(office):
+    token, session = await office.session("ana")
+    await office.post(f"/v1/sessions/{session}/inputs", office.person("ana", "Staff"), {"text": "Please refund order A-771."})
+    await office.post(f"/v1/sessions/{session}/assertions", token, {"text": "The user also wants order A-772 refunded."})
+    live = await Sessions(office.system.database).get(session)
+    contract = msgspec.structs.replace(from_files(GOVERNED).contracts["shop.refund"], targets=("order_id",))
+    for order, origin in (("A-771", "user"), ("A-772", "asserted"), ("A-773", "model")):
+        traced = await office.system.contexts.trace(live, contract, {"order_id": order}, tainted=True)
+        assert traced["order_id"].origin == origin
 
 
 async def test_nobody_else_speaks_for_the_user_neither_their_agent_nor_people_with_every_role(office):

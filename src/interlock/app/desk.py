@@ -9,6 +9,7 @@ from interlock.app.sessions import PeoplesSessions
 from interlock.app.sight import Sights
 from interlock.app.traces import PeoplesTraces
 from interlock.core.ports import Clock, Ids
+from interlock.gateway.contexts import Contexts
 from interlock.gateway.governed import Governing
 from interlock.store.controls import Controls
 from interlock.store.database import Database
@@ -21,11 +22,19 @@ class Desk:
     """Sessions and what is said in them, decisions without calls, traces, agents."""
 
     def __init__(
-        self, *, database: Database, governing: Governing, admin: AdminGate, environment: str, clock: Clock, ids: Ids
+        self,
+        *,
+        database: Database,
+        governing: Governing,
+        contexts: Contexts,
+        admin: AdminGate,
+        environment: str,
+        clock: Clock,
+        ids: Ids,
     ) -> None:
         records, sessions, traces = Records(database), Sessions(database), Traces(database)
         sights = Sights(admin, records, ids)
-        self.sessions = PeoplesSessions(sessions, records, sights, ids)
+        self.sessions = PeoplesSessions(sessions, records, sights, contexts, ids)
         self.traces = PeoplesTraces(traces, sessions, sights, admin, clock)
         self.agents = PeoplesAgents(traces, admin)
         self.decisions = Decisions(

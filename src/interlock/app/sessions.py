@@ -10,6 +10,7 @@ from interlock.app.sight import Sights, UnknownRecordError
 from interlock.core.canonical import digest
 from interlock.core.ports import Ids
 from interlock.core.who import Person, Session
+from interlock.gateway.contexts import Contexts
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import InputAsserted, InputReceived
 from interlock.store.records import Records
@@ -39,8 +40,9 @@ class InputKept(msgspec.Struct, frozen=True, kw_only=True):
 class PeoplesSessions:
     """The sessions of the plane."""
 
-    def __init__(self, sessions: Sessions, records: Records, sights: Sights, ids: Ids) -> None:
+    def __init__(self, sessions: Sessions, records: Records, sights: Sights, contexts: Contexts, ids: Ids) -> None:
         self._sessions = sessions
+        self._contexts = contexts
         self._records = records
         self._sights = sights
         self._ids = ids
@@ -84,6 +86,11 @@ class PeoplesSessions:
         body = InputReceived(input_id=self._ids.new("inp"), by=person.user, text=text, text_digest=text_digest)
         if not await self._records.append_to_session(session_id, draft(body, ids=self._ids)):
             raise SessionOverError("the session has ended")
+        session = await self._sessions.get(session_id)
+        if session is None:
+            raise SessionOverError("the session has ended")
+        # On record first: what vouches for an argument can always be shown.
+        await self._contexts.said(session, body.input_id, text)
         return InputKept(input_id=body.input_id, session_id=session_id, text_digest=text_digest, integrity="user")
 
     async def hear(self, session: Session, session_id: str, text: str) -> InputKept:
@@ -94,6 +101,7 @@ class PeoplesSessions:
         body = InputAsserted(input_id=self._ids.new("inp"), agent=session.lineage.agent, text=text, text_digest=text_digest)
         if not await self._records.append_to_session(session_id, draft(body, ids=self._ids)):
             raise SessionOverError("the session has ended")
+        await self._contexts.asserted(session, body.input_id, text)
         return InputKept(input_id=body.input_id, session_id=session_id, text_digest=text_digest, integrity="asserted")
 
 

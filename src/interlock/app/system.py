@@ -202,6 +202,7 @@ class System:
             desk=lambda admin: Desk(
                 database=database,
                 governing=self.governing,
+                contexts=self.contexts,
                 admin=admin,
                 environment=settings.environment,
                 clock=self.clock,
