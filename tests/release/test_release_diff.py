@@ -22,6 +22,7 @@ from tests.support.golden import golden
 from tests.support.shop import FILES
 
 W, N, S, U = "widens", "narrows", "neutral", "unknown"
+PIN = "sha256:" + "a" * 64
 MAX_LIST = "    - {on: [shop.stock, shop.pay, shop.slow, shop.note, shop.boom, shop.wild], for: &staff {roles: [Staff], task: selling}}"
 BOARD = '@id("board")\n@owner("security")\n%s (principal, action == Action::"shop.pay", resource)%s;\n'
 OWNERS = "owners: {platform: [tools], product: [agents.yaml, tasks.yaml], security: [policies, approvals.yaml]}\n"
@@ -73,11 +74,17 @@ CASES = [
     ("approvals.yaml", "role: Lead", "role: Lead, holds_s: 1800", [(W, "approval rule", "holds_s: 900 → 1800")]),
     ("approvals.yaml", "role: Lead", "role: Boss", [(U, "approval rule", "role: Lead → Boss")]),
     ("release.yaml", "kill: [Operator]", "kill: [Operator, Boss]", [(W, "administration", "+Boss")]),
+    ("release.yaml", "operated_by: [acme]", "operated_by: [acme], enforcement_points: {idle: [acme]}", [(W, "administration", "idle: +acme")]),
+    ("release.yaml", "user_attributes", "guarded: refunds\nuser_attributes", [(W, "guarded posture", "writes are refused → asked about by refunds")]),
     ("release.yaml", "operated_by: [acme]", "operated_by: []", [(N, "administration", "-acme")]),
     ("release.yaml", "name: shop", "name: shoppe", [(S, "release", "shop → shoppe")]),
     ("tools/shop.yaml", "note?: string", "note?: string, tip?: decimal", [(W, "operation", "input: +tip")]),
     ("tools/shop.yaml", ", note?: string", "", [(N, "operation", "input: -note")]),
     ("tools/shop.yaml", "once_per: [order_id, amount]", "once_per: [order_id]", [(U, "operation", "once_per: -amount")]),
+    ("tools/shop.yaml", "note: {effects: [write]", "note: {effects: [write], entities: 5", [(N, "operation", "entities: 1 → 5")]),
+    ("tools/shop.yaml", "person:\n    effects: [read]", "person:\n    effects: [read]\n    entities: person_id", [(U, "operation", "entities: 1 → person_id")]),
+    ("tools/shop.yaml", "note?: string}", "note?: string, items: [string]}\n    entities: len(items)", [(U, "operation", "entities: 1 → len(items)"), (U, "operation", "input: +items")]),
+    ("tools/shop.yaml", "amount: decimal}, output: {n: integer}, reviewed: {by: a}", f"amount: decimal}}, output: {{n: integer}}, reviewed: {{by: a, digest: {PIN}}}", [(N, "operation", f"pin of shop.pay: nothing → {PIN}")]),
     ("tools/shop.yaml", "timeout_ms: 200,", "timeout_ms: 300,", [(S, "operation", "timeout_ms: 200 → 300")]),
     ("tools/shop.yaml", "email: [pii, email]", "email: [email]", [(W, "operation", "tags: -email: pii")]),
     ("tools/shop.yaml", "classification: pii", "classification: confidential", [(W, "operation", "classification: pii → confidential")]),
@@ -185,7 +192,7 @@ def test_a_resource_that_gains_a_tenant_changes_what_the_same_words_mean():
 
 
 def test_a_part_that_the_comparison_does_not_know_is_unknown_and_never_the_same(monkeypatch):
-    monkeypatch.setattr(compare, "_SEEN_AS", {name: kinds for name, kinds in compare._SEEN_AS.items() if name != "tasks"})
+    monkeypatch.setattr(compare, "SEEN_AS", {name: kinds for name, kinds in compare.SEEN_AS.items() if name != "tasks"})
     monkeypatch.setattr(compare, "part_changes", lambda *_: [])
     found = between(("tasks.yaml", "open_to: [Staff]", "open_to: [Staff, Boss]"))
     assert (U, "part", "different, in a way that this comparison does not understand") in said(found)

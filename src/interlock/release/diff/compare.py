@@ -12,8 +12,10 @@ import msgspec
 from interlock.release.diff.changes import Change, Direction, Lines, on_a_line
 from interlock.release.diff.contracts import contract_changes
 from interlock.release.diff.grants import FILE, grant_changes
+from interlock.release.diff.limits import budget_changes
 from interlock.release.diff.parts import part_changes
 from interlock.release.diff.policies import GRANTED, policy_changes
+from interlock.release.diff.trust import issuer_changes
 from interlock.release.model import Release
 from interlock.release.ownership import changed, owners_of
 
@@ -25,22 +27,26 @@ _MARKS: Final = {
     Direction.UNKNOWN: "UNKNOWN",
 }
 _ORDER: Final = (Direction.WIDENS, Direction.UNKNOWN, Direction.NARROWS, Direction.NEUTRAL)
-# What each part of a loaded release is compared by. A part that is not here is new, and a difference in it is unknown.
-_SEEN_AS: Final[Mapping[str, frozenset[str]]] = {
-    "name": frozenset({"release"}),
-    "owners": frozenset({"owners"}),
-    "user_attributes": frozenset({"user attribute"}),
-    "administration": frozenset({"administration"}),
-    "identities": frozenset({"identity", "file"}),
-    "tasks": frozenset({"task", "file"}),
-    "tools": frozenset({"tool", "file"}),
-    "contracts": frozenset({"operation", "file"}),
-    "approvals": frozenset({"approval rule", "file"}),
-    "policies": frozenset({"policy", "grant", "identity", "operation", "file"}),
-    "cedar_schema": frozenset({"operation", "user attribute"}),
-    "tests": frozenset({"test", "file"}),
+# What each part of a loaded release is compared by, and the file or folder it is written in. A part that is not here is new,
+# and a difference in it is unknown.
+SEEN_AS: Final[Mapping[str, tuple[frozenset[str], str]]] = {
+    "name": (frozenset({"release"}), "release.yaml"),
+    "owners": (frozenset({"owners"}), "release.yaml"),
+    "user_attributes": (frozenset({"user attribute"}), "release.yaml"),
+    "administration": (frozenset({"administration"}), "release.yaml"),
+    "guarded": (frozenset({"guarded posture"}), "release.yaml"),
+    "identities": (frozenset({"identity"}), "agents.yaml"),
+    "tasks": (frozenset({"task"}), "tasks.yaml"),
+    "tools": (frozenset({"tool"}), "tools"),
+    "contracts": (frozenset({"operation"}), "tools"),
+    "approvals": (frozenset({"approval rule"}), "approvals.yaml"),
+    "issuers": (frozenset({"issuer"}), "issuers.yaml"),
+    "budgets": (frozenset({"budget"}), "budgets.yaml"),
+    "policies": (frozenset({"policy", "grant", "identity", "operation"}), "policies"),
+    "cedar_schema": (frozenset({"operation", "user attribute"}), "release.yaml"),
+    "tests": (frozenset({"test"}), "tests"),
 }
-_TEXT: Final = frozenset({"files", "digest"})
+TEXT: Final = frozenset({"files", "digest"})
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,13 +75,17 @@ def diff(old: Release, new: Release) -> Diff:
         *grant_changes(old, new, was, now),
         *policy_changes(old, new),
         *contract_changes(old, new, was, now),
+        *budget_changes(old, new, was, now),
+        *issuer_changes(old, new, was, now),
         *part_changes(old, new, was, now),
     ]
     found += _compiled_otherwise(old, new, found)
     found += _overlooked(old, new, found)
     differing = changed(old.files, new.files)
+    # INVARIANT: that nothing is different is said of no file in which, or in whose folder, something is.
     spoken_of = {change.file for change in found}
-    found += [_only_text(file, old, new) for file in differing if file not in spoken_of]
+    explained = {file for file in differing if any(file == place or file.startswith(f"{place}/") for place in spoken_of)}
+    found += [_only_text(file, old, new) for file in differing if file not in explained]
     owned = [_finished(change, old) for change in found]
     owned.sort(
         key=lambda change: (_ORDER.index(change.direction), change.file, change.line, change.kind, change.name, change.what)
@@ -154,11 +164,12 @@ def _overlooked(old: Release, new: Release, found: list[Change]) -> list[Change]
     kinds = {change.kind for change in found}
     more = []
     for name in Release.__struct_fields__:
-        if name in _TEXT or kinds & _SEEN_AS.get(name, frozenset()):
+        known, place = SEEN_AS.get(name, (frozenset(), "release.yaml"))
+        if name in TEXT or kinds & known:
             continue
         if _meaning(name, getattr(old, name)) != _meaning(name, getattr(new, name)):
             what = "different, in a way that this comparison does not understand"
-            more.append(Change(direction=Direction.UNKNOWN, kind="part", name=name, what=what, file="release.yaml"))
+            more.append(Change(direction=Direction.UNKNOWN, kind="part", name=name, what=what, file=place))
     return more
 
 

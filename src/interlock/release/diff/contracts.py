@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from interlock.core.contract import Contract, Repeat
+from interlock.core.contract import Contract, EntitiesOf, Repeat
 from interlock.core.terms import Effect
 from interlock.release.cedar import GROUPS
 from interlock.release.diff.changes import (
@@ -29,21 +29,41 @@ from interlock.release.model import Release, ToolSource
 OPERATION: Final = "operation"
 TOOL: Final = "tool"
 _NEUTRAL: Final = always(Direction.NEUTRAL)
-_SET_FIELDS: Final = frozenset({"effects", "classification", "arguments", "input_schema", "output_schema", "fields"})
+CLOSER: Final = frozenset({"effects", "classification", "arguments", "input_schema", "output_schema", "fields"})
 
 
 def _wider(*, when: bool) -> Direction:
     return Direction.WIDENS if when else Direction.NARROWS
 
 
+_UNSURE: Final = always(Direction.UNKNOWN)
+
+
+def _counted(old: int | EntitiesOf, new: int | EntitiesOf) -> Direction:
+    """The more a call counts for, the sooner it meets its budgets; what an argument will say nobody knows."""
+    if isinstance(old, int) and isinstance(new, int):
+        return more_is(Direction.NARROWS)(old, new)
+    return Direction.UNKNOWN
+
+
+def _pinned(old: str, new: str) -> Direction:
+    """A pin stops whatever is not what was reviewed; another pin lets something else through and stops what ran."""
+    return Direction.UNKNOWN if old and new else _wider(when=not new)
+
+
 # A field that stands nowhere here is unknown. What is only said to people, or only waited for, decides nothing.
-_RULES: Final[Mapping[str, Rule]] = {
+RULES: Final[Mapping[str, Rule]] = {
     "title": _NEUTRAL,
     "description": _NEUTRAL,
     "timeout_ms": _NEUTRAL,
     "settles_within_s": _NEUTRAL,
     "reviewed_by": _NEUTRAL,
-    "reviewed_digest": _NEUTRAL,
+    "reviewed_digest": _pinned,
+    "entities": _counted,
+    # What is hashed, looked up or sent otherwise than before may go either way.
+    **dict.fromkeys(("operation", "tool", "upstream_name", "content", "once_per", "idempotency_argument", "resource"), _UNSURE),
+    # How it can be checked, tried and undone; a call is decided without.
+    **dict.fromkeys(("verify", "undo", "dry_run"), _UNSURE),
     # Fewer targets: fewer arguments are looked at as saying who, where and how much.
     "targets": more_is(Direction.NARROWS),
     "trusted": more_is(Direction.WIDENS),
@@ -52,6 +72,15 @@ _RULES: Final[Mapping[str, Rule]] = {
     # The longer two writes count as the same, the fewer are done.
     "once_window_s": more_is(Direction.NARROWS),
 }
+
+
+TOOL_RULES: Final[Mapping[str, Rule]] = {
+    "name": _UNSURE,
+    "sources": _UNSURE,  # one by one, in `_tools`
+    "stateless": lambda _old, new: _wider(when=new),
+    "protocol": _NEUTRAL,
+}
+SOURCE_RULES: Final[Mapping[str, Rule]] = dict.fromkeys(("url", "command", "python", "credential"), _UNSURE)
 
 
 def contract_changes(old: Release, new: Release, was: Lines, now: Lines) -> list[Change]:
@@ -80,8 +109,8 @@ def _told(contract: Contract) -> str:
 
 
 def _differ(was: Contract, now: Contract, old: Release, new: Release) -> list[Found]:
-    same = {name: getattr(was, name) for name in _SET_FIELDS}
-    found = differences(was, msgspec.structs.replace(now, **same), _RULES)
+    same = {name: getattr(was, name) for name in CLOSER}
+    found = [_in_words(was, now, told) for told in differences(was, msgspec.structs.replace(now, **same), RULES)]
     if was.effects != now.effects:
         found.append((_effects(was, now, old, new), f"effects: {step(was.effects, now.effects)}"))
     if was.classification is not now.classification:
@@ -103,6 +132,24 @@ def _differ(was: Contract, now: Contract, old: Release, new: Release) -> list[Fo
     if was.fields != now.fields:
         found.append(_fields(was, now))
     return found
+
+
+def _in_words(was: Contract, now: Contract, told: Found) -> Found:
+    """A difference as people would write it in the file."""
+    name = told[1].partition(":")[0]
+    if name == "entities":
+        reads = f"{_entities(was)} → {_entities(now)}"
+        return told[0], f"entities: {reads}"
+    if name == "reviewed_digest":
+        return told[0], f"pin of {now.operation}: {shown(was.reviewed_digest)} → {shown(now.reviewed_digest)}"
+    return told
+
+
+def _entities(contract: Contract) -> str:
+    counted = contract.entities
+    if isinstance(counted, int):
+        return str(counted)
+    return f"len({counted.argument})" if counted.length else counted.argument
 
 
 def _effects(was: Contract, now: Contract, old: Release, new: Release) -> Direction:
@@ -166,13 +213,9 @@ def _tools(old: Release, new: Release, was: Lines, now: Lines) -> list[Change]:
                 what = f"{'runs in' if source is None else 'no longer runs in'} {environment}"
                 found.append(change(direction, f"{what}: {_where({environment: source or moved})}"))
             elif source != moved:
-                found += [change(d, f"{environment} {w}") for d, w in differences(source, moved, {})]
-        rest: Mapping[str, Rule] = {
-            "stateless": lambda _old, new: _wider(when=new),
-            "protocol": _NEUTRAL,
-        }
+                found += [change(d, f"{environment} {w}") for d, w in differences(source, moved, SOURCE_RULES)]
         same = msgspec.structs.replace(after, sources=before.sources)
-        found += [change(direction, what) for direction, what in differences(before, same, rest)]
+        found += [change(direction, what) for direction, what in differences(before, same, TOOL_RULES)]
     return found
 
 

@@ -27,6 +27,19 @@ _ADDED: Final = {True: Direction.WIDENS, False: Direction.NARROWS}
 _NEUTRAL: Final = always(Direction.NEUTRAL)
 _MORE: Final = more_is(Direction.WIDENS)
 _RELEASE: Final = "release.yaml"
+_UNSURE: Final = always(Direction.UNKNOWN)
+LISTS_BY_NAME: Final = frozenset({"teams", "enforcement_points"})
+# A field that is in no table is unknown too; here it is known to be.
+IDENTITY_RULES: Final[Mapping[str, Rule]] = {"agent": _UNSURE, "environment": _UNSURE, "issuer": _UNSURE, "subject": _UNSURE}
+TASK_RULES: Final[Mapping[str, Rule]] = {"name": _UNSURE, "purpose": _UNSURE, "open_to": _MORE, "agents": _MORE}
+# A rule that nothing asks by decides nothing; what asks by it is a change of its own. `show` is an order of reading.
+APPROVAL_RULES: Final[Mapping[str, Rule]] = {
+    "name": _UNSURE,
+    "role": _UNSURE,
+    "exclude": _UNSURE,
+    "holds_s": _MORE,
+    "show": _NEUTRAL,
+}
 
 
 def part_changes(old: Release, new: Release, was: Lines, now: Lines) -> list[Change]:
@@ -36,6 +49,7 @@ def part_changes(old: Release, new: Release, was: Lines, now: Lines) -> list[Cha
         *_tasks(old, new, was, now),
         *_approvals(old, new, was, now),
         *_administration(old, new, now),
+        *_guarded(old, new, now),
         *_owners(old, new, now),
         *_attributes(old, new, now),
         *_tests(old, new),
@@ -72,7 +86,7 @@ def _identities(old: Release, new: Release, was: Lines, now: Lines) -> list[Chan
         line = lines.of("agents.yaml", item.agent, item.environment)
         return Change(direction=direction, kind="identity", name=name, what=what, file="agents.yaml", line=line)
 
-    return _named(before, after, change, Direction.WIDENS, lambda item: f"{item.subject} of {item.issuer}", {})
+    return _named(before, after, change, Direction.WIDENS, lambda item: f"{item.subject} of {item.issuer}", IDENTITY_RULES)
 
 
 def _tasks(old: Release, new: Release, was: Lines, now: Lines) -> list[Change]:
@@ -80,14 +94,13 @@ def _tasks(old: Release, new: Release, was: Lines, now: Lines) -> list[Change]:
         line = (now if name in new.tasks else was).of("tasks.yaml", name)
         return Change(direction=direction, kind="task", name=name, what=what, file="tasks.yaml", line=line)
 
-    rules = {"open_to": _MORE, "agents": _MORE}
     return _named(
         old.tasks,
         new.tasks,
         change,
         Direction.WIDENS,
         lambda task: f"{task.purpose}; open to {', '.join(task.open_to)}; {', '.join(task.agents)}",
-        rules,
+        TASK_RULES,
     )
 
 
@@ -96,9 +109,7 @@ def _approvals(old: Release, new: Release, was: Lines, now: Lines) -> list[Chang
         line = (now if name in new.approvals else was).of("approvals.yaml", name)
         return Change(direction=direction, kind="approval rule", name=name, what=what, file="approvals.yaml", line=line)
 
-    # A rule that nothing asks by decides nothing; what asks by it is a change of its own. `show` is an order of reading.
-    rules = {"holds_s": _MORE, "show": _NEUTRAL}
-    return _named(old.approvals, new.approvals, change, Direction.NEUTRAL, lambda rule: f"{rule.role} approve", rules)
+    return _named(old.approvals, new.approvals, change, Direction.NEUTRAL, lambda rule: f"{rule.role} approve", APPROVAL_RULES)
 
 
 def _administration(old: Release, new: Release, now: Lines) -> list[Change]:
@@ -113,14 +124,39 @@ def _administration(old: Release, new: Release, now: Lines) -> list[Change]:
             continue
         if isinstance(was, tuple) and isinstance(is_now, tuple):
             changes.append(change(name, (_MORE(was, is_now), step(was, is_now))))
-        elif name == "teams":
-            for team in sorted(was.keys() | is_now.keys()):
-                members = was.get(team, ()), is_now.get(team, ())
-                if members[0] != members[1]:
-                    changes.append(change(name, (_MORE(*members), f"{team}: {step(*members)}")))
+        elif isinstance(was, Mapping) and name in LISTS_BY_NAME:
+            # Members of a team, or the tenants that an enforcement point may ask about.
+            for key in sorted(was.keys() | is_now.keys()):
+                listed = was.get(key, ()), is_now.get(key, ())
+                if listed[0] != listed[1]:
+                    changes.append(change(name, (_MORE(*listed), f"{key}: {step(*listed)}")))
         else:
             changes.append(change(name, (Direction.UNKNOWN, step(was, is_now))))
     return changes
+
+
+def _guarded(old: Release, new: Release, now: Lines) -> list[Change]:
+    """What becomes of writes under a guarded posture: refused, or put to people by a rule."""
+    if old.guarded == new.guarded:
+        return []
+    direction = Direction.UNKNOWN
+    if not old.guarded or not new.guarded:
+        direction = _ADDED[bool(new.guarded)]
+    what = f"writes are {_under_guarded(old)} → {_under_guarded(new)}"
+    return [
+        Change(
+            direction=direction,
+            kind="guarded posture",
+            name="guarded",
+            what=what,
+            file=_RELEASE,
+            line=now.of(_RELEASE, "guarded"),
+        )
+    ]
+
+
+def _under_guarded(release: Release) -> str:
+    return f"asked about by {release.guarded}" if release.guarded else "refused"
 
 
 def _owners(old: Release, new: Release, now: Lines) -> list[Change]:

@@ -58,8 +58,10 @@ def _told(policy: Policy) -> str:
 
 
 # Where a policy stands and how it is printed is no difference; its text is compared as what it means, by `_fires`.
-_PLACE: Final = frozenset({"file", "line", "cedar"})
-_COMPARED: Final = frozenset({"id", "effect", "approval", "obligations", "actions", "est"})
+PLACE: Final = frozenset({"file", "line", "cedar"})
+COMPARED: Final = frozenset({"id", "effect", "approval", "obligations", "actions", "est"})
+SAID: Final = frozenset({"say", "owner"})
+UNSURE: Final = frozenset({"layer"})
 
 
 def _differ(was: Policy, now: Policy) -> list[Found]:
@@ -69,9 +71,9 @@ def _differ(was: Policy, now: Policy) -> list[Found]:
     found: list[Found] = []
     for name in Policy.__struct_fields__:
         old, new = getattr(was, name), getattr(now, name)
-        if old != new and name not in _PLACE | _COMPARED:
+        if old != new and name not in PLACE | COMPARED:
             # What it says to the caller and who owns it decides nothing.
-            direction = Direction.NEUTRAL if name in {"say", "owner"} else Direction.UNKNOWN
+            direction = Direction.NEUTRAL if name in SAID else Direction.UNKNOWN
             found.append((direction, f"{name}: {step(old, new)}"))
     if (was.approval, was.obligations) != (now.approval, now.obligations):
         found.append((_lifted(was, now), f"lifted by: {step(_lifts(was), _lifts(now))}"))
