@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from interlock.core.context import Item
 from interlock.core.terms import Origin
 from interlock.gateway import contexts as module
 from interlock.gateway.contexts import Contexts
@@ -122,3 +123,14 @@ async def test_with_the_database_gone_nothing_is_traced(shop):
     await database.close()
     with pytest.raises(StoreUnavailableError):
         await origin(known, session, "A-77")
+
+
+async def test_an_item_for_an_unknown_lineage_is_told_and_harms_nobody_else_in_its_batch(shop):
+    items, session = ContextItems(shop.system.database), await shop.session()
+    made = Item(source="shop.stock", reference="call_1", tokens={16: b"\0" * 8, 1: b"\1" * 16})
+    lineages = [session.lineage.id, "lin_unknown", session.lineage.id]
+    answers = await asyncio.gather(*(items.add(name, "ses_1", made) for name in lineages), return_exceptions=True)
+    assert [answers[0], answers[2]] == [1, 2]
+    assert isinstance(answers[1], StoreUnavailableError)
+    kept = await items.after(session.lineage.id, 0)
+    assert [(stored.n, stored.item) for stored in kept] == [(1, made), (2, made)]

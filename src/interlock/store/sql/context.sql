@@ -1,8 +1,8 @@
 -- What has entered contexts.
 
 -- name: add_context
--- Add an item to what has entered a lineage's context.
-SELECT add_context($1, $2, $3, $4, $5, $6, $7)
+-- Add items to what has entered contexts; their numbers, in the given order.
+SELECT add_context($1, $2, $3, $4, $5, $6, $7, $8) AS numbers
 
 -- name: context_after
 -- The items of a lineage's context that came after one that is known, a page of them in order.
