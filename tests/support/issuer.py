@@ -1,6 +1,7 @@
 """An issuer as a real server: discovery, keys that rotate, and a log-in by authorization code with PKCE.
 
-The authorization endpoints are the MCP SDK's own; whoever comes is logged in as `user`. What can go wrong on the network
+The authorization endpoints for MCP clients are the SDK's own, those for people stand in `provider`; whoever comes is logged in
+as `user`. What can go wrong on the network
 is done by `trouble`.
 """
 
@@ -21,6 +22,8 @@ from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from tests.support.provider import Provider
 
 DIRECTORY = "11111111-2222-3333-4444-555555555555"
 FOREIGN = "99999999-2222-3333-4444-555555555555"
@@ -60,6 +63,7 @@ class LocalIssuer:
         self.codes = {}
         self.claimed_issuer = url
         self.seen = []
+        self.provider = Provider(self)
         self.rotate("ES256", "k1")
 
     def rotate(self, kind="ES256", kid="k2", *, drop=False, **more):
@@ -102,7 +106,8 @@ class LocalIssuer:
 
         async def discovery(_):
             self.asked["discovery"] += 1
-            return await self._troubled() or JSONResponse({"issuer": self.claimed_issuer, "jwks_uri": f"{self.url}/jwks"})
+            said = {"issuer": self.claimed_issuer, "jwks_uri": f"{self.url}/jwks", **self.provider.describe()}
+            return await self._troubled() or JSONResponse(said)
 
         async def jwks(_):
             self.asked["jwks"] += 1
@@ -123,7 +128,9 @@ class LocalIssuer:
             Route(f"{guid}{found}", entra),
             Route("/jwks", jwks),
         ]
-        return Starlette(routes=[*routes, *create_auth_routes(self, url, None, options, RevocationOptions())])
+        return Starlette(
+            routes=[*routes, *self.provider.routes(), *create_auth_routes(self, url, None, options, RevocationOptions())]
+        )
 
     async def _troubled(self):
         match self.trouble:

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from interlock.app.administration import AdminGate
+from interlock.app.outside_logins import LoginOffer
 from interlock.app.shelf import StoredReleases
 from interlock.core.who import Session
 from interlock.identity.delegated import DelegatedSessions
@@ -28,6 +29,8 @@ class ResourceMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     bearer_methods_supported: tuple[str, ...]
     resource_name: str
     scopes_supported: tuple[str, ...] = ()
+    interlock_logins: tuple[LoginOffer, ...] = ()
+    """Where programs of people log them in: of our own making, and for our own command line."""
 
 
 class Doors:

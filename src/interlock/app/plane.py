@@ -17,6 +17,7 @@ from interlock.app.doors import Doors
 from interlock.app.known_people import KnownPeople
 from interlock.app.live import LiveCalls
 from interlock.app.logins import Issued, LoginDesk
+from interlock.app.outside_logins import OutsideLogins
 from interlock.app.postures import PeoplesPostures
 from interlock.app.releases import Releases
 from interlock.app.revocations import PeoplesRevocations
@@ -165,6 +166,7 @@ class Plane:
         leases: Leases,
         desk: Callable[[AdminGate], Desk],
         tools: Callable[[AdminGate], Tools],
+        outside_logins: Callable[[AdminGate], OutsideLogins],
         approvals: Approvals,
         proposals: Proposals,
         postures: Postures,
@@ -196,6 +198,7 @@ class Plane:
         self.admin = AdminGate(controls, shelf, ids)
         self.desk = desk(self.admin)
         self.tools = tools(self.admin)
+        self.outside_logins = outside_logins(self.admin)
         self.approvals = PeoplesApprovals(approvals, self.admin, clock=clock, ids=ids)
         self.known = KnownPeople(approvals, clock)
         self.releases = Releases(
@@ -248,6 +251,7 @@ class Plane:
         """The person a token speaks for. Raises `TokenRefusedError`, counted."""
         try:
             person = await self._people.person(token, self.admin.release)
+            await self.outside_logins.refuse_ended(token)
             if self.logins is not None:
                 await self.logins.refuse_ended(token)
             await self._refuse_revoked(person)

@@ -16,6 +16,7 @@ from interlock.app.containment import Containment
 from interlock.app.desk import Desk
 from interlock.app.leases import LeaseKeeper
 from interlock.app.logins import LoginDesk
+from interlock.app.outside_logins import OutsideLogins
 from interlock.app.pause import pause_guard
 from interlock.app.plane import Plane, RecordedSessions
 from interlock.app.shelf import StoredReleases
@@ -35,6 +36,7 @@ from interlock.identity.handing_down import HandingDown
 from interlock.identity.keys import KeyRing
 from interlock.identity.login.directory import DirectoryFile
 from interlock.identity.outside import Outside
+from interlock.identity.persons import PersonTokens
 from interlock.identity.refusals import RefusalCounter
 from interlock.identity.tokens import Verifier
 from interlock.ledger.drafts import draft
@@ -158,6 +160,8 @@ class System:
             max_lifetime_s=MAX_PROOF_LIFETIME_S,
         )
         self.outside = Outside(environment=settings.environment, clock=self.clock)
+        persons = PersonTokens(keys=self.keys, environment=settings.environment, clock=self.clock, ids=self.ids)
+        logins = Logins(database, settings.environment)
         recorded = RecordedSessions(sessions, self.ids)
         delegated = DelegatedSessions(
             proofs=proofs,
@@ -208,6 +212,17 @@ class System:
                 clock=self.clock,
                 ids=self.ids,
             ),
+            outside_logins=lambda admin: OutsideLogins(
+                store=logins,
+                outside=self.outside,
+                tokens=persons,
+                keys=self.keys,
+                admin=admin,
+                refusals=self.refusals,
+                environment=settings.environment,
+                clock=self.clock,
+                ids=self.ids,
+            ),
             approvals=self.approvals,
             proposals=Proposals(database),
             postures=Postures(database),
@@ -223,7 +238,7 @@ class System:
             handing_down=handing_down,
             budgets=self.budgets,
             environment=settings.environment,
-            people=People(proofs, self.outside),
+            people=People(proofs, self.outside, persons),
             refusals=self.refusals,
             revocations=Revocations(database, settings.environment),
             delegated=delegated,
@@ -236,7 +251,7 @@ class System:
         if settings.trust_dev_issuer and settings.directory is not None:
             self.plane.doors.logs_in_here = True
             self.plane.logins = LoginDesk(
-                store=Logins(database, settings.environment),
+                store=logins,
                 sessions=sessions,
                 directory=DirectoryFile(settings.directory),
                 keys=self.keys,
@@ -250,8 +265,7 @@ class System:
 
     async def forget_logins(self) -> None:
         """Forget codes and logins that are over."""
-        if self.plane.logins is not None:
-            await self.plane.logins.forget()
+        await self.plane.outside_logins.forget()
 
     async def start(self) -> None:
         """Register, put the given release in force if it is not, and get it ready. Raises when the process cannot serve."""

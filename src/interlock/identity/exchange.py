@@ -17,14 +17,15 @@ from interlock.identity.chain import chain_of, claims_of
 from interlock.identity.errors import ExchangeRefusedError, TokenCode, TokenRefusedError
 from interlock.identity.keys import KeyRing
 from interlock.identity.outside import Outside, claimed_issuer
+from interlock.identity.persons import PersonTokens
 from interlock.identity.proofs import Proofs, person_of
-from interlock.identity.tokens import Checked, Verifier, sign
+from interlock.identity.tokens import OURS, Checked, Verifier, sign
 from interlock.release.model import Release
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
 ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a type name, no secret
-SESSION_ISSUER: Final = "interlock"
+SESSION_ISSUER: Final = OURS
 SESSION_KEY: Final = "session"
 SESSION_TOKEN_LIFETIME_S: Final = 900
 SESSION_LIFETIME_S: Final = 8 * 3600
@@ -222,9 +223,9 @@ class TokenExchange:
 class People:
     """People who speak for themselves, to the control plane: only a token of their own channel will do."""
 
-    def __init__(self, proofs: Verifier, outside: Outside | None = None) -> None:
+    def __init__(self, proofs: Verifier, outside: Outside | None = None, own: PersonTokens | None = None) -> None:
         self._built_in = proofs
-        self._proofs = Proofs(proofs, outside)
+        self._proofs = Proofs(proofs, outside, own)
 
     def verify(self, token: str) -> Person:
         """The person a token of the built-in issuer speaks for. Raises `TokenRefusedError`; all others are refused."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -31,13 +32,22 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     credential: str = ""
 
 
-async def fetch_json(source: Source, url: str) -> dict[str, Any]:
+async def fetch_json(source: Source, url: str, *, bearer: str = "") -> dict[str, Any]:
     """One JSON object. Raises `IssuerUnreachableError` for everything that is not one, in time and of a reasonable size."""
+    return await _asked(source, url, None, f"Bearer {bearer}" if bearer else "")
+
+
+async def post_form(source: Source, url: str, form: Mapping[str, str], *, authorization: str = "") -> dict[str, Any]:
+    """What a token endpoint answers to a form. Raises as `fetch_json`; an OAuth error is no answer either."""
+    return await _asked(source, url, urlencode(form).encode(), authorization)
+
+
+async def _asked(source: Source, url: str, form: bytes | None, authorization: str) -> dict[str, Any]:
     if not is_safe(url) or (urlsplit(source.url).scheme == "https" and not url.startswith("https://")):
         raise IssuerUnreachableError(f"{url[:200]!r} is not https")
     try:
         async with asyncio.timeout(FETCH_S):
-            body = await _get(source, url)
+            body = await _exchanged(source, url, form, authorization)
     except TimeoutError as error:
         raise IssuerUnreachableError(f"{url} did not answer within {FETCH_S:.0f} s") from error
     try:
@@ -62,17 +72,21 @@ def is_safe(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))
 
 
-async def _get(source: Source, url: str) -> bytes:
+async def _exchanged(source: Source, url: str, form: bytes | None, authorization: str) -> bytes:
     import httpx2  # noqa: PLC0415  # half a second that only processes with outside issuers pay for
 
     headers = {"accept": "application/json", "accept-encoding": "identity"}
-    if source.credential and _origin(url) == _origin(source.url):
-        headers["authorization"] = f"Bearer {await asyncio.to_thread(_secret, source.credential)}"
+    if form is not None:
+        headers["content-type"] = "application/x-www-form-urlencoded"
+    if authorization:
+        headers["authorization"] = authorization
+    elif source.credential and _origin(url) == _origin(source.url):
+        headers["authorization"] = f"Bearer {await asyncio.to_thread(secret_of, source.credential)}"
     try:
         verify = await asyncio.to_thread(_trust, source.ca) if url.startswith("https:") else _NO_TLS
         async with (
             httpx2.AsyncClient(timeout=FETCH_S, follow_redirects=False, trust_env=False, verify=verify) as client,
-            client.stream("GET", url, headers=headers) as answer,
+            client.stream("GET" if form is None else "POST", url, headers=headers, content=form) as answer,
         ):
             if answer.status_code != _OK:
                 # A redirect is not followed: the issuer's keys come from where the release says they do.
@@ -93,7 +107,8 @@ def _trust(ca: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca.removeprefix("file:") or None)
 
 
-def _secret(credential: str) -> str:
+def secret_of(credential: str) -> str:
+    """What `env:NAME` or `file:PATH` holds. Raises `OSError` or `ValueError`."""
     kind, _, name = credential.partition(":")
     if kind == "env":
         text = os.environ.get(name, "")

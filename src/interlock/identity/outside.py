@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import hmac
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -28,6 +30,7 @@ from interlock.release.issuers import Issuer
 MAX_TOKEN_CHARS: Final = 16_384
 MAX_CACHED_TOKENS: Final = 10_000
 MAX_PLACES: Final = 256
+MAX_LOGIN_ANSWER_S: Final = 600
 _PARTS: Final = 3
 # Thumbprints of certificates only help to find a key. Keys that travel with the token (jwk, jku, x5u, x5c) and critical
 # extensions have no meaning here.
@@ -74,6 +77,31 @@ class Outside:
         self._known[token] = (vouched, place)
         while len(self._known) > MAX_CACHED_TOKENS:
             self._known.popitem(last=False)
+        return vouched
+
+    async def id_token(self, token: str, issuer: Issuer, *, nonce: str, access_token: str) -> Vouched:
+        """What an ID token says that this very issuer signed for a login that began with `nonce` (OIDC Core, 3.1.3.7).
+
+        It is remembered nowhere: an ID token is good for the login that it was asked for, and for nothing else.
+        Raises `TokenRefusedError`.
+        """
+        if issuer.login is None:
+            raise TokenRefusedError(TokenCode.ISSUER, "people do not log in there", issuer.issuer)
+        header, claims, claimed = _open(token)
+        # INVARIANT: only the issuer that the login began at can end it, whoever else the release trusts.
+        found, directory = self._issuer(claims, claimed, {issuer.name: issuer})
+        audience, said = claims.get("aud"), claims.get("nonce")
+        client_id = issuer.login.client_id
+        if audience not in (client_id, [client_id]) or claims.get("azp", client_id) != client_id:
+            raise TokenRefusedError(TokenCode.AUDIENCE, "an ID token for another client", claimed)
+        if not isinstance(said, str) or not hmac.compare_digest(said.encode(), nonce.encode()):
+            raise TokenRefusedError(TokenCode.CLAIMS, "an ID token of another login (nonce)", claimed)
+        vouched = await self._verify(token, header, claims, found, _place(found, claimed, directory), directory, for_login=True)
+        if vouched.kind not in ("", "JWT", "jwt"):
+            raise TokenRefusedError(TokenCode.ID_TOKEN, "no ID token", claimed)
+        expected = claims.get("at_hash")
+        if expected is not None and expected != _half_hash(access_token, str(header.get("alg"))):
+            raise TokenRefusedError(TokenCode.CLAIMS, "the access token is not the one that came with the ID token", claimed)
         return vouched
 
     def remembered(self, token: str, issuers: Mapping[str, Issuer]) -> Vouched | None:
@@ -133,7 +161,15 @@ class Outside:
         raise TokenRefusedError(TokenCode.ISSUER, detail, claimed)
 
     async def _verify(
-        self, token: str, header: Mapping[str, Any], claims: Mapping[str, Any], issuer: Issuer, place: Place, directory: str
+        self,
+        token: str,
+        header: Mapping[str, Any],
+        claims: Mapping[str, Any],
+        issuer: Issuer,
+        place: Place,
+        directory: str,
+        *,
+        for_login: bool = False,
     ) -> Vouched:
         iss, algorithm, kid = place.issuer, header.get("alg"), header.get("kid")
         if algorithm not in issuer.algorithms:
@@ -143,8 +179,9 @@ class Outside:
         if not isinstance(kid, str) or not kid:
             raise TokenRefusedError(TokenCode.UNKNOWN_KEY, "the token names no key", iss)
         # Whatever can be refused without asking anybody is refused first.
-        issued_at_s, expires_at_s = self._times(claims, issuer, iss)
-        self._audience(claims, issuer, iss)
+        issued_at_s, expires_at_s = self._times(claims, issuer, iss, just_now=for_login)
+        if not for_login:
+            self._audience(claims, issuer, iss)
         known = await self._keys(place).key(kid, algorithm)
         if known.issuer and known.issuer.replace("{tenantid}", directory) not in {iss, f"{issuer.issuer}/{directory}/v2.0"}:
             raise TokenRefusedError(TokenCode.UNKNOWN_KEY, "the key is published for another issuer", iss)
@@ -164,7 +201,7 @@ class Outside:
             thumbprint=known.thumbprint,
         )
 
-    def _times(self, claims: Mapping[str, Any], issuer: Issuer, iss: str) -> tuple[float, float]:
+    def _times(self, claims: Mapping[str, Any], issuer: Issuer, iss: str, *, just_now: bool) -> tuple[float, float]:
         issued, expires, now_s = claims.get("iat"), claims.get("exp"), self._now_s()
         if not _is_time(expires):
             raise TokenRefusedError(TokenCode.CLAIMS, "exp is missing", iss)
@@ -178,7 +215,11 @@ class Outside:
             raise TokenRefusedError(TokenCode.NOT_YET, issuer=iss)
         if expires <= now_s:
             raise TokenRefusedError(TokenCode.EXPIRED, issuer=iss)
-        if expires - issued > issuer.max_lifetime_s:
+        if just_now:
+            # However long it is said to hold, it tells of this login only: what was told before it began is no answer.
+            if issued < now_s - MAX_LOGIN_ANSWER_S - issuer.leeway_s:
+                raise TokenRefusedError(TokenCode.EXPIRED, "an ID token of an earlier login", iss)
+        elif expires - issued > issuer.max_lifetime_s:
             raise TokenRefusedError(TokenCode.LIFETIME, "a token that is valid for too long", iss)
         return issued, expires
 
@@ -231,6 +272,24 @@ def _open(token: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     if not isinstance(issuer, str):
         raise TokenRefusedError(TokenCode.MALFORMED, "iss is no text")
     return header, claims, issuer
+
+
+def discovery_of(issuer: Issuer) -> tuple[str, str]:
+    """The `iss` and the address of the discovery document of the issuer that people log in at."""
+    if issuer.kind != "entra":
+        return issuer.issuer, _place(issuer, issuer.issuer, "").discovery
+    directory = (issuer.login.directory if issuer.login is not None else "") or next(iter(issuer.tenants), "")
+    claimed = f"{issuer.issuer}/{directory}/v2.0"
+    return claimed, _place(issuer, claimed, directory).discovery
+
+
+def _half_hash(access_token: str, algorithm: str) -> str:
+    """`at_hash`: the left half of the access token's hash, of the kind that the signature's algorithm uses."""
+    size = "512" if algorithm in ("EdDSA", "Ed25519") else algorithm[-3:]
+    if not access_token or not access_token.isascii() or size not in ("256", "384", "512"):
+        return ""
+    digest = hashlib.new(f"sha{size}", access_token.encode()).digest()
+    return base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=").decode()
 
 
 def _directory(issuer: Issuer, claimed: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from interlock.core.who import Person
 from interlock.identity.errors import TokenCode, TokenRefusedError
 from interlock.identity.outside import Outside, claimed_issuer
+from interlock.identity.persons import PersonTokens
 from interlock.identity.reading import (
     MAX_ROLES,
     AgentProof,
@@ -18,16 +19,17 @@ from interlock.identity.reading import (
     speaks_for_themselves,
     user_of,
 )
-from interlock.identity.tokens import Checked, Verifier
+from interlock.identity.tokens import OURS, Checked, Verifier
 from interlock.release.model import Release
 
 
 class Proofs:
     """Checks tokens of the built-in issuer by themselves, and all others by the issuers of a release."""
 
-    def __init__(self, built_in: Verifier, outside: Outside | None = None) -> None:
+    def __init__(self, built_in: Verifier, outside: Outside | None = None, own: PersonTokens | None = None) -> None:
         self._built_in = built_in
         self._outside = outside
+        self._own = own
 
     def is_built_in(self, token: str) -> bool:
         """Whether a token says that the built-in issuer vouches for it."""
@@ -63,14 +65,21 @@ class Proofs:
 
     async def person(self, token: str, release: Callable[[], Awaitable[Release]]) -> Person:
         """The person who speaks for themselves by this token. Raises `TokenRefusedError`, and what `release` raises."""
+        if self._own is not None and claimed_issuer(token) == OURS:
+            return self._own.person(token, (await release()).issuers)
         if self._outside is None or self.is_built_in(token):
             return person_of(self._built_in.check(token, use="user"))
         in_force = await release()
         proof = speaks_for_themselves(await self._outside.check(token, in_force.issuers))
-        if any((agent.issuer, agent.subject) == (proof.issuer, proof.client) for agent in in_force.identities):
-            # INVARIANT: no agent speaks in a user's own channel, whatever the issuer's configuration says.
-            raise TokenRefusedError(TokenCode.CLIENT, "the client is an agent", proof.issuer)
+        refuse_agents_client(proof, in_force)
         return proof.person
+
+
+def refuse_agents_client(proof: UserProof, release: Release) -> None:
+    """Raises `TokenRefusedError` for a person's token that was issued to the client of an agent."""
+    if any((agent.issuer, agent.subject) == (proof.issuer, proof.client) for agent in release.identities):
+        # INVARIANT: no agent speaks in a user's own channel, whatever the issuer's configuration says.
+        raise TokenRefusedError(TokenCode.CLIENT, "the client is an agent", proof.issuer)
 
 
 def person_of(checked: Checked) -> Person:

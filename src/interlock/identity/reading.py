@@ -103,7 +103,29 @@ def user_of(vouched: Vouched) -> UserProof:
     rule = vouched.issuer.people
     if rule is None:
         raise _refused(vouched, TokenCode.WRONG_USE, "this issuer does not vouch for people")
-    shape = shape_of(vouched)
+    return _user_proof(vouched, rule, shape_of(vouched))
+
+
+def logged_in_of(vouched: Vouched) -> UserProof:
+    """The person who logged in, by what their ID token says, or the issuer with it. Raises `TokenRefusedError`.
+
+    `vouched` must come from `Outside.id_token`: nothing but a login of our own makes an ID token mean anything here.
+    """
+    rule, login = vouched.issuer.people, vouched.issuer.login
+    if rule is None or login is None:
+        raise _refused(vouched, TokenCode.WRONG_USE, "people do not log in at this issuer")
+    claims = vouched.claims
+    if vouched.issuer.kind == "entra":
+        if claims.get("tid") != vouched.directory or claims.get("ver") != "2.0" or not vouched.iss.endswith("/v2.0"):
+            raise _refused(vouched, TokenCode.CLAIMS, "tid and ver do not belong to iss")
+        if _AGENT_SUBJECTS & set(str(claims.get("xms_sub_fct", "")).split()):
+            raise _refused(vouched, TokenCode.NOT_A_PERSON, "the account of an agent, not of a person")
+    subject = _text(vouched, "oid" if vouched.issuer.kind == "entra" else "sub")
+    alone = subject == login.client_id or "act" in claims
+    return _user_proof(vouched, rule, Shape(subject=subject, workload=alone, client=login.client_id))
+
+
+def _user_proof(vouched: Vouched, rule: PeopleRule, shape: Shape) -> UserProof:
     if shape.workload:
         raise _refused(vouched, TokenCode.NOT_A_PERSON, "an application's own token")
     _require(vouched, rule.require)

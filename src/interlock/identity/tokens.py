@@ -17,6 +17,8 @@ from interlock.core.ports import Clock
 from interlock.identity.errors import TokenCode, TokenRefusedError
 
 ALGORITHM: Final = "Ed25519"
+OURS: Final = "interlock"
+"""The issuer of session tokens, and of the tokens of people who logged in to the page at an issuer elsewhere."""
 MAX_TOKEN_CHARS: Final = 8_192
 MAX_CACHED_TOKENS: Final = 10_000
 LEEWAY_S: Final = 5

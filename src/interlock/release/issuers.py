@@ -32,6 +32,8 @@ ENTRA_STS: Final = "https://sts.windows.net"
 _GUID: Final = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _TRUST_DOMAIN: Final = re.compile(r"^[a-z0-9._-]{1,255}$")
 _SECRET: Final = re.compile(r"^(file:.+|env:[A-Za-z_]\w*)$")
+_PATH_NAME: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_SCOPE: Final = re.compile(r"^[\x21\x23-\x5b\x5d-\x7e]+$")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -77,6 +79,33 @@ class AgentsRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     require: Mapping[str, tuple[str | bool | int, ...]] = {}
 
 
+class CliRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `interlock login --issuer` logs people in there: a public client, one of `people.clients`.
+
+    With `resource`, it asks for a token for the environment's first audience (RFC 8707).
+    """
+
+    client_id: str
+    scopes: tuple[str, ...] = ("openid",)
+    resource: bool = False
+
+
+class LoginRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How people log in to the page there (OpenID Connect Core, 3.1), and to the command line.
+
+    `secret` is `env:NAME` or `file:PATH`, empty for a public client. `claims` says where tenant, roles and attributes are read.
+    `directory` is the Entra directory that logs people in, where `tenants` names several.
+    """
+
+    client_id: str
+    secret: str = ""
+    scopes: tuple[str, ...] = ("openid",)
+    claims: Literal["id_token", "userinfo", "access_token"] = "id_token"
+    title: str = ""
+    directory: str = ""
+    cli: CliRule | None = None
+
+
 class Issuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of `issuers.yaml`.
 
@@ -95,6 +124,7 @@ class Issuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     token_type: Literal["at+jwt", "any"] = "at+jwt"  # noqa: S105  # a media type
     people: PeopleRule | None = None
     agents: AgentsRule | None = None
+    login: LoginRule | None = None
     tenants: Mapping[str, str] = {}
     sts: str = ENTRA_STS
     trust_domain: str = ""
@@ -189,6 +219,8 @@ def _mistakes(issuer: Issuer, attributes: Mapping[str, str]) -> Iterator[tuple[s
     yield from _of_kind(issuer)
     if issuer.people is not None:
         yield from _of_people(issuer, issuer.people, attributes)
+    if issuer.login is not None:
+        yield from (("login", message) for message in _of_login(issuer, issuer.login))
 
 
 def _of_kind(issuer: Issuer) -> Iterator[tuple[str, str]]:
@@ -232,6 +264,28 @@ def _of_people(issuer: Issuer, people: PeopleRule, attributes: Mapping[str, str]
     for name in people.attributes:
         if name not in attributes:
             yield "people", f"the attribute {name!r} is not declared in release.yaml's user_attributes"
+
+
+def _of_login(issuer: Issuer, login: LoginRule) -> Iterator[str]:
+    if issuer.people is None:
+        yield "`login` needs `people:`, which says whom its tokens are about"
+    if issuer.jwks:
+        yield "`login` needs the issuer's discovery document; leave out `jwks`"
+    if not _PATH_NAME.match(issuer.name):
+        yield "the name becomes a part of an address; letters, digits, `.`, `_` and `-` alone"
+    if not login.client_id or not login.client_id.isprintable():
+        yield "`client_id` is the client that the issuer knows Interlock's page by"
+    if login.secret and not _SECRET.match(login.secret):
+        yield "`secret` is written `env:NAME` or `file:PATH`; the release never holds one"
+    asked = [login.scopes] if login.cli is None else [login.scopes, login.cli.scopes]
+    if not all("openid" in scopes for scopes in asked) or not all(_SCOPE.match(scope) for scopes in asked for scope in scopes):
+        yield "`scopes` are words without spaces, `openid` among them"
+    if issuer.kind == "entra" and len(issuer.tenants) > 1 and not login.directory:
+        yield "`directory` says which of `tenants` logs people in"
+    if login.directory and login.directory not in issuer.tenants:
+        yield "`directory` is one of `tenants`"
+    if login.cli is not None and (issuer.people is None or login.cli.client_id not in issuer.people.clients):
+        yield "`cli.client_id` must be one of `people.clients`, by which people speak for themselves"
 
 
 def _clashes(issuer: Issuer, other: Issuer) -> Iterator[str]:

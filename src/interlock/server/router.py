@@ -30,7 +30,7 @@ from interlock.server.asgi import (
     set_base,
 )
 from interlock.server.limits import MAX_CONCURRENT_MCP, MAX_CONCURRENT_PUBLIC
-from interlock.server.login import consent, device
+from interlock.server.login import consent, device, outside
 from interlock.server.login.browser import KeptLogins, Renewing
 from interlock.server.mcp_stateless import Gate, StatelessMcp
 from interlock.server.page.application import is_of_page, make_page
@@ -67,7 +67,7 @@ class Router:
         self._gate = gate
         self._stateful: Any = None
         self._api: App = make_api(plane, gate)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal
-        rooms = [*consent.routes(plane), *device.routes(plane)]
+        rooms = [*consent.routes(plane), *device.routes(plane), *outside.routes(plane)]
         page: App = make_page(plane, ways=ways, browser=KeptLogins(plane), more=rooms)  # type: ignore[assignment]  # same
         self._page: App = Renewing(page, plane)
         self._live = Renewing(LiveStream(plane), plane)

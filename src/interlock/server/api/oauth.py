@@ -172,7 +172,8 @@ def routes(plane: Plane) -> list[Any]:
 
     @get(METADATA_PATH, summary="Who issues tokens for us (RFC 9728)", opt=door(NOBODY))
     async def resource(request: Request[Any, Any, Any]) -> ResourceMetadata:
-        return await plane.doors.metadata(base_of(request), "")
+        said = await plane.doors.metadata(base_of(request), "")
+        return msgspec.structs.replace(said, interlock_logins=await plane.outside_logins.offers())
 
     @get(f"{METADATA_PATH}{MCP_PATH}", summary="Who issues tokens for the MCP endpoint (RFC 9728)", opt=door(NOBODY))
     async def mcp_resource(request: Request[Any, Any, Any]) -> ResourceMetadata:

@@ -5,6 +5,8 @@ A second cookie holds the key of the login, which the server can end. It is no t
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from http.cookies import SimpleCookie
 from typing import Any, Final
 
@@ -14,8 +16,9 @@ from interlock.app.logins import PAGE, PERSON_LOGIN_LIFETIME_S
 from interlock.app.plane import Plane
 from interlock.identity.errors import ExchangeRefusedError, TokenRefusedError
 from interlock.server.asgi import App, Message, Receive, Scope, Send, header
-from interlock.server.page.cookie import COOKIE, LOGIN_COOKIE, came_by_https
-from interlock.server.page.login import lifetime_s, logged_in
+from interlock.server.login import outside
+from interlock.server.page.cookie import COOKIE, LOGIN_COOKIE, came_by_https, token_of_cookie
+from interlock.server.page.login import LoginWay, lifetime_s, logged_in
 from interlock.store.errors import StoreError
 
 RENEW_BEFORE_S: Final = 120
@@ -28,6 +31,14 @@ class KeptLogins:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
+
+    async def ways(self) -> Sequence[LoginWay]:
+        """The issuers that people log in at, by the release in force; none when there is no release."""
+        return await outside.ways(self._plane)
+
+    def again(self, request: Request[Any, Any, Any], ways: Sequence[LoginWay]) -> LoginWay | None:
+        """The issuer that this browser logged in at before and has not logged out."""
+        return outside.again(request, ways)
 
     async def begin(self, request: Request[Any, Any, Any], code: str, next_path: str) -> Response[Any] | None:
         """The answer that logs the browser in by a login code; None when it is none that holds.
@@ -50,6 +61,9 @@ class KeptLogins:
 
     async def end(self, request: Request[Any, Any, Any], answer: Response[Any]) -> None:
         """End the login that the browser holds, and take its key from it."""
+        with contextlib.suppress(TokenRefusedError):
+            await self._plane.outside_logins.end(token_of_cookie(request))
+        outside.forget_way(request, answer)
         value = request.cookies.get(LOGIN_COOKIE, "")
         if self._plane.logins is not None and value:
             await self._plane.logins.end(value[len(_PLAIN) :])

@@ -51,7 +51,15 @@ class LoginWay(Protocol):
 
 
 class BrowserLogins(Protocol):
-    """Logins that go on behind the cookie: the built-in issuer's."""
+    """Logins that go on behind the cookie, and the ways to one that the release in force names."""
+
+    async def ways(self) -> Sequence[LoginWay]:
+        """The ways that are open now, besides those that are always there."""
+        ...
+
+    def again(self, request: Request[Any, Any, Any], ways: Sequence[LoginWay]) -> LoginWay | None:
+        """The way by which this browser logged in before and has not logged out."""
+        ...
 
     async def begin(self, request: Request[Any, Any, Any], code: str, next_path: str) -> Response[Any] | None:
         """The answer that logs the browser in by a login code; None when this is none that holds."""
@@ -65,9 +73,11 @@ class BrowserLogins(Protocol):
 def routes(plane: Plane, ways: Sequence[LoginWay], browser: BrowserLogins | None = None) -> list[Any]:
     """The routes of logging in and out."""
 
-    def shown(next_path: str, said: str = "", status: int = 200) -> Response[str]:
-        offered = [{"title": way.title, "hint": way.hint, "url": way.start(next_path)} for way in ways]
-        return page("login.html", status=status, next=next_path, said=said, ways=offered)
+    async def open_ways() -> list[LoginWay]:
+        return [*ways, *(() if browser is None else await browser.ways())]
+
+    async def shown(next_path: str, said: str = "", status: int = 200) -> Response[str]:
+        return login_page(await open_ways(), next_path, said, status)
 
     @get("/login", include_in_schema=False)
     async def login(request: Request[Any, Any, Any]) -> Response[Any]:
@@ -75,7 +85,9 @@ def routes(plane: Plane, ways: Sequence[LoginWay], browser: BrowserLogins | None
         try:
             await person_of_cookie(plane, request)
         except TokenRefusedError:
-            return shown(next_path)
+            found = await open_ways()
+            again = None if browser is None else browser.again(request, found)
+            return login_page(found, next_path) if again is None else goes_to(again.start(next_path))
         return goes_to(next_path)
 
     @post("/login", include_in_schema=False)
@@ -91,9 +103,9 @@ def routes(plane: Plane, ways: Sequence[LoginWay], browser: BrowserLogins | None
             await plane.person(token)
             return logged_in(request, token, next_path, lifetime_s(token, plane.clock.wall_us() // 1_000_000))
         except TokenRefusedError:
-            return shown(next_path, "That token is refused. It may be too old, or meant for something else.", 401)
+            return await shown(next_path, "That token is refused. It may be too old, or meant for something else.", 401)
         except LoginTooLargeError as error:
-            return shown(next_path, f"This login cannot be kept: {error}.", 400)
+            return await shown(next_path, f"This login cannot be kept: {error}.", 400)
 
     @post("/logout", include_in_schema=False)
     async def logout(request: Request[Any, Any, Any]) -> Response[Any]:
@@ -107,16 +119,25 @@ def routes(plane: Plane, ways: Sequence[LoginWay], browser: BrowserLogins | None
     return [login, with_token, logout]
 
 
-def logged_in(request: Request[Any, Any, Any], token: str, next_path: str, lifetime_s: int) -> Response[Any]:
+def login_page(ways: Sequence[LoginWay], next_path: str, said: str = "", status: int = 200) -> Response[str]:
+    """`/login` as it is shown, with what went wrong."""
+    offered = [{"title": way.title, "hint": way.hint, "url": way.start(next_path)} for way in ways]
+    return page("login.html", status=status, next=next_path, said=said, ways=offered)
+
+
+def logged_in(
+    request: Request[Any, Any, Any], token: str, next_path: str, lifetime_s: int, *, secure: bool = False
+) -> Response[Any]:
     """The answer at the end of every way to log in: the cookie, and on to `next_path` of ours.
 
     Call it with a token that `Plane.person` accepted just now. It is a page that goes on by itself, and no redirect: at the
-    end of a chain that began at another site a browser would not send a Strict cookie along.
+    end of a chain that began at another site a browser would not send a Strict cookie along. `secure` when it is known
+    that the browser came by https, though its request does not say so.
     Raises `LoginTooLargeError`.
     """
     target = local_path(next_path)
     answer = onward(target)
-    set_login(answer, token, min(lifetime_s, MAX_LOGIN_S), secure=came_by_https(request))
+    set_login(answer, token, min(lifetime_s, MAX_LOGIN_S), secure=secure or came_by_https(request))
     return answer
 
 
