@@ -95,6 +95,49 @@ def test_each_mistake_is_named_with_file_and_line(old, new, line, says):
     assert any(problem.startswith(f"issuers.yaml:{line}: ") and says in problem for problem in listed), listed
 
 
+ENTRA_TWO = "{11111111-2222-3333-4444-555555555555: acme, 22222222-2222-3333-4444-555555555555: globex}"
+
+
+@pytest.mark.parametrize(
+    ("login", "says"),
+    [
+        ("{client_id: ''}", "the client that the issuer knows"),
+        ("{client_id: page, secret: hunter2}", "never holds one"),
+        ("{client_id: page, scopes: [profile]}", "`openid` among them"),
+        ("{client_id: page, scopes: [openid, 'two words']}", "words without spaces"),
+        ("{client_id: page, claims: guess}", "guess"),
+        ("{client_id: page, directory: acme}", "one of `tenants`"),
+        ("{client_id: page, cli: {client_id: stranger}}", "one of `people.clients`"),
+        ("{client_id: page, cli: {client_id: console, scopes: [tools]}}", "`openid` among them"),
+        ("{client_id: page}\n  jwks: https://login.corp.example/keys", "discovery document"),
+        ("{client: page}", "client"),
+    ],
+)
+def test_each_mistake_about_logging_in_is_named_with_file_and_line(login, says):
+    listed = problems(
+        issuers=ISSUERS.replace("  agents: {delegated: true}\n", f"  agents: {{delegated: true}}\n  login: {login}\n", 1)
+    )
+    assert any(problem.startswith("issuers.yaml:8: ") and says in problem for problem in listed), listed
+
+
+def test_people_log_in_only_where_it_is_said_whose_tokens_they_get():
+    assert any(
+        "`login` needs `people:`" in text
+        for text in problems(issuers=ISSUERS.replace("  ca: file:/var", "  login: {client_id: page}\n  ca: file:/var"))
+    )
+    two = ISSUERS.replace("{11111111-2222-3333-4444-555555555555: acme}", ENTRA_TWO)
+    assert any(
+        "which of `tenants`" in text
+        for text in problems(issuers=two.replace("kind: entra", "kind: entra\n  login: {client_id: page}"))
+    )
+    assert any(
+        "part of an address" in text
+        for text in problems(
+            issuers=ISSUERS.replace("corp:\n", '"co/rp":\n').replace("kind: oidc", "kind: oidc\n  login: {client_id: page}")
+        )
+    )
+
+
 @pytest.mark.parametrize(
     ("new", "says"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -23,10 +24,11 @@ def login(
     *,
     code: Annotated[bool, Parameter(negative="", help="Print a one-time code for the page's login form (with --as).")] = False,
     open_: Annotated[bool, Parameter(name="--open", negative="", help="Open the page in a browser.")] = False,
+    issuer: Annotated[str, Parameter(help="Log in at this issuer of the release's issuers.yaml.")] = "",
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
-    """Log in at a server as yourself: on its page, by a code that this command shows.
+    """Log in at a server as yourself: on its page, by a code that this command shows; or at an issuer that it trusts.
 
     With --as, by the key folder of a development server on this machine: whoever can read it can be anybody.
     """
@@ -40,30 +42,67 @@ def login(
             print(made)
         return OK
     stored.refuse_in_the_open(caller.server)
+    if issuer:
+        return _elsewhere(caller.server, issuer, open_page=open_, as_json=as_json)
     if caller.as_:
         answer = ask(caller.server, "/oauth/token", form={"grant_type": _PROOF, "assertion": caller.login_code()})
     else:
         answer = _by_device(caller.server, open_page=open_, as_json=as_json)
     kept = stored.keep(caller.server, answer)
-    return _tell(caller.server, stored.claims_of(kept.access_token), as_json=as_json)
+    return _tell(caller.server, kept.access_token, as_json=as_json)
 
 
 def logout(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
     """End the login at a server, there and here."""
-    key = stored.forget(caller.server)
-    if key:
-        ask(caller.server, "/oauth/revoke", form={"token": key})
+    kept = stored.forget(caller.server)
+    if kept is not None and not kept.token_endpoint:
+        ask(caller.server, "/oauth/revoke", form={"token": kept.refresh_token})
+    elif kept is not None and kept.revocation_endpoint:
+        from interlock.cli.outside import ask_text  # noqa: PLC0415  # not needed for --help
+
+        ask_text(kept.revocation_endpoint, {"token": kept.refresh_token or kept.access_token, "client_id": kept.client_id})
     if as_json:
-        print_json({"server": caller.server, "ended": bool(key)})
+        print_json({"server": caller.server, "ended": kept is not None})
     else:
-        print(f"logged out at {caller.server}" if key else f"nobody was logged in at {caller.server}")
+        print(f"nobody was logged in at {caller.server}" if kept is None else f"logged out at {caller.server}")
     return OK
 
 
 def whoami(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
     """Who you are to a server, as it says now."""
     token = caller.token() if caller.as_ else stored.token_of(caller.server, renew=True)
-    return _tell(caller.server, stored.claims_of(token), as_json=as_json)
+    return _tell(caller.server, token, as_json=as_json)
+
+
+def _elsewhere(server: str, name: str, *, open_page: bool, as_json: bool) -> int:
+    import webbrowser  # noqa: PLC0415  # not needed for --help
+
+    from interlock.cli import outside  # noqa: PLC0415  # not needed for --help
+
+    offer = outside.offer_of(server, name)
+    provider = outside.provider_of(offer)
+
+    def tell(said: Mapping[str, str]) -> None:
+        if as_json:
+            print_json(dict(said))
+        elif "user_code" in said:
+            print(f"open {said['verification_uri']} and type {said['user_code']}", flush=True)
+        else:
+            print(f"log in here, in a browser on this machine:\n{said['verification_uri']}", flush=True)
+        if open_page and "user_code" in said:
+            webbrowser.open(said.get("verification_uri_complete", said["verification_uri"]))
+
+    answer = outside.log_in(offer, provider, tell, pause=pause)
+    # Asked before it is kept: a login that this server does not take is none.
+    code = _tell(server, answer["access_token"], as_json=as_json)
+    stored.keep(
+        server,
+        answer,
+        token_endpoint=provider.token_endpoint,
+        client_id=offer.client_id,
+        revocation_endpoint=provider.revocation_endpoint,
+    )
+    return code
 
 
 def _by_device(server: str, *, open_page: bool, as_json: bool) -> dict[str, Any]:
@@ -99,13 +138,14 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def _tell(server: str, claims: dict[str, Any], *, as_json: bool) -> int:
+def _tell(server: str, token: str, *, as_json: bool) -> int:
+    me = ask(server, "/v1/me", token=token)
     said = {
         "server": server,
-        "user": claims.get("sub", ""),
-        "tenant": claims.get("tenant", ""),
-        "roles": claims.get("roles", []),
-        "token_ends": datetime.fromtimestamp(claims.get("exp", 0), UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        "user": me["user"],
+        "tenant": me["tenant"],
+        "roles": me["roles"],
+        "token_ends": datetime.fromtimestamp(stored.claims_of(token).get("exp", 0), UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
     }
     if as_json:
         print_json(said)

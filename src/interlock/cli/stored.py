@@ -25,21 +25,29 @@ _LOCAL: Final = ("http://127.0.0.1", "http://localhost", "http://[::1]")
 
 
 class StoredLogin(msgspec.Struct, frozen=True, kw_only=True):
-    """A login at one server. The access token is a person's own; the refresh token is good for one renewal."""
+    """A login at one server. The access token is a person's own; the refresh token is good for one renewal.
+
+    Of a login at an issuer elsewhere, `token_endpoint` and `client_id` renew it and `revocation_endpoint` ends it; where the
+    issuer gives no refresh token, it ends with its access token.
+    """
 
     server: str
     access_token: str
     expires_at_s: float
     refresh_token: str
+    token_endpoint: str = ""
+    client_id: str = ""
+    revocation_endpoint: str = ""
 
 
-def keep(server: str, answer: dict[str, Any]) -> StoredLogin:
-    """Store what a token endpoint answered. Raises `Failure` when it cannot be kept safely."""
+def keep(server: str, answer: dict[str, Any], **elsewhere: str) -> StoredLogin:
+    """Store what a token endpoint answered, `elsewhere` that of an issuer. Raises `Failure` when it cannot be kept safely."""
     made = StoredLogin(
         server=_plain(server),
         access_token=answer["access_token"],
-        expires_at_s=time.time() + answer["expires_in"],
-        refresh_token=answer["refresh_token"],
+        expires_at_s=_ends_at_s(answer),
+        refresh_token=answer.get("refresh_token", "") if elsewhere else answer["refresh_token"],
+        **elsewhere,
     )
     with _locked(server) as path:
         _write(path, made)
@@ -55,9 +63,13 @@ def token_of(server: str, *, renew: bool = False) -> str:
             raise Failure(f"nobody is logged in at {server}", hint=f"run `interlock login{_option(server)}`", code=USAGE)
         if kept.expires_at_s - time.time() > RENEW_BEFORE_S and not renew:
             return kept.access_token
-        form = {"grant_type": "refresh_token", "client_id": CLIENT, "refresh_token": kept.refresh_token}
+        if kept.token_endpoint and not kept.refresh_token:
+            if kept.expires_at_s > time.time():
+                return kept.access_token
+            path.unlink(missing_ok=True)
+            raise Failure(f"the login at {server} has ended", hint="run `interlock login` as before", code=USAGE)
         try:
-            answer = ask(server, "/oauth/token", form=form)
+            answer = _renewed(server, kept)
         except Failure as failure:
             if failure.code == NO and (failure.details or {}).get("error") == "invalid_grant":
                 path.unlink(missing_ok=True)
@@ -68,19 +80,39 @@ def token_of(server: str, *, renew: bool = False) -> str:
         made = msgspec.structs.replace(
             kept,
             access_token=answer["access_token"],
-            expires_at_s=time.time() + answer["expires_in"],
-            refresh_token=answer["refresh_token"],
+            expires_at_s=_ends_at_s(answer),
+            # An issuer that gives no new one means the old one to go on (RFC 6749, section 6).
+            refresh_token=answer.get("refresh_token", kept.refresh_token),
         )
         _write(path, made)
         return made.access_token
 
 
-def forget(server: str) -> str:
-    """Take the login kept for a server off this machine; gives its refresh token, empty when there was none."""
+def forget(server: str) -> StoredLogin | None:
+    """Take the login kept for a server off this machine; gives what was kept."""
     with _locked(server) as path:
         kept = _read(path)
         path.unlink(missing_ok=True)
-        return "" if kept is None else kept.refresh_token
+        return kept
+
+
+def _renewed(server: str, kept: StoredLogin) -> dict[str, Any]:
+    form = {"grant_type": "refresh_token", "client_id": kept.client_id or CLIENT, "refresh_token": kept.refresh_token}
+    if not kept.token_endpoint:
+        answer: dict[str, Any] = ask(server, "/oauth/token", form=form)
+        return answer
+    from interlock.cli.outside import ask_at  # noqa: PLC0415  # not needed for --help
+
+    renewed: dict[str, Any] = ask_at(kept.token_endpoint, form)
+    return renewed
+
+
+def _ends_at_s(answer: dict[str, Any]) -> float:
+    """When an access token ends: as its issuer says, else as it says itself."""
+    lifetime_s = answer.get("expires_in")
+    if isinstance(lifetime_s, (int, float)):
+        return time.time() + lifetime_s
+    return float(claims_of(answer["access_token"]).get("exp", 0))
 
 
 def claims_of(token: str) -> dict[str, Any]:

@@ -63,7 +63,6 @@ async def _looked(plane: Plane, person: Person, secret: str, form: dict[str, str
             as_oneself=as_oneself,
             choices=choices,
             typed=typed,
-            now_us=plane.clock.wall_us(),
             form_token=form_token(secret),
         )
     approve = said == "approve"
