@@ -9,7 +9,7 @@ from interlock.identity.persons import KEY
 from interlock.identity.tokens import OURS, sign
 from tests.identity.lobby import PERSON, asked_of, changed, lobby
 from tests.login.world import claims
-from tests.support.issuer import local_issuer
+from tests.support.issuer import DIRECTORY, FOREIGN, local_issuer
 
 
 @pytest.fixture
@@ -439,6 +439,36 @@ async def test_roles_come_from_the_access_token_where_the_release_says_so(databa
         assert claims(browser.token)["roles"] == ["Operator"]
         issuer.provider.audience = "https://elsewhere.example"
         assert (await browser.login()).status_code == 400
+
+
+async def test_people_of_an_entra_directory_log_in_by_their_oid_and_those_of_another_do_not(database_urls, tmp_path, issuer):
+    more = f"""
+entra:
+  kind: entra
+  issuer: {issuer.url}
+  sts: {issuer.url}/sts
+  environments: {{test: ["api://interlock"]}}
+  tenants: {{{DIRECTORY}: acme, {FOREIGN}: globex}}
+  people: {{roles: {{claim: roles}}, clients: [cli]}}
+  login: {{client_id: page, directory: {DIRECTORY}}}
+"""
+    async with lobby(database_urls, tmp_path, issuer, more=more) as town, town.browser() as browser:
+        town.knows(town.house, name="entra")
+        issuer.user = {"sub": "pairwise", "oid": "o-1", "tid": DIRECTORY, "ver": "2.0", "roles": ["Operator"]}
+        issuer.provider.answer_iss = ""
+        issuer.provider.said = {"iss": f"{issuer.url}/{DIRECTORY}/v2.0"}
+        assert (await browser.login("entra")).status_code == 200
+        told = claims(browser.token)
+        assert (told["sub"], told["tenant"], told["roles"]) == ("o-1", "acme", ["Operator"])
+        assert (await ask(town.other, "/v1/me", browser.token)).status_code == 200
+        for said, because in (
+            ({"iss": f"{issuer.url}/{FOREIGN}/v2.0", "tid": FOREIGN}, "foreign_tenant"),
+            ({"iss": f"{issuer.url}/{DIRECTORY}/v2.0", "tid": FOREIGN}, "claims"),
+            ({"iss": f"{issuer.url}/sts/{DIRECTORY}/", "ver": "1.0"}, "foreign_tenant"),
+            ({"iss": f"{issuer.url}/{DIRECTORY}/v2.0", "xms_sub_fct": "13"}, "not_a_person"),
+        ):
+            issuer.provider.said = said
+            assert f"({because})" in (await browser.login("entra")).text
 
 
 @pytest.mark.parametrize(

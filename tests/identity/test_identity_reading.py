@@ -118,9 +118,10 @@ def test_no_claims_at_all_do_anything_but_prove_or_refuse(file, changed):
 
 
 def test_the_issuers_of_the_guide_load():
-    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "identity.md").read_text()
-    blocks = re.findall(r"```yaml issuers\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
+    guides = Path(__file__).resolve().parents[2] / "docs" / "how-to"
+    pages = [(guides / name).read_text() for name in ("identity.md", "log-in.md")]
+    blocks = [block for page in pages for block in re.findall(r"```yaml issuers\n(.*?)```", page, re.DOTALL)]
+    assert len(blocks) == 5
     for block in blocks:
         problems = Problems()
         document = read_yaml("issuers.yaml", block, problems)

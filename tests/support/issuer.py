@@ -117,7 +117,7 @@ class LocalIssuer:
             self.asked["discovery"] += 1
             directory, older = request.path_params["directory"], "v2.0" not in request.url.path
             issuer = f"{self.url}/sts/{directory}/" if older else f"{self.url}/{directory}/v2.0"
-            return JSONResponse({"issuer": issuer, "jwks_uri": f"{self.url}/jwks"})
+            return JSONResponse({"issuer": issuer, "jwks_uri": f"{self.url}/jwks", **self.provider.describe()})
 
         guid = "/{directory:str}"
         found = "/.well-known/openid-configuration"

@@ -225,6 +225,9 @@ class OutsideLogins:
             nonce=self._derived("nonce", attempt.state),
             access_token=tokens.access_token,
         )
+        if vouched.iss != metadata.iss:
+            # Another directory of the same Entra entry: trusted for tokens, and not the one that was asked to log in.
+            raise TokenRefusedError(TokenCode.FOREIGN_TENANT, "another directory than the one that logs people in", vouched.iss)
         match login.claims:
             case "id_token":
                 return logged_in_of(vouched)

@@ -65,8 +65,8 @@ def again(request: Request[Any, Any, Any], offered: Sequence[LoginWay]) -> Login
 
 def forget_way(request: Request[Any, Any, Any], answer: Response[Any]) -> None:
     """Who logs out, or could not log in, is not sent anywhere by itself."""
-    if WAY_COOKIE in request.cookies:
-        answer.set_cookie(WAY_COOKIE, "", max_age=0, path="/", secure=_secure(request), httponly=True, samesite="strict")
+    # Whether it stands in the browser cannot be seen: on the way back from another site a Strict cookie is not sent along.
+    _keep(request, answer, WAY_COOKIE, "", 0)
 
 
 def routes(plane: Plane) -> list[Any]:
