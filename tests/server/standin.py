@@ -81,8 +81,10 @@ class StandIn:
             raise TokenRefusedError(TokenCode.MALFORMED, "no token of ours")
         return Person(user="oki", tenant="acme", roles=("Operator",))
 
-    async def exchange(self, request):
-        return {"task": request.task}
+    logins = None
+
+    async def issue(self, form, resource):
+        return {"task": form["task"], "resource": resource}
 
     def jwks(self):
         return {"keys": []}
