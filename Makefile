@@ -1,10 +1,15 @@
-# make demo | test | check: each works from a clean clone with Python 3.11 or later, make and a package index.
+# make install | demo | guide | test | check: each works from a clean clone with Python 3.11 or later, make and a package index.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test browser check bench format requirements clean
+.PHONY: install demo guide test browser check bench format requirements clean
+
+install: $(STAMP) ## the `interlock` command, in .venv/bin
+
+guide: $(STAMP) browser ## follow docs/guide.md word by word from a fresh clone, and say how long it takes
+	$(BIN)/python -m examples.guide.follow
 
 demo: $(STAMP) ## set everything up and tell the story with real processes
 	$(BIN)/python -m examples.acme.demo

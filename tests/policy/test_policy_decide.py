@@ -413,3 +413,21 @@ def test_what_was_not_traced_is_told_to_policy_as_untrusted() -> None:
     asking = engine(forbid("guard", 'context.origins.targets == "untrusted"', approval="refunds"))
     assert isinstance(asking.decide(refund()), RequireApproval)
     assert isinstance(asking.decide(refund(provenance={})), Allow)
+
+
+def shown(made: Engine) -> tuple[str, ...]:
+    return made.visible(
+        agent="bot", user="ana", tenant="acme", environment="prod", task="refund-case", purpose="support",
+        roles=("Support",), attributes={}, posture=Posture.NORMAL, tainted=False, confidentiality=0, now_us=1,
+    )  # fmt: skip
+
+
+def test_what_is_listed_is_told_from_the_forbids_that_hold_whatever_permits_hold_beside_them() -> None:
+    # The engine names both as reasons, in no order that is ever the same: many names, so that each order comes by.
+    for number in range(24):
+        final = policy("guard", 'forbid (principal, action == Action::"payments.refund", resource);', f"no-{number}")
+        assert shown(engine(final)) == ("docs.search",)
+        asking = policy(
+            "identity", 'forbid (principal, action == Action::"payments.refund", resource);', f"ask-{number}", approval="refunds"
+        )
+        assert shown(engine(asking)) == ("docs.search", "payments.refund")

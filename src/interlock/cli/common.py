@@ -27,6 +27,7 @@ Server = Annotated[str, Parameter(help="Where `interlock up` listens.", env_var=
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 DEFAULT_STATE: Final = Path(".interlock")
 DEFAULT_DIRECTORY: Final = Path("directory.yaml")
+DEFAULT_ENVIRONMENT: Final = "prod"
 
 
 def read_variables(path: Path | None) -> dict[str, str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
+import sys
 from getpass import getuser
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from interlock.cli.common import Environment, Json
+from interlock.cli.common import DEFAULT_DIRECTORY, DEFAULT_ENVIRONMENT, DEFAULT_SERVER, DEFAULT_STATE, Environment, Json
 from interlock.cli.output import OK, USAGE, Failure, print_json
 from interlock.cli.tools import (
     Answers,
@@ -45,7 +48,7 @@ def init(
     agent: Annotated[str, Parameter(help="What the agent is called.")] = "assistant",
     answers: Answers = None,
     yes: Yes = False,
-    environment: Environment = "prod",
+    environment: Environment = DEFAULT_ENVIRONMENT,
     as_json: Json = False,
 ) -> int:
     """List a server's tools, ask one question for each, and write a small release around them."""
@@ -92,25 +95,28 @@ def _tell(into: Path, names: Names, said: list[str], left: list[str], failed: li
         print(f"  still a draft, and cannot be called: {name}")
     for name in failed:
         print(f"  its test does not pass, so look at it: {name}")
-    who = f"--agent {names.agent} --user {names.user} --task {TASK}"
-    here = f"--directory {into / 'directory.yaml'} --state {into / 'state'}"
+    elsewhere = names.environment != DEFAULT_ENVIRONMENT
+    environment = f" --environment {names.environment}" if elsewhere else ""
+    # In its own folder every command finds the people and the keys by itself.
     print("\nServe it:\n")
-    print(f"  interlock up --release {into / 'release'} {here} --environment {names.environment}")
+    if into.resolve() != Path.cwd():
+        print(f"  cd {shlex.quote(str(into))}")
+    print(f"  interlock up --release release --directory {DEFAULT_DIRECTORY}{environment}")
     print(
         "\nPut this into your MCP client's configuration (Claude Desktop, Claude Code, Cursor: mcpServers; VS Code: servers):\n"
     )
     place = into.resolve()
     arguments = ["mcp", "--agent", names.agent, "--user", names.user, "--task", TASK]
-    arguments += [
-        "--directory",
-        str(place / "directory.yaml"),
-        "--state",
-        str(place / "state"),
-        "--environment",
-        names.environment,
-    ]
-    block = {"mcpServers": {names.tool: {"command": "interlock", "args": arguments}}}
+    arguments += ["--directory", str(place / DEFAULT_DIRECTORY), "--state", str(place / DEFAULT_STATE)]
+    arguments += ["--environment", names.environment] if elsewhere else []
+    block = {"mcpServers": {names.tool: {"command": _program(), "args": arguments}}}
     print("\n".join(f"  {line}" for line in json.dumps(block, indent=2).splitlines()))
-    print(f"\nOr give a client http://127.0.0.1:8080/mcp and a token from `interlock token {who} {here}`.")
-    code = f"interlock login --code --as {names.approver} {here}"
-    print(f"\nThen look at http://127.0.0.1:8080/ as {names.approver}; `{code}` prints a code to log in with.")
+    print(f"\nOr give a client {DEFAULT_SERVER}/mcp and a token, from another terminal in the same folder:\n")
+    print(f"  interlock token --agent {names.agent} --user {names.user} --task {TASK}{environment}")
+    print(f"\nThen open {DEFAULT_SERVER}/ and log in as {names.approver}, who answers, with the code that this prints:\n")
+    print(f"  interlock login --code --as {names.approver}{environment}")
+
+
+def _program() -> str:
+    """How a client that starts programs in a folder and with a PATH of its own finds this one."""
+    return shutil.which(Path(sys.argv[0]).name) or "interlock"

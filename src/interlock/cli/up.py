@@ -36,7 +36,7 @@ def up(
     release: Annotated[Path | None, Parameter(help="Release folder to put in force; the stored one when not given.")] = None,
     environment: Environment = "prod",
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(help="0 takes a free one.")] = 8080,
+    port: Annotated[int, Parameter(help="0 takes a free one.", env_var="INTERLOCK_PORT")] = 8080,
     variables: Annotated[Path | None, Parameter(help="File of NAME=value lines for ${NAME} in tool sources.")] = None,
     state: State = DEFAULT_STATE,
     database_url: Annotated[str, Parameter(help="A Postgres of your own.", env_var="INTERLOCK_DATABASE_URL")] = "",
@@ -126,6 +126,7 @@ class _Server(uvicorn.Server):
         else:
             print(f"Interlock serves {base}/mcp for {self._system.settings.environment}", flush=True)
             print(f"release {ready.name} {ready.release}", flush=True)
+            print(f"the page: {base}/  (Ctrl-C ends it)", flush=True)
 
 
 @contextlib.contextmanager
@@ -166,7 +167,9 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
             listening.bind((host, port))
         except OSError as error:
             raise Failure(
-                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port", code=USAGE
+                f"cannot listen on {host}:{port}: {error.strerror}",
+                hint=f"choose another: --port {port + 1} here, and --server http://{host}:{port + 1} for the other commands",
+                code=USAGE,
             ) from error
         yield listening
     finally:

@@ -37,7 +37,7 @@ administration:
   activate: [Owner]
   review: [Owner]
   status: [Owner, User]
-  traces: [Owner]
+  traces: [Owner, User]
   audit: [Owner]
   approvals: [Owner]
   decide: [Owner, User]
