@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json
-from interlock.cli.output import OK, print_json
+from interlock.cli.output import OK, print_json, print_table
 
 Id = Annotated[str, Parameter(help="The approval's id, `apr_…`.")]
 Note = Annotated[str, Parameter(help="A note; the agent that asked will read it, and it goes on record.")]
@@ -32,13 +31,13 @@ def list_approvals(
     if as_json:
         print_json(answer)
         return OK
-    table = Table("id", "operation", "what", "agent for user", "answered by", "until", "state")
+    rows = []
     for item in answer["approvals"]:
         what = ", ".join(f"{name}={json.dumps(value)}" for name, value in item["shown"].items())
-        who, until = f"{item['agent']} for {item['user']}", _time(item["expires_at_us"])
-        row = (item["approval_id"], item["operation"], what, who, item["answered_by"] or item["role"], until, item["state"])
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table if answer["approvals"] else "nothing waits for you" if of == "open" else "nothing")
+        who, by = f"{item['agent']} for {item['user']}", item["answered_by"] or item["role"]
+        rows.append((item["approval_id"], item["operation"], what, who, by, _time(item["expires_at_us"]), item["state"]))
+    names = ("id", "operation", "what", "agent for user", "answered by", "until", "state")
+    print_table(names, rows, empty="nothing waits for you" if of == "open" else "nothing", whole="id")
     return OK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +12,7 @@ OK: Final = 0
 NO: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
+WIDE_CHARS: Final = 400
 
 
 class Failure(Exception):  # noqa: N818  # not a defect: the command's way of saying no
@@ -32,6 +34,21 @@ def show_failure(failure: Failure) -> int:
         if failure.hint:
             print(f"  {failure.hint}", file=sys.stderr)
     return failure.code
+
+
+def print_table(names: tuple[str, ...], rows: Iterable[Iterable[str]], *, empty: str, whole: str = "") -> None:
+    """Rows for people. The column `whole` is never broken, for it is copied; into a file or pipe nothing is broken at all."""
+    from rich.console import Console  # noqa: PLC0415  # not needed for --help
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table()
+    for name in names:
+        table.add_column(name, no_wrap=name == whole, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE_CHARS)
+    console.print(table if table.row_count else empty)
 
 
 def print_json(value: Any) -> None:

@@ -9,12 +9,11 @@ from urllib.parse import quote, urlencode
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json, stream
-from interlock.cli.output import OK, USAGE, Failure, print_json
+from interlock.cli.output import NO, OK, USAGE, Failure, print_json, print_table
 
 TONES: Final = {"plain": "", "good": "green", "bad": "red", "wait": "yellow", "doubt": "magenta"}
 Since = Annotated[str, Parameter(help="Only calls at or after this time, ISO 8601.")]
@@ -54,25 +53,36 @@ def list_traces(
     if as_json:
         print_json(found)
         return OK
-    table = Table("time", "call", "agent for user", "operation", "decided", "ended")
+    rows = []
     for call in found["calls"]:
         ended = f"{call['outcome']}: {call['code']}" if call["code"] else call["outcome"]
         who = f"{call['agent']} for {call['user']}"
-        row = (when(call["at_us"]), call["call_id"], who, call["operation"] or "?", call["decision"], ended)
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table if found["calls"] else "no calls are recorded that you may see")
+        rows.append((when(call["at_us"]), call["call_id"], who, call["operation"] or "?", call["decision"], ended))
+    names = ("time", "call", "agent for user", "operation", "decided", "ended")
+    print_table(names, rows, empty="no calls are recorded that you may see", whole="call")
     if found["next"]:
         print(f"more with --next {found['next']}")
     return OK
 
 
 def show(
-    identifier: Annotated[str, Parameter(help="A call id, a session id, a decision id, or `control`.")],
+    identifier: Annotated[
+        str, Parameter(help="A call id, a session id, a decision id, or `control`; the newest call that fits when not given.")
+    ] = "",
     *,
+    operation: str = "",
+    outcome: Outcome = "",
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """One call or session as a story: asked, looked at, decided by which policy, done, returned."""
+    if identifier and (operation or outcome):
+        raise Failure("the id says which call already", hint="leave out --operation and --outcome", code=USAGE)
+    if not identifier:
+        calls = caller.ask(f"/v1/traces?{query({'operation': operation, 'outcome': outcome}, limit='1')}")["calls"]
+        if not calls:
+            raise Failure("no call is recorded that fits and that you may see", hint="interlock trace list", code=NO)
+        identifier = calls[0]["call_id"]
     found = caller.ask(f"/v1/traces/{quote(identifier, safe='')}")
     if as_json:
         print_json(found)
