@@ -76,7 +76,9 @@ def _block(name, number, language, rest, text):
 
 def pattern(line):
     """A line of a guide as it is looked for: spaces at its ends do not count, … is anything."""
-    return ".*?".join(re.escape(part.strip() if index == 0 else part) for index, part in enumerate(line.rstrip().split(ANYTHING)))
+    return ".*?".join(
+        re.escape(part.strip() if index == 0 else part) for index, part in enumerate(line.rstrip().split(ANYTHING))
+    )
 
 
 def missing(expected, output, *, whole=False):

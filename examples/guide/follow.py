@@ -8,7 +8,6 @@ Exit code 1 names the block that did not hold.
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import socket
 import sys
@@ -129,12 +128,12 @@ class Reader:
 
     def _stand_in(self):
         """In place of clone and set-up: this very environment, found where the guide expects it."""
-        program = shutil.which("interlock", path=os.path.dirname(sys.executable))
+        program = shutil.which("interlock", path=Path(sys.executable).parent)
         if program is None:
             raise Broken(str(GUIDE), "there is no interlock beside this python; run make install")
         place = self._start / "interlock" / ".venv" / "bin"
         place.mkdir(parents=True)
-        (place / "activate").write_text(f'export PATH="{os.path.dirname(program)}:$PATH"\n')
+        (place / "activate").write_text(f'export PATH="{Path(program).parent}:$PATH"\n')
 
 
 def main():

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 from examples.guide.blocks import Broken, pattern, typed
 
@@ -27,9 +28,11 @@ def clean_environment(**more):
     """The environment of somebody who has not set anything up: nothing of ours but what the guide says one may set."""
     ours = {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("INTERLOCK_")}
-    own = os.path.join(sys.prefix, "bin")
+    own = str(Path(sys.prefix, "bin"))
     if sys.prefix != sys.base_prefix:
-        kept["PATH"] = os.pathsep.join(part for part in kept["PATH"].split(os.pathsep) if os.path.realpath(part) != os.path.realpath(own))
+        kept["PATH"] = os.pathsep.join(
+            part for part in kept["PATH"].split(os.pathsep) if os.path.realpath(part) != os.path.realpath(own)
+        )
     return {**kept, "TERM": "dumb", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", **more}
 
 

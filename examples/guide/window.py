@@ -31,7 +31,9 @@ class Window:
                 self._step(verb, self._meant(said if said is not None else bare, kept), into)
             except Error as error:
                 seen = self._page.locator("body").inner_text() if self._page else ""
-                raise Broken(f"{start}:{int(number) + offset}", f"{line.strip()}: {error.message}\nthe page says\n{seen}") from error
+                raise Broken(
+                    f"{start}:{int(number) + offset}", f"{line.strip()}: {error.message}\nthe page says\n{seen}"
+                ) from error
             if self._wrong:
                 raise Broken(f"{start}:{int(number) + offset}", f"the page went wrong: {self._wrong}")
 

@@ -428,6 +428,9 @@ def test_what_is_listed_is_told_from_the_forbids_that_hold_whatever_permits_hold
         final = policy("guard", 'forbid (principal, action == Action::"payments.refund", resource);', f"no-{number}")
         assert shown(engine(final)) == ("docs.search",)
         asking = policy(
-            "identity", 'forbid (principal, action == Action::"payments.refund", resource);', f"ask-{number}", approval="refunds"
+            "identity",
+            'forbid (principal, action == Action::"payments.refund", resource);',
+            f"ask-{number}",
+            approval="refunds",
         )
         assert shown(engine(asking)) == ("docs.search", "payments.refund")

@@ -18,7 +18,7 @@ SAID: Final = {
     Standing.DONE: ("done", "✓", "good"),
     Standing.REPLAYED: ("replayed", "↺", "good"),
     Standing.WAITING: ("waits for people", "◔", "wait"),
-    Standing.APPROVED: ("approved, not repeated yet", "◑", "wait"),
+    Standing.APPROVED: ("approved", "◑", "wait"),
     Standing.WITHDRAWN: ("withdrawn", "-", "plain"),
     Standing.DENIED: ("denied", "✕", "bad"),
     Standing.INVALID: ("invalid", "✕", "bad"),
