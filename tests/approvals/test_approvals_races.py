@@ -19,9 +19,11 @@ from tests.support.shop import FILES, OPERATOR, Shop, counter
 # `note` has neither a key nor an object that is looked up first: nothing but the approval stands between two claims.
 ASKING = {
     **FILES,
+    "release.yaml": FILES["release.yaml"].replace("kill:", "revoke: [Security], kill:"),
     "policies/guard/note.cedar": '@id("note-asks")\n@owner("security")\n@approval("refunds")\n'
     'forbid (principal, action == Action::"shop.note", resource);\n',
 }
+SECURITY = Person(user="sam", tenant="acme", roles=("Security",), told_at_us=1)
 REQUESTER = Person(user="ana", tenant="acme", roles=("Staff",), told_at_us=1)
 
 
@@ -80,7 +82,7 @@ class Race:
         # Processes also renew their leases meanwhile; those may wait for a moment and are no contenders.
         return await onlooker.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
-            "AND query ~ '(commit_batch|request_approval|answer_approval|change_control|activate_release)'"
+            "AND query ~ '(commit_batch|request_approval|answer_approval|change_control|activate_release|revoke)'"
         )
 
 
@@ -123,6 +125,29 @@ async def test_of_a_claim_and_a_kill_the_first_wins(race, first):
         assert await race.state(approval_id) == "used"
     else:
         assert (outcome(answer), race.ran, await race.state(approval_id)) == ("halted", 0, "approved")
+
+
+@pytest.mark.parametrize("first", ["claim", "revoke"])
+async def test_of_a_claim_and_the_revocation_of_its_approver_the_first_wins(race, first):
+    approval_id = await race.asked()
+    await approve(race.one, approval_id, lead(told_at_us=1))
+    call, revocation = race.call(), race.two.system.plane.revocations.revoke(SECURITY, "user:leo", "left")
+    found = await race.in_order(*((call, revocation) if first == "claim" else (revocation, call)))
+    answer = found[0] if first == "claim" else found[1]
+    assert (outcome(answer), race.ran) == (("ran", 1) if first == "claim" else ("needs_approval", 0))
+    assert await race.state(approval_id) == ("used" if first == "claim" else "withdrawn")
+
+
+@pytest.mark.parametrize("first", ["yes", "revoke"])
+async def test_a_yes_and_the_revocation_of_whoever_says_it_leave_nothing_to_run(race, first):
+    approval_id = await race.asked()
+    yes = race.one.system.plane.approvals.answer(lead(told_at_us=1), approval_id, approve=True)
+    revocation = race.two.system.plane.revocations.revoke(SECURITY, "user:leo", "left")
+    found = await race.in_order(*((yes, revocation) if first == "yes" else (revocation, yes)))
+    given = found[0] if first == "yes" else found[1]
+    assert outcome(given) == ("ApprovalView" if first == "yes" else "WrongApproverError")
+    assert await race.state(approval_id) == ("withdrawn" if first == "yes" else "open")
+    assert (outcome(await race.call()), race.ran) == ("needs_approval", 0)
 
 
 @pytest.mark.parametrize("first", ["claim", "release"])

@@ -363,6 +363,7 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
             asyncio.create_task(_every(HEARTBEAT_S, system.upstreams.tend), name="quarantine"),
             asyncio.create_task(_every(WATCH_S, system.upstreams.look), name="upstreams"),
             asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
+            asyncio.create_task(_every(HEARTBEAT_S, system.approvals.expire), name="expire-approvals"),
             asyncio.create_task(_every(FORGET_S, system.budgets.forget), name="forget-budgets"),
             asyncio.create_task(_every(FORGET_S, system.forget_logins), name="forget-logins"),
             asyncio.create_task(_every(ISSUER_KEYS_S, system.outside.refresh_due), name="issuer-keys"),

@@ -44,6 +44,8 @@ def refused(reason: str, role: str) -> ApprovalError:
         case "role":
             return WrongApproverError(f"this is answered by people with the role {role}")
         case "outdated":
-            return NotOpenError("the release has changed since; when the agent asks again, a new request is made", reason)
+            return NotOpenError(
+                "the release or the object has changed since; when the agent asks again, a new request is made", reason
+            )
         case _:
             return NotOpenError(f"it can no longer be answered: it is {reason}", reason)

@@ -8,7 +8,10 @@ import msgspec
 
 
 class ApprovalState(StrEnum):
-    """What became of a request. `outdated`: the release it was asked under is no longer in force, so it lifts nothing."""
+    """What became of a request.
+
+    `outdated`: the release it was asked under is no longer in force, or the object is not what was shown; it lifts nothing.
+    """
 
     OPEN = "open"
     APPROVED = "approved"
@@ -23,7 +26,7 @@ class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate asks people: bound to lineage, exact call, the forbids it would lift, and the release.
 
     `arguments` are the canonical bytes that would be sent; `show` names those that matter most; `evidence` is JSON text of
-    what else the decision knew.
+    what else the decision knew, `evidence_digest` that of the object among it, which an approval is bound to.
     """
 
     approval_id: str
@@ -41,6 +44,7 @@ class ApprovalRequest(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str
     say: str
     holds_s: int
+    evidence_digest: str = ""
 
 
 class Requested(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,3 +86,4 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     answered_at_us: int | None = None
     note: str = ""
     used_by: str = ""
+    evidence_digest: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -33,9 +34,18 @@ class Approving:
         self._clock = clock
         self._ids = ids
 
-    async def said(self, session: Session, call_hash: str, release_digest: str) -> tuple[Approval, ...]:
-        """What people have said of this very call, in this lineage, under this release."""
-        return await self._desk.for_call(session.lineage.id, call_hash, release_digest)
+    async def said(self, session: Session, facts: Facts, release_digest: str) -> tuple[Approval, ...]:
+        """What people have said of this very call, in this lineage, under this release.
+
+        A yes that nobody has used is left out when the object is no longer what was shown. A used one only lets the call be
+        answered from the record, and a no stands: a changed object is no way around it.
+        """
+        seen = shown_digest(facts)
+        return tuple(
+            item
+            for item in await self._desk.for_call(session.lineage.id, facts.call_hash, release_digest)
+            if item.state is not ApprovalState.APPROVED or item.evidence_digest == seen
+        )
 
     async def ask(
         self, session: Session, call_id: str, facts: Facts, decision: RequireApproval, over: OverBudget | None = None
@@ -59,6 +69,7 @@ class Approving:
                 policy_ids=request.policy_ids,
                 release_digest=request.release_digest,
                 holds_s=request.holds_s,
+                evidence_digest=request.evidence_digest,
             )
             event = draft(body, ids=self._ids, call_id=call_id)
             requested = await self._desk.request(request, event, most_open=MAX_OPEN_APPROVALS_PER_LINEAGE)
@@ -115,7 +126,25 @@ class Approving:
             evidence=msgspec.json.encode(evidence).decode(),
             say=" ".join(dict.fromkeys(said)),
             holds_s=first.holds_s,
+            evidence_digest=shown_digest(facts),
         )
+
+
+def shown_digest(facts: Facts) -> str:
+    """SHA-256 of the object as policy reads it and people are shown it; empty when the operation is about none.
+
+    Only the attributes that the contract declares are in it, and sets have no order: whatever else changes is harmless.
+    """
+    if facts.resource is None:
+        return ""
+    attributes = facts.resource.attributes
+    ordered = (
+        None
+        if attributes is None
+        else {name: sorted(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
+    )
+    shown = {"type": facts.resource.type, "id": facts.resource.id, "attributes": ordered}
+    return hashlib.sha256(msgspec.json.encode(shown, order="sorted")).hexdigest()
 
 
 def lifts(said: Iterable[Approval], spent: frozenset[str]) -> tuple[Lift, ...]:

@@ -198,7 +198,7 @@ class Gate:
         facts, decision = await self._decide(call, governed, call.read, standing)
         said: tuple[Approval, ...] = ()
         if isinstance(decision, RequireApproval):
-            said = await self._approving.said(call.session, call.read.call_hash, governed.release.digest)
+            said = await self._approving.said(call.session, facts, governed.release.digest)
             # Decided afresh, with what people said among the facts.
             facts = msgspec.structs.replace(facts, approvals=lifts(said, call.spent))
             decision = governed.engine.decide(facts)
@@ -421,7 +421,7 @@ class Gate:
             return await self._recording.tell(
                 call, of_budget(call.id, budget, over), decided, detail=f"{budget.name}: {detail}"
             )
-        said = await self._approving.said(call.session, facts.call_hash, decision.release_digest)
+        said = await self._approving.said(call.session, facts, decision.release_digest)
         given = given_for(said, budget, call.spent)
         if given:
             call.lifted[budget.name] = given

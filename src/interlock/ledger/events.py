@@ -187,6 +187,7 @@ class ApprovalRequested(msgspec.Struct, frozen=True, kw_only=True, tag_field="ki
     policy_ids: tuple[str, ...]
     release_digest: str
     holds_s: int
+    evidence_digest: str = ""
 
 
 class ApprovalAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="approval.answered"):
@@ -197,6 +198,18 @@ class ApprovalAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
     by: str
     roles: tuple[str, ...]
     note: str = ""
+
+
+class ApprovalEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="approval.ended"):
+    """A request, or an approval that nobody had used, ended without an answer. Written by the database itself.
+
+    `why`: `expired`, `more_asked`, `object_changed` or `approver_revoked` (then `by` is whoever revoked).
+    """
+
+    approval_id: str
+    to: str
+    why: str
+    by: str = ""
 
 
 class InputReceived(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="input.received"):
@@ -363,6 +376,7 @@ Body: TypeAlias = (
     | ClaimOrphaned
     | ApprovalRequested
     | ApprovalAnswered
+    | ApprovalEnded
     | InputReceived
     | InputAsserted
     | DecisionAsked

@@ -12,6 +12,12 @@ from interlock.core.terms import Question
 from interlock.ledger import events as e
 from interlock.ledger.drafts import read_body
 
+_ENDED: Mapping[str, str] = {
+    "expired": "nobody answered it, or used it, in time",
+    "more_asked": "more had to be asked for, in a new request",
+    "object_changed": "the object is no longer what was shown; people are asked anew",
+    "approver_revoked": "whoever approved it was revoked",
+}
 QUESTIONS: Mapping[int, str] = {
     Question.WHICH_TOOL: "which tool?",
     Question.MAY_THE_AGENT: "may this agent?",
@@ -104,6 +110,9 @@ def _words(body: e.Body) -> tuple[str, str]:
         case e.ApprovalAnswered():
             tone = {"approved": "good", "denied": "bad"}.get(body.to, "plain")
             return tone, f"{body.to} by {body.by}{f': {body.note}' if body.note else ''} ({body.approval_id})"
+        case e.ApprovalEnded():
+            why = _ENDED.get(body.why, body.why)
+            return "plain", f"{body.to}: {why}{f', by {body.by}' if body.by else ''} ({body.approval_id})"
         case e.InputReceived() | e.InputAsserted() | e.DecisionAsked() | e.RecordRead():
             return _of_people(body)
         case _:

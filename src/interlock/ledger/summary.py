@@ -21,6 +21,7 @@ class Standing(StrEnum):
     WAITING = "waiting"
     APPROVED = "approved"
     WITHDRAWN = "withdrawn"
+    EXPIRED = "expired"
     DENIED = "denied"
     INVALID = "invalid"
     STOPPED = "stopped"
@@ -148,6 +149,11 @@ def _learnt(step: StepRow, known: dict[str, Any]) -> dict[str, Any]:  # one bran
             note = _text(said.get("note"))
             by = f"{standing.value} by {_text(said.get('by'))}"
             return {"standing": standing, "why": f"{by}: {note}" if note else by}
+        case "approval.ended":
+            if known["standing"] not in {Standing.WAITING, Standing.APPROVED}:
+                return {}
+            # What was asked about anew has a request, and a row, of its own.
+            return {"standing": Standing.EXPIRED if said.get("to") == "expired" else Standing.WITHDRAWN}
         case _:
             return {}
 

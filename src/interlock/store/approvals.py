@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import asyncpg
 
 from interlock.core.approval import Approval, ApprovalRequest, ApprovalState, Requested
 from interlock.core.event import EventDraft
 from interlock.store.database import Database
+
+MAX_EXPIRED_AT_ONCE: Final = 100
 
 
 class Approvals:
@@ -35,6 +39,7 @@ class Approvals:
             request.say,
             request.holds_s,
             most_open,
+            request.evidence_digest,
             event.kind,
             event.body,
             event.salt,
@@ -99,6 +104,11 @@ class Approvals:
             event.commitment,
         )
         return "unknown" if row is None else str(row[0])
+
+    async def expire(self) -> int:
+        """End what nobody answered or used in time, each on record in its session's chain; gives how many."""
+        row = await self._database.row("expire_approvals", MAX_EXPIRED_AT_ONCE)
+        return 0 if row is None else int(row[0])
 
     async def tell_person(self, tenant: str, user: str, roles: tuple[str, ...], told_at_us: int) -> None:
         """Keep what a person's token says of them, unless a newer one has spoken."""

@@ -20,6 +20,7 @@ SAID: Final = {
     Standing.WAITING: ("waits for people", "◔", "wait"),
     Standing.APPROVED: ("approved", "◑", "wait"),
     Standing.WITHDRAWN: ("withdrawn", "-", "plain"),
+    Standing.EXPIRED: ("expired", "-", "plain"),
     Standing.DENIED: ("denied", "✕", "bad"),
     Standing.INVALID: ("invalid", "✕", "bad"),
     Standing.STOPPED: ("stopped", "■", "bad"),

@@ -190,7 +190,11 @@ SELECT forget_outcomes($1)
 
 -- name: request_approval
 -- Ask people, or find the question that is open already.
-SELECT * FROM request_approval($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+SELECT * FROM request_approval($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+
+-- name: expire_approvals
+-- End what nobody answered or used in time, on record.
+SELECT expire_approvals($1)
 
 -- name: answer_approval
 -- Approve, deny or withdraw.
@@ -199,7 +203,7 @@ SELECT answer_approval($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 -- name: approvals_for_call
 -- What people have said about one call under one release; what was used still lifts a replay.
 SELECT approval_id, tenant, environment, agent, user_id, lineage_id, session_id, call_id, task, operation, call_hash,
-       release_digest, rule, role, policy_ids, arguments, show, evidence, say,
+       release_digest, rule, role, policy_ids, arguments, show, evidence, say, evidence_digest,
        CASE WHEN a.state = 'open' AND a.expires_at <= clock_timestamp() THEN 'expired'
             WHEN a.state IN ('open', 'approved') AND a.release_digest <> (SELECT e.release_digest FROM epoch e) THEN 'outdated'
             WHEN a.state = 'approved' AND a.expires_at <= clock_timestamp() THEN 'expired'
@@ -220,7 +224,7 @@ FROM approval a WHERE a.approval_id = ANY ($1)
 -- name: approval
 -- One request as it stands.
 SELECT approval_id, tenant, environment, agent, user_id, lineage_id, session_id, call_id, task, operation, call_hash,
-       release_digest, rule, role, policy_ids, arguments, show, evidence, say,
+       release_digest, rule, role, policy_ids, arguments, show, evidence, say, evidence_digest,
        CASE WHEN a.state = 'open' AND a.expires_at <= clock_timestamp() THEN 'expired'
             WHEN a.state IN ('open', 'approved') AND a.release_digest <> (SELECT e.release_digest FROM epoch e) THEN 'outdated'
             WHEN a.state = 'approved' AND a.expires_at <= clock_timestamp() THEN 'expired'
@@ -234,7 +238,7 @@ FROM approval a WHERE a.approval_id = $1
 -- Requests, newest first, that somebody may see.
 SELECT * FROM (
 SELECT approval_id, tenant, environment, agent, user_id, lineage_id, session_id, call_id, task, operation, call_hash,
-       release_digest, rule, role, policy_ids, arguments, show, evidence, say,
+       release_digest, rule, role, policy_ids, arguments, show, evidence, say, evidence_digest,
        CASE WHEN a.state = 'open' AND a.expires_at <= clock_timestamp() THEN 'expired'
             WHEN a.state IN ('open', 'approved') AND a.release_digest <> (SELECT e.release_digest FROM epoch e) THEN 'outdated'
             WHEN a.state = 'approved' AND a.expires_at <= clock_timestamp() THEN 'expired'
