@@ -75,13 +75,48 @@ async def test_calls_of_other_processes_are_told_and_of_other_tenants_are_not(ho
         assert "acme" not in told
 
 
-async def test_without_the_role_for_traces_no_call_is_told_but_that_people_are_asked_is(house):
-    session = await house.made.session()
+async def test_without_the_role_for_traces_only_ones_own_calls_are_told_and_that_people_are_asked(house):
+    session, other = await house.made.session(user="lee"), await house.made.session()
     async with reading(house, house.token(user="lee", roles=("Lead",))) as lee:
-        await house.made.call(session, "stock", item="tea")
-        await house.made.call(session, "refund", order_id="A1", amount="80.00")
+        theirs = await house.made.call(other, "stock", item="tea")
+        await house.made.call(other, "refund", order_id="A1", amount="80.00")
         async with asyncio.timeout(20):
             assert await lee.message() == ("approvals", "changed")
+        mine = await house.made.call(session, "stock", item="rum")
+        told = await lee.until(mine.call_id)
+        assert theirs.call_id not in told
+
+
+async def test_people_read_their_own_calls_without_a_role_and_nobody_elses(house):
+    mine = await house.made.call(await house.made.session(user="lee"), "stock", item="rum")
+    theirs = await house.made.call(await house.made.session(), "refund", order_id="A1", amount="80.00")
+    namesake = await house.made.call(await house.made.session(user="lee", tenant="globex"), "stock", item="gin")
+    async with house.http(house.token(user="lee", roles=("Lead",))) as http:
+        board = (await http.get("/")).text
+        assert mine.call_id in board
+        assert theirs.call_id not in board  # what waits for this approver is shown, and has no story for them
+        assert namesake.call_id not in board
+        story = await http.get(f"/page/trace/{mine.call_id}")
+        assert story.status_code == 200
+        assert "asked: shop.stock" in story.text
+        assert "facts_version" not in story.text  # the events themselves are for people with the role
+        for other in (theirs, namesake):
+            assert (await http.get(f"/page/trace/{other.call_id}")).status_code == 404
+    assert await reads(house, "acme") == []
+
+
+async def test_whoever_reads_the_story_of_somebody_elses_call_is_on_record(house):
+    theirs = await house.made.call(await house.made.session(), "stock", item="rum")
+    async with house.http(house.token()) as http:
+        story = await http.get(f"/page/trace/{theirs.call_id}")
+        assert "facts_version" in story.text
+    assert [(body["what"], body["target"], body["by"]) for body in await reads(house, "acme")] == [
+        ("show", theirs.call_id, "oki")
+    ]
+
+
+async def reads(house, tenant):
+    return [body for _, body in await house.made.events(f"reads:{tenant}")]
 
 
 async def test_a_browser_goes_on_where_it_was(house):

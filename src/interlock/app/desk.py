@@ -33,9 +33,9 @@ class Desk:
         ids: Ids,
     ) -> None:
         records, sessions, traces = Records(database), Sessions(database), Traces(database)
-        sights = Sights(admin, records, ids)
-        self.sessions = PeoplesSessions(sessions, records, sights, contexts, ids)
-        self.traces = PeoplesTraces(traces, sessions, sights, admin, clock)
+        self.sights = Sights(admin, records, ids)
+        self.sessions = PeoplesSessions(sessions, records, self.sights, contexts, ids)
+        self.traces = PeoplesTraces(traces, sessions, self.sights, admin, clock)
         self.agents = PeoplesAgents(traces, admin)
         self.decisions = Decisions(
             governing=governing,

@@ -16,12 +16,11 @@ from typing import Final
 
 import msgspec
 
-from interlock.app.administration import AdminGate
+from interlock.app.sight import Sight, Sights
 from interlock.core.who import Person
 from interlock.ledger.summary import UNFINISHED, CallSummary, Standing, summaries
 from interlock.store.errors import StoreError
 from interlock.store.live import LiveRows
-from interlock.store.traces import EventRow, Traces
 
 _log = logging.getLogger(__name__)
 
@@ -37,20 +36,6 @@ MAX_QUEUED_NEWS: Final = 16
 
 class TooManyWatchersError(Exception):
     """As many people watch this process as it serves; calls do not wait behind them, but no more can watch."""
-
-
-class UnknownCallError(Exception):
-    """There is no such call, as far as this person may know."""
-
-
-class Sight(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose calls a person sees. `tenant` empty: every tenant's."""
-
-    tenant: str
-
-    def covers(self, call: CallSummary) -> bool:
-        """Whether this call is among them."""
-        return self.tenant in {"", call.tenant}
 
 
 class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +73,7 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
 class Watcher:
     """One person's place. News wait in a queue; who does not fetch them is dropped, and goes on from where they were."""
 
-    def __init__(self, person: Person, sight: Sight | None) -> None:
+    def __init__(self, person: Person, sight: Sight) -> None:
         self.person = person
         self.sight = sight
         self._queue: asyncio.Queue[News | None] = asyncio.Queue(MAX_QUEUED_NEWS)
@@ -105,7 +90,7 @@ class Watcher:
 
     def tell(self, news: News) -> None:
         """Hand on what this person may see of some news."""
-        seen = tuple(call for call in news.calls if self.sight is not None and self.sight.covers(call))
+        seen = tuple(call for call in news.calls if self.sight.covers(call.tenant, call.user))
         asked = any(
             (call in seen or call.tenant == self.person.tenant) and (call.approval_id or call.uses) for call in news.calls
         )
@@ -127,35 +112,31 @@ class Watcher:
 class LiveCalls:
     """The calls of the plane as they move."""
 
-    def __init__(self, rows: LiveRows, traces: Traces, admin: AdminGate) -> None:
+    def __init__(self, rows: LiveRows, sights: Sights) -> None:
         self._rows = rows
-        self._traces = traces
-        self._admin = admin
+        self._sights = sights
         self._watchers: set[Watcher] = set()
         self._task: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
         self._known: OrderedDict[str, tuple[int, bool]] = OrderedDict()  # call: its last step, whether it may still move
 
-    async def sight(self, person: Person) -> Sight | None:
-        """Whose calls a person sees: with the role for traces those of their tenant (or of all), else None."""
-        if not await self._admin.may(person, "traces", tenant=person.tenant):
-            return None
-        operated_by = (await self._admin.release()).administration.operated_by
-        return Sight(tenant="" if person.tenant in operated_by else person.tenant)
+    async def sight(self, person: Person) -> Sight:
+        """Whose calls a person sees: their own, with the role for traces those of their tenant, or of all."""
+        return await self._sights.of(person, "traces")
 
     async def newest(self, person: Person, wanted: CallFilter) -> tuple[tuple[CallSummary, ...], int]:
         """The newest calls a person sees and wants, newest first, and from when on to watch in order to miss none."""
         sight, tick = await self.sight(person), await self._rows.tick()
-        if sight is None:
-            return (), tick.horizon_us
         narrow = bool(wanted.operation or wanted.standing)
         ids = await self._rows.newest(
             tenant=sight.tenant,
+            user=sight.user,
             agent_has=wanted.agent,
             user_has=wanted.user,
             limit=MAX_SEARCHED_CALLS if narrow else MAX_LISTED_CALLS * 2,
         )
-        found = [call for call in summaries(await self._rows.steps(ids)) if sight.covers(call) and wanted.matches(call)]
+        shown = summaries(await self._rows.steps(ids))
+        found = [call for call in shown if sight.covers(call.tenant, call.user) and wanted.matches(call)]
         found.sort(key=lambda call: (call.asked_us, call.call_id), reverse=True)
         return tuple(found[:MAX_LISTED_CALLS]), tick.horizon_us
 
@@ -163,14 +144,7 @@ class LiveCalls:
         """One call, or None: there is none, or not for this person."""
         sight = await self.sight(person)
         found = summaries(await self._rows.steps([call_id]))
-        return next((call for call in found if sight is not None and sight.covers(call)), None)
-
-    async def story(self, person: Person, call_id: str) -> tuple[CallSummary, tuple[EventRow, ...]]:
-        """A call and all its events. Raises `UnknownCallError`: there is none, or not for this person."""
-        call = await self.one(person, call_id)
-        if call is None:
-            raise UnknownCallError("there is no such call")
-        return call, await self._traces.events(call.call_id)
+        return next((call for call in found if sight.covers(call.tenant, call.user)), None)
 
     @contextlib.asynccontextmanager
     async def watch(self, person: Person) -> AsyncIterator[Watcher]:
@@ -230,7 +204,7 @@ class LiveCalls:
 
     async def _begin(self) -> None:
         """Know the calls that may still move: those shown on pages that were just loaded, and all that wait for people."""
-        ids = await self._rows.newest(tenant="", agent_has="", user_has="", limit=MAX_LISTED_CALLS)
+        ids = await self._rows.newest(tenant="", user="", agent_has="", user_has="", limit=MAX_LISTED_CALLS)
         waiting = await self._rows.waiting(limit=MAX_LISTED_CALLS)
         self._note(summaries(await self._rows.steps(tuple(dict.fromkeys((*ids, *waiting))))))
 

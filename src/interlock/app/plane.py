@@ -55,7 +55,6 @@ from interlock.store.processes import LiveProcess, Processes
 from interlock.store.releases import Proposals
 from interlock.store.revocations import Revocations
 from interlock.store.sessions import Sessions
-from interlock.store.traces import Traces
 
 
 class ReleaseName(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +170,6 @@ class Plane:
         proposals: Proposals,
         postures: Postures,
         live: LiveRows,
-        traces: Traces,
         scope_postures: ScopePostures,
         processes: Processes,
         sessions: Sessions,
@@ -213,7 +211,7 @@ class Plane:
         )
         self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment)
         self.postures = PeoplesPostures(postures, self.admin, ids)
-        self.live = LiveCalls(live, traces, self.admin)
+        self.live = LiveCalls(live, self.desk.sights)
         self.scope_postures = PeoplesScopePostures(scope_postures, self.admin, sessions, ids)
         self.revocations = PeoplesRevocations(revocations, self.admin, ids)
         self.doors = Doors(

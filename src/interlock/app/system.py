@@ -227,7 +227,6 @@ class System:
             proposals=Proposals(database),
             postures=Postures(database),
             live=LiveRows(database),
-            traces=self.traces,
             scope_postures=ScopePostures(database),
             processes=self.processes,
             sessions=sessions,

@@ -55,9 +55,9 @@ class LiveRows:
         rows = await self._database.rows("live_moved", since_us, list(known), list(known.values()), limit)
         return tuple(row["call_id"] for row in rows)
 
-    async def newest(self, *, tenant: str, agent_has: str, user_has: str, limit: int) -> tuple[str, ...]:
-        """The calls proposed last; `tenant` is exact, the others occur in the names. Empty matches everything."""
-        rows = await self._database.rows("live_newest", tenant, agent_has.lower(), user_has.lower(), limit)
+    async def newest(self, *, tenant: str, user: str, agent_has: str, user_has: str, limit: int) -> tuple[str, ...]:
+        """The calls proposed last; `tenant` and `user` are exact, the others occur in the names. Empty matches everything."""
+        rows = await self._database.rows("live_newest", tenant, agent_has.lower(), user_has.lower(), limit, user)
         return tuple(dict.fromkeys(row["call_id"] for row in rows))
 
     async def waiting(self, *, limit: int) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from litestar import Request, Response, get
 
 from interlock.app.live import MAX_LISTED_CALLS
 from interlock.app.plane import Plane
+from interlock.app.sight import Sight
 from interlock.approvals.view import ApprovalView
 from interlock.core.approval import ApprovalState
 from interlock.core.terms import Posture
@@ -72,17 +73,23 @@ async def approvals_part(plane: Plane, person: Person) -> dict[str, Any]:
     answered = [item for item in recent if item.state is not ApprovalState.OPEN][:MAX_ANSWERED_SHOWN]
     sight = await plane.live.sight(person)
     return {
-        "open": [_approval(item, person) for item in found],
-        "answered": [_approval(item, person) for item in answered],
-        "traces": sight is not None,
+        "open": [_approval(item, person, sight) for item in found],
+        "answered": [_approval(item, person, sight) for item in answered],
+        "traces": not sight.own,
     }
 
 
-def _approval(item: ApprovalView, person: Person) -> dict[str, Any]:
+def _approval(item: ApprovalView, person: Person, sight: Sight) -> dict[str, Any]:
     is_own = (item.tenant, item.user) == (person.tenant, person.user)
     may_withdraw = item.tenant == person.tenant and (is_own or item.role in person.roles)
     evidence = {name: value for name, value in item.evidence.items() if value not in (None, "", [])}
-    return {"item": item, "is_own": is_own, "may_withdraw": may_withdraw, "evidence": evidence}
+    return {
+        "item": item,
+        "is_own": is_own,
+        "may_withdraw": may_withdraw,
+        "evidence": evidence,
+        "sees_trace": sight.covers(item.tenant, item.user),
+    }
 
 
 async def controls_part(plane: Plane, person: Person) -> dict[str, Any]:
@@ -115,7 +122,7 @@ async def controls_part(plane: Plane, person: Person) -> dict[str, Any]:
         "worried": await plane.postures.worried(person) if sees_own else (),
         "lowers": await admin.may(person, "lower", tenant=person.tenant),
         "postures": tuple(posture.value for posture in Posture),
-        "traces": await plane.live.sight(person) is not None,
+        "traces": not (await plane.live.sight(person)).own,
     }
 
 
@@ -128,5 +135,5 @@ async def _calls_part(plane: Plane, person: Person, request: Request[Any, Any, A
         "since_us": since_us,
         "standings": CHOICES,
         "max_calls": MAX_LISTED_CALLS,
-        "traces": await plane.live.sight(person) is not None,
+        "traces": not (await plane.live.sight(person)).own,
     }

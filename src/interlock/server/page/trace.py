@@ -8,15 +8,14 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
-from interlock.app.live import UnknownCallError
 from interlock.app.plane import Plane
-from interlock.ledger.story import StoredEvent, tell
+from interlock.app.sight import UnknownRecordError
+from interlock.app.traces import TraceLine
 from interlock.server.page.calls import facts
 from interlock.server.page.cookie import login_secret, token_of_cookie
 from interlock.server.page.forms import form_token
 from interlock.server.page.html import page
 from interlock.server.page.login import no_such_page
-from interlock.store.traces import EventRow
 
 SIGNS: Final = {"plain": "·", "good": "✓", "bad": "✕", "wait": "◔", "doubt": "?"}
 MAX_EVENTS_SHOWN: Final = 500
@@ -29,30 +28,30 @@ def routes(plane: Plane) -> list[Any]:
     async def trace(request: Request[Any, Any, Any], call_id: FromPath[str]) -> Response[str]:
         token = token_of_cookie(request)
         person = await plane.person(token)
+        call = await plane.live.one(person, call_id)
+        if call is None:
+            raise no_such_page()
         try:
-            call, events = await plane.live.story(person, call_id)
-        except UnknownCallError as error:
+            told = await plane.desk.traces.show(person, call_id)
+        except UnknownRecordError as error:
             raise no_such_page() from error
-        shown = events[:MAX_EVENTS_SHOWN]
-        lines = tell(
-            StoredEvent(chain_id=row.chain_id, seq=row.seq, kind=row.kind, at_us=row.at_us, call_id=row.call_id, body=row.body)
-            for row in shown
-        )
+        shown = told.lines[:MAX_EVENTS_SHOWN]
         return page(
             "trace.html",
             person=person,
             form_token=form_token(login_secret(request)),
-            lines=[{"line": line, "sign": SIGNS[line.tone]} for line in lines],
-            decisions=[found for row in shown if (found := _decision(row)) is not None],
-            events=shown,
-            left_out=len(events) - len(shown),
+            lines=[{"line": line, "sign": SIGNS[line.tone]} for line in shown],
+            decisions=[found for line in shown if (found := _decision(line)) is not None],
+            events=[(line, None if line.body is None else bytes(line.body).decode()) for line in shown],
+            whole=not (await plane.live.sight(person)).own,
+            left_out=len(told.lines) - len(shown),
             **facts(call),
         )
 
     return [trace]
 
 
-def _decision(row: EventRow) -> dict[str, Any] | None:
+def _decision(row: TraceLine) -> dict[str, Any] | None:
     """A decision for reading; None for other events, and for what cannot be read."""
     if row.kind != "call.decided" or row.body is None:
         return None

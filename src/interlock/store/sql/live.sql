@@ -18,9 +18,9 @@ SELECT w.call_id FROM wanted w JOIN event e ON e.call_id = w.call_id AND e.call_
 GROUP BY w.call_id, k.seq HAVING max(e.seq) > coalesce(k.seq, 0)
 
 -- name: live_newest
--- The calls that were proposed last, of a tenant (all when empty), with texts that occur in the names of agent and user.
+-- The calls that were proposed last, of a tenant and for a user (all when empty), with texts that occur in the names of agent and user.
 SELECT e.call_id FROM event e JOIN session s ON s.session_id = e.chain_id
-WHERE e.kind = 'call.proposed' AND ($1 = '' OR s.tenant = $1)
+WHERE e.kind = 'call.proposed' AND ($1 = '' OR s.tenant = $1) AND ($5 = '' OR s.user_id = $5)
   AND position($2 IN lower(s.agent)) > 0 AND position($3 IN lower(s.user_id)) > 0
 ORDER BY e.at_us DESC LIMIT $4
 
