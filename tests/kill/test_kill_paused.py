@@ -22,8 +22,8 @@ def leases(answer):
 
 
 async def test_stopped_before_the_check_and_woken_after_the_answer_it_sends_no_byte(here, tool, database_urls, tmp_path):
-    tool.doors["server/discover"].clear()
     async with gateway(database_urls.app, tmp_path / "there", tool.url) as there:
+        tool.shut("server/discover")
         await there.say("call", "send", "tea")
         await until(tool.asked["server/discover"].is_set)
         there.process.send_signal(signal.SIGSTOP)

@@ -21,7 +21,7 @@ class Stuck:
 
 @pytest.fixture
 async def stuck(two, tool):
-    tool.doors["server/discover"].clear()
+    tool.shut("server/discover")
     session = await two[1].session()
     task = asyncio.create_task(far(two[1], session, "send"))
     await asyncio.wait_for(tool.asked["server/discover"].wait(), 20)
@@ -62,7 +62,7 @@ async def test_a_kill_of_another_scope_disturbs_nothing(two, tool, stuck):
 
 
 async def test_what_is_sent_already_may_still_take_effect_and_is_listed_so(two, tool):
-    tool.doors["tools/call"].clear()
+    tool.shut("tools/call")
     task = asyncio.create_task(far(two[1], await two[1].session(), "send"))
     await asyncio.wait_for(tool.asked["tools/call"].wait(), 20)
     answer = await two[0].system.plane.kill(OPERATOR, "tool:far", "test")

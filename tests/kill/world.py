@@ -10,6 +10,7 @@ from tests.support.shop import FILES
 
 ANSWERS = {
     "server/discover": {"supportedVersions": ["2026-07-28"]},
+    "tools/list": {"tools": [], "resultType": "complete"},
     "tools/call": {
         "content": [{"type": "text", "text": '{"n":1}'}],
         "structuredContent": {"n": 1},
@@ -30,6 +31,11 @@ class Recorder:
         self.port = 0
         for door in self.doors.values():
             door.set()
+
+    def shut(self, method):
+        """Answer a method no more, and forget who has asked it before."""
+        self.doors[method].clear()
+        self.asked[method].clear()
 
     @property
     def url(self):
@@ -89,6 +95,7 @@ def files(url):
     agents = FILES["agents.yaml"].replace("shop.stock,", "shop.stock, far.look, far.send,")
     far = f"""
 url: {url}
+stateless: false  # calls have connections of their own, so what is listed at the start does not negotiate for them
 operations:
   look: {{effects: [read], input: {{item: string}}, output: {{n: integer}}, reviewed: {{by: a}}}}
   send: {{effects: [write], input: {{item: string}}, output: {{n: integer}}, timeout_ms: 20000, reviewed: {{by: a}}}}
