@@ -274,6 +274,12 @@ class Gate:
             return await self._recording.record(
                 call, standing, of_denial(call.id, denied), decided, detail=f"by {denied.answered_by}"
             )
+        # People are never asked on a mere belief: what they would answer lifts nothing under another release.
+        now = await self._beliefs.renewed(call.session)
+        if now is None:
+            return refusal(call.id, "session_ended")
+        if now.epochs != standing.epochs:
+            return now
         try:
             asked = await self._approving.ask(call.session, call.id, facts, decision, None if over is None else over[1])
         except TooManyOpenError:

@@ -27,6 +27,11 @@ class Beliefs:
                 self._keep(lineage, found)
         return found
 
+    async def renewed(self, session: Session) -> Standing | None:
+        """Where the session's lineage stands now, asked afresh; None when the session has ended."""
+        self.forget(session.lineage.id)
+        return await self.of(session)
+
     def correct(self, lineage: str, stale: Stale) -> Standing:
         """Take over what the store says stands now."""
         fresh = Standing(epochs=stale.epochs, release_digest=stale.release_digest, state=stale.state)
