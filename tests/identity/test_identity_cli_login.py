@@ -192,3 +192,10 @@ async def test_without_a_refresh_token_a_login_ends_with_its_access_token(town, 
     kept(town).write_bytes(msgspec.json.encode(msgspec.structs.replace(short, expires_at_s=time.time() - 1)))
     with pytest.raises(Failure, match="has ended"):
         await run(me(town).token)
+
+
+async def test_where_the_built_in_issuer_logs_in_nobody_people_are_told_where_they_can(town):
+    town.house.plane.logins = None
+    with pytest.raises(Failure, match="logs in nobody") as caught:
+        await run(commands.login, caller=me(town))
+    assert caught.value.hint == "run `interlock login --issuer corp`"

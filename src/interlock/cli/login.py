@@ -18,6 +18,7 @@ from interlock.cli.output import OK, USAGE, Failure, print_json
 _DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _PROOF: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _SLOWER_S: Final = 5
+_NOT_FOUND: Final = 404
 
 
 def login(
@@ -106,7 +107,18 @@ def _elsewhere(server: str, name: str, *, open_page: bool, as_json: bool) -> int
 
 
 def _by_device(server: str, *, open_page: bool, as_json: bool) -> dict[str, Any]:
-    asked = ask(server, "/oauth/device_authorization", form={"client_id": stored.CLIENT, "device_name": socket.gethostname()})
+    try:
+        asked = ask(
+            server, "/oauth/device_authorization", form={"client_id": stored.CLIENT, "device_name": socket.gethostname()}
+        )
+    except Failure as failure:
+        if (failure.details or {}).get("status") != _NOT_FOUND:
+            raise
+        from interlock.cli.outside import offers_of  # noqa: PLC0415  # not needed for --help
+
+        names = " or ".join(f"`interlock login --issuer {offer.name}`" for offer in offers_of(server))
+        hint = f"run {names}" if names else "start it with `interlock up --directory`, or say `login` in issuers.yaml"
+        raise Failure(f"the built-in issuer logs in nobody at {server}", hint=hint, code=USAGE) from failure
     if as_json:
         print_json({name: asked[name] for name in ("verification_uri", "verification_uri_complete", "user_code")})
     else:

@@ -59,12 +59,17 @@ class _Offers(msgspec.Struct):
     interlock_logins: tuple[Offer, ...] = ()
 
 
-def offer_of(server: str, name: str) -> Offer:
-    """What a server says of an issuer. Raises `Failure` naming those that there are."""
+def offers_of(server: str) -> tuple[Offer, ...]:
+    """Where the people of a server log in. Raises `Failure`."""
     try:
-        offers = msgspec.convert(ask(server, METADATA), _Offers).interlock_logins
+        return msgspec.convert(ask(server, METADATA), _Offers).interlock_logins
     except msgspec.ValidationError as error:
         raise Failure(f"{server} says nothing of issuers that can be read") from error
+
+
+def offer_of(server: str, name: str) -> Offer:
+    """What a server says of an issuer. Raises `Failure` naming those that there are."""
+    offers = offers_of(server)
     for offer in offers:
         if offer.name == name:
             return offer
