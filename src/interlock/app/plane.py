@@ -10,6 +10,7 @@ import msgspec
 from interlock.app.administration import AdminGate
 from interlock.app.answers import Answers
 from interlock.app.approvals import PeoplesApprovals
+from interlock.app.breakers import PeoplesBreakers
 from interlock.app.budgets import PeoplesBudgets
 from interlock.app.containment import Containment, KillAnswer
 from interlock.app.desk import Desk
@@ -46,6 +47,7 @@ from interlock.identity.refusals import RefusalCounter
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ControlChanged, SessionHandedDown, SessionOpened, SessionRefreshed
 from interlock.store.approvals import Approvals
+from interlock.store.breakers import BreakerRow, BreakerRows
 from interlock.store.budgets import Budgets
 from interlock.store.controls import ControlAnswer, Controls, ControlState
 from interlock.store.leases import Holder, Leases
@@ -73,7 +75,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stopped, which release decides, who is alive, how many calls of each operation are in flight."""
+    """What is stopped, which release decides, who is alive; operations with calls in flight, and those that are unstable."""
 
     release: ReleaseName
     epochs: Epochs
@@ -81,6 +83,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     processes: tuple[LiveProcess, ...]
     leases: tuple[Holder, ...] = ()
     in_flight: dict[str, int]
+    unstable: tuple[BreakerRow, ...] = ()
 
 
 class RecordedSessions:
@@ -179,6 +182,7 @@ class Plane:
         exchange: TokenExchange,
         handing_down: HandingDown,
         budgets: Budgets,
+        breakers: BreakerRows,
         environment: str,
         people: People,
         refusals: RefusalCounter,
@@ -209,6 +213,7 @@ class Plane:
             ids=ids,
             load_now=load_now,
         )
+        self.breakers = PeoplesBreakers(breakers, self.admin, environment=environment)
         self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment)
         self.postures = PeoplesPostures(postures, self.admin, ids)
         self.live = LiveCalls(live, self.desk.sights)
@@ -223,6 +228,7 @@ class Plane:
             public_url=public_url,
         )
         self._controls = controls
+        self._breakers = breakers
         self._containment = containment
         self._leases = leases
         self._processes = processes
@@ -329,6 +335,7 @@ class Plane:
             processes=await self._processes.live(),
             leases=await self._leases.holders(),
             in_flight=await self._controls.in_flight(),
+            unstable=tuple(row for row in await self._breakers.all() if row.phase != "closed"),
         )
 
     async def kill(self, person: Person, scope: str, reason: str) -> KillAnswer:

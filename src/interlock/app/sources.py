@@ -45,5 +45,10 @@ class SystemIds:
         return salt
 
 
+def dice() -> float:
+    """Anywhere in [0, 1)."""
+    return int.from_bytes(os.urandom(6)) / 2**48
+
+
 def _base32(number: int, chars: int) -> str:
     return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(chars - 1, -1, -1))

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from interlock.app.answers import Answers
+from interlock.app.breakers import BreakerKeeper
 from interlock.app.containment import Containment
 from interlock.app.desk import Desk
 from interlock.app.leases import LeaseKeeper
@@ -20,7 +21,7 @@ from interlock.app.outside_logins import OutsideLogins
 from interlock.app.pause import pause_guard
 from interlock.app.plane import Plane, RecordedSessions
 from interlock.app.shelf import StoredReleases
-from interlock.app.sources import SystemClock, SystemIds
+from interlock.app.sources import SystemClock, SystemIds, dice
 from interlock.app.tools import Tools
 from interlock.app.upstream_watch import WATCH_S, UpstreamWatch
 from interlock.core.who import Session
@@ -29,6 +30,7 @@ from interlock.gateway.gate import Gate
 from interlock.gateway.governed import Governing
 from interlock.gateway.lease import Lease
 from interlock.gateway.ports import Standing
+from interlock.gateway.stability import Stability
 from interlock.identity.delegated import DelegatedSessions
 from interlock.identity.dev_issuer import ISSUER, KEY
 from interlock.identity.exchange import MAX_PROOF_LIFETIME_S, People, SessionTokens, TokenExchange
@@ -46,6 +48,7 @@ from interlock.policy.errors import UnusableReleaseError
 from interlock.release.errors import ReleaseError
 from interlock.store.answers import KeptAnswers
 from interlock.store.approvals import Approvals
+from interlock.store.breakers import BreakerRows
 from interlock.store.budgets import Budgets
 from interlock.store.context import ContextItems
 from interlock.store.controls import Controls
@@ -138,6 +141,7 @@ class System:
         sessions = Sessions(database)
         self.contexts = Contexts(ContextItems(database))
         self.governing = Governing(shelf, self.connectors)
+        self.stability = Stability(clock=self.clock, dice=dice)
         self.gate = Gate(
             desk=self.writer,
             standings=LoadedStandings(sessions),
@@ -148,6 +152,7 @@ class System:
             connectors=self.connectors,
             lease=self.lease,
             guard=self.guard,
+            stability=self.stability,
             clock=self.clock,
             ids=self.ids,
         )
@@ -197,6 +202,15 @@ class System:
             ids=self.ids,
             process_id=self.process_id,
         )
+        breaker_rows = BreakerRows(database, settings.environment)
+        self.breakers = BreakerKeeper(
+            stability=self.stability,
+            rows=breaker_rows,
+            controls=self.controls,
+            environment=settings.environment,
+            process_id=self.process_id,
+            ids=self.ids,
+        )
         self.plane = Plane(
             tools=lambda admin: Tools(records=records, watch=self.upstreams, admin=admin, ids=self.ids),
             controls=self.controls,
@@ -236,6 +250,7 @@ class System:
             exchange=exchange,
             handing_down=handing_down,
             budgets=self.budgets,
+            breakers=breaker_rows,
             environment=settings.environment,
             people=People(proofs, self.outside, persons),
             refusals=self.refusals,
@@ -358,6 +373,8 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
             asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),
             asyncio.create_task(_every(HEARTBEAT_S, system.keeper.close_run_out), name="leases"),
             asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
+            asyncio.create_task(_every(HEARTBEAT_S, system.breakers.tend), name="breakers"),
+            asyncio.create_task(_every(FORGET_S, system.breakers.forget), name="forget-breakers"),
             asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
             asyncio.create_task(_every(HEARTBEAT_S, system.upstreams.tend), name="quarantine"),
             asyncio.create_task(_every(WATCH_S, system.upstreams.look), name="upstreams"),

@@ -35,6 +35,7 @@ app.command(
 )
 app.command(f"{_HERE}.people:status", name="status", help="What is stopped, which release decides, what is in flight.")
 app.command(f"{_HERE}.budgets:budgets", name="budgets", help="How much of each budget is used, the fullest first.")
+app.command(f"{_HERE}.breakers:breakers", name="breakers", help="Which tools are unstable, and what each process counted.")
 
 app.command(f"{_HERE}.init:init", name="init", help="A first release around your own MCP server.")
 

@@ -163,6 +163,12 @@ def status(
         behind = "" if lease["acked_epoch"] >= answer["epochs"]["control"] else " (behind)"
         leases.add_row(lease["process_id"], lease["environment"], f"{lease['acked_epoch']}{behind}")
     console.print(leases)
+    if answer["unstable"]:
+        unstable = Table("unstable", "process", "failed", "tried again in")
+        for item in answer["unstable"]:
+            wait = f"{item['waits_ms'] / 1000:.1f} s" if item["phase"] == "open" else "being tried"
+            unstable.add_row(item["operation"], item["process_id"], f"{item['failed']} of {item['calls']}", wait)
+        console.print(unstable)
     table = Table("scope", "state", "posture", "by", "reason")
     for control in answer["controls"]:
         stands = "stopped" if control["halted"] else "running"

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from interlock.core.stability import Breaker, Bulkhead, Degrade, Retry
 from interlock.core.terms import Classification, Effect
 
 DEFAULT_ONCE_WINDOW_S = 600
@@ -105,6 +106,10 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     internal: bool = False
     timeout_ms: int = 30_000
     settles_within_s: int = 60
+    bulkhead: Bulkhead = Bulkhead()
+    breaker: Breaker = Breaker()
+    retry: Retry = Retry()
+    degrade: Degrade = Degrade()
     reviewed_by: str = ""
     reviewed_digest: str = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeAlias, assert_never
+from typing import Any, Final, TypeAlias, assert_never
 
 import msgspec
 
@@ -23,6 +23,8 @@ from interlock.policy.permit import Permit
 from interlock.tools.directory import Connectors, connection_key
 from interlock.tools.port import Fence, Invocation, PauseGuard, ToolAnswer, ToolFailure, ToolResult
 
+_TOOLS_OWN_FAULT: Final = frozenset({"unreachable", "timeout", "protocol"})
+
 
 class RawOutput(msgspec.Struct, frozen=True, kw_only=True):
     """A tool's answer before obligations. Stored as JSON text for replays of writes."""
@@ -33,12 +35,13 @@ class RawOutput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoppedError(Exception):
-    """The call this read was for must end: `code` is a refusal code."""
+    """The call this read was for must end: `code` is a refusal code, `after_ms` when to come back where that is known."""
 
-    def __init__(self, code: str, say: str = "") -> None:
+    def __init__(self, code: str, say: str = "", after_ms: int = 0) -> None:
         super().__init__(code)
         self.code = code
         self.say = say
+        self.after_ms = after_ms
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,13 +54,25 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     withheld: str = ""
 
 
+class Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier call released: which one, and when, on this process's clock and by the wall clock."""
+
+    released: Released
+    call_id: str
+    at_s: float
+    at_us: int
+
+
 Filter: TypeAlias = Callable[[RawOutput], Released]
 TakenUp: TypeAlias = Callable[[Released], Awaitable[None]]
 MoreEvents: TypeAlias = Callable[[RawOutput | None], list[EventDraft]]
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """One claimed call, ready to be made. `timed` are the accounts that count the milliseconds it takes."""
+    """One claimed call, ready to be made. `timed` are the accounts that count the milliseconds it takes.
+
+    With `calls_the_tool` false its tool is unstable: `earlier` is then the answer, and without one it fails unsent.
+    """
 
     call_id: str
     session: Session
@@ -70,15 +85,21 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     extra_log: bool = False
     may_be_repeated: bool = False
     timed: tuple[str, ...] = ()
+    calls_the_tool: bool = True
+    earlier: Earlier | None = None
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How a claimed call ended: the state that was settled, and what may be released. `code` is empty on success."""
+    """How a claimed call ended: the state that was settled, and what may be released. `code` is empty on success.
+
+    `answered` is whether the tool answered; None when this says nothing about the tool.
+    """
 
     state: str
     released: Released
     code: str = ""
     settled: Settled | NotSettled
+    answered: bool | None = None
 
 
 class Executor:
@@ -113,7 +134,11 @@ class Executor:
         result, stopped = await self._invoke(work)
         took_us = int((self._clock.monotonic_s() - started) * 1e6)
         raw: RawOutput | None = None
+        earlier = work.earlier
         match result:
+            case ToolAnswer() if earlier is not None:
+                text, released, state, code = b"", earlier.released, "succeeded", ""
+                detail = f"the tool is unstable: answered with what {earlier.call_id} released"
             case ToolAnswer():
                 raw = RawOutput(content=result.content, structured=result.structured, is_error=result.is_error)
                 text = msgspec.json.encode(raw)
@@ -141,6 +166,8 @@ class Executor:
             redacted=released.redacted,
             released_digest=digest(out) if gives else "",
             released=msgspec.Raw(out) if gives and len(out) <= keep_bytes else None,
+            of_call="" if earlier is None else earlier.call_id,
+            age_ms=0 if earlier is None else int((started - earlier.at_s) * 1000),
         )
         events = [draft(body, ids=self._ids, call_id=work.call_id)]
         if more_events is not None:
@@ -163,10 +190,13 @@ class Executor:
             settled = await settling
         else:
             settled, _ = await asyncio.gather(settling, taken_up(released))
-        return Ending(state=state, released=released, code=code, settled=settled)
+        answered = None if earlier is not None or stopped is not None else _answered(result)
+        return Ending(state=state, released=released, code=code, settled=settled, answered=answered)
 
     async def _invoke(self, work: Work) -> tuple[ToolResult, NotStartedError | None]:
         """The tool's answer; when the call was stopped before its first byte, also what stopped it."""
+        if not work.calls_the_tool:
+            return self._without_the_tool(work)
         connector = self._connectors.get(work.contract.tool)
         if connector is None:
             return ToolFailure(sent=False, code="unreachable", detail="no source for this tool in this environment"), None
@@ -219,6 +249,26 @@ class Executor:
             task.uncancel()
         unsent = isinstance(result, ToolFailure) and not result.sent
         return result, stopped[0] if stopped and unsent else None
+
+    def _without_the_tool(self, work: Work) -> tuple[ToolResult, NotStartedError | None]:
+        """An answer of before leaves only where the call itself might start: with a lease, and stopped by nobody."""
+        try:
+            self._lease.check(work.permit)
+            work.permit.spend(call_hash=work.call_hash, now_monotonic_s=self._clock.monotonic_s())
+        except NotStartedError as error:
+            return ToolFailure(sent=False, code="cancelled", detail=str(error)), error
+        except Exception as error:  # noqa: BLE001  # whatever a permit does not allow is not released
+            return ToolFailure(sent=False, code="refused", detail=type(error).__name__), None
+        if work.earlier is None:
+            return ToolFailure(sent=False, code="refused", detail="the tool is unstable"), None
+        return ToolAnswer(), None
+
+
+def _answered(result: ToolResult) -> bool | None:
+    """Whether the tool answered at all; what it said is another matter. What we refused ourselves says nothing of it."""
+    if isinstance(result, ToolAnswer):
+        return True
+    return False if result.code in _TOOLS_OWN_FAULT else None
 
 
 def _state_of_failure(contract: Contract, failure: ToolFailure, stopped: NotStartedError | None) -> tuple[str, str]:

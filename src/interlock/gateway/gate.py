@@ -55,15 +55,17 @@ from interlock.gateway.limits import (
 from interlock.gateway.listing import listed
 from interlock.gateway.messages import CallResult, Proposal, VisibleOperation
 from interlock.gateway.ordering import Turns
-from interlock.gateway.outputs import release_output, to_caller, worst_labels
+from interlock.gateway.outputs import release_output, worst_labels
 from interlock.gateway.ports import ApprovalDesk, ClaimDesk, Settlements, Standing, Standings
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
 from interlock.gateway.recording import Recording
-from interlock.gateway.refusals import of_approval, of_budget, of_denial, of_deny, of_halt, refusal
+from interlock.gateway.refusals import of_approval, of_budget, of_denial, of_deny, of_halt, of_shut, refusal
 from interlock.gateway.replaying import Replays
 from interlock.gateway.resources import Resources
+from interlock.gateway.stability import Shut, Stability
 from interlock.gateway.standing import Beliefs
 from interlock.gateway.under_way import Call
+from interlock.gateway.ways import Way, Ways
 from interlock.ledger.events import CallClaimed, CallDecided
 from interlock.policy.permit import mint
 from interlock.store.errors import StoreUnavailableError
@@ -88,6 +90,7 @@ class Gate:
         connectors: Connectors,
         lease: Lease,
         guard: PauseGuard | None = None,
+        stability: Stability,
         clock: Clock,
         ids: Ids,
     ) -> None:
@@ -98,7 +101,16 @@ class Gate:
         self._clock = clock
         self._ids = ids
         self._executor = Executor(desk=desk, lease=lease, connectors=connectors, guard=guard, clock=clock, ids=ids)
-        internal = InternalCalls(desk=desk, lease=lease, beliefs=self._beliefs, executor=self._executor, clock=clock, ids=ids)
+        self._ways = Ways(stability=stability, settlements=settlements, clock=clock)
+        internal = InternalCalls(
+            desk=desk,
+            lease=lease,
+            beliefs=self._beliefs,
+            executor=self._executor,
+            stability=stability,
+            clock=clock,
+            ids=ids,
+        )
         self._approving = Approving(approvals, clock=clock, ids=ids)
         self._resources = Resources(call=internal, clock=clock, ids=ids)
         self._contexts = contexts
@@ -151,15 +163,25 @@ class Gate:
     async def _through(self, call: Call) -> CallResult:
         try:
             try:
-                return await self._decide_until_current(call)
+                return await self._with_retries(call)
             except StoppedError as stopped:
-                return await self._recording.tell(call, refusal(call.id, stopped.code, say=stopped.say))
+                told = refusal(call.id, stopped.code, say=stopped.say, retry_after_ms=stopped.after_ms)
+                return await self._recording.tell(call, told)
         except StoreUnavailableError:
             pass
         except Exception:  # noqa: BLE001  # whatever breaks in here, the caller gets a refusal and the operator a traceback
             _log.exception("a call failed inside the gate: %s", call.id)
         # INVARIANT: once a call that can change something is claimed, nobody is told that nothing was changed.
         return refusal(call.id, "not_recorded" if call.may_have_acted else "control_plane_unavailable")
+
+    async def _with_retries(self, call: Call) -> CallResult:
+        """Each retry is a call of its own: decided, claimed, counted and recorded like the first."""
+        while True:
+            answer = await self._decide_until_current(call)
+            if call.again_in_s is None or call.abandoned:
+                return answer
+            pause_s, call.again_in_s = call.again_in_s, None
+            await asyncio.sleep(pause_s)
 
     async def _decide_until_current(self, call: Call) -> CallResult:
         standing = await self._beliefs.of(call.session)
@@ -300,6 +322,24 @@ class Gate:
         decision: Allow,
         decided: EventDraft,
     ) -> CallResult | Standing:
+        """Claim where the tool may be called, or where an earlier answer will do; else refuse before anything is claimed."""
+        way = await self._ways.find(call, read, decision)
+        if isinstance(way, Shut):
+            return await self._recording.record(call, standing, of_shut(call.id, way), decided, way.detail)
+        with way.held():
+            return await self._claim_now(call, read, standing, governed, facts, decision, decided, way)
+
+    async def _claim_now(
+        self,
+        call: Call,
+        read: ReadProposal,
+        standing: Standing,
+        governed: Governed,
+        facts: Facts,
+        decision: Allow,
+        decided: EventDraft,
+        way: Way,
+    ) -> CallResult | Standing:
         contract, session = read.contract, call.session
         if not self._lease.is_valid() and not await self._lease.ready(LEASE_WAIT_MS):
             return await self._recording.tell(call, refusal(call.id, "control_plane_unavailable"), decided, detail="no lease")
@@ -364,8 +404,10 @@ class Gate:
                     extra_log=decision.obligations.extra_log,
                     may_be_repeated=read.same.idempotency is not None,
                     timed=timed(budgets, taken),
+                    calls_the_tool=way.place is not None,
+                    earlier=way.earlier,
                 )
-                return await self._execute(call, work, decision)
+                return await self._execute(call, work, decision, way)
             case Stale():
                 return self._beliefs.correct(session.lineage.id, answer)
             case Duplicate():
@@ -435,16 +477,16 @@ class Gate:
         needed = question(decision, budget, rule, over)
         return await self._ask(call, standing, facts, needed, decided, denial(said, needed), (budget, over))
 
-    async def _execute(self, call: Call, work: Work, decision: Allow) -> CallResult:
+    async def _execute(self, call: Call, work: Work, decision: Allow, way: Way) -> CallResult:
         ending = await self._executor.run(
             work,
             lambda raw: release_output(work.contract, decision, raw),
             taken_up=lambda released: self._contexts.returned(work.session, work.contract, call.id, released),
         )
+        if way.place is not None:
+            way.place.leave(ending.answered)
         if isinstance(ending.settled, NotSettled):
             # Somebody else (a reaper, a person) has spoken about this claim since: what we hold may not be released.
             return refusal(call.id, "not_recorded")
         self._beliefs.advance(work.session.lineage.id, ending.settled.state)
-        if ending.code:
-            return refusal(call.id, ending.code)
-        return to_caller(call.id, work.contract, decision, ending.released)
+        return self._ways.ended(call, work, decision, ending)

@@ -30,6 +30,7 @@ from interlock.gateway.keys import call_hash
 from interlock.gateway.lease import Lease
 from interlock.gateway.limits import LEASE_WAIT_MS, MAX_ORDERED_DECISION_ROUNDS, PERMIT_HOLDS_S, SETTLE_MARGIN_MS
 from interlock.gateway.ports import ClaimDesk, Standing
+from interlock.gateway.stability import Place, Shut, Stability
 from interlock.gateway.standing import Beliefs
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallClaimed, CallProposed
@@ -41,8 +42,19 @@ _ENGINE = "contract: internal read"
 class InternalCalls:
     """Implements `resources.InternalCall`."""
 
-    def __init__(self, *, desk: ClaimDesk, lease: Lease, beliefs: Beliefs, executor: Executor, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        *,
+        desk: ClaimDesk,
+        lease: Lease,
+        beliefs: Beliefs,
+        executor: Executor,
+        stability: Stability,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
         self._desk = desk
+        self._stability = stability
         self._lease = lease
         self._beliefs = beliefs
         self._executor = executor
@@ -60,12 +72,20 @@ class InternalCalls:
                 raise StoppedError("session_ended")
             if not self._lease.is_valid() and not await self._lease.ready(LEASE_WAIT_MS):
                 raise StoppedError("control_plane_unavailable")
-            claim_id = self._ids.new("clm")
-            request = self._request(session, contract, arguments, hashed, call_id, claim_id, standing)
-            answer = await self._desk.claim(request)
+            entered = await self._stability.enter(contract)
+            if isinstance(entered, Shut):
+                raise StoppedError(entered.code, after_ms=entered.after_ms)
+            try:
+                claim_id = self._ids.new("clm")
+                request = self._request(session, contract, arguments, hashed, call_id, claim_id, standing)
+                answer = await self._desk.claim(request)
+                if isinstance(answer, Claimed):
+                    return await self._run(
+                        session, contract, arguments, hashed, call_id, answer, standing, more_events, entered
+                    )
+            finally:
+                entered.leave(None)
             match answer:
-                case Claimed():
-                    return await self._run(session, contract, arguments, hashed, call_id, answer, standing, more_events)
                 case Stale():
                     self._beliefs.correct(session.lineage.id, answer)
                 case Halted():
@@ -89,6 +109,7 @@ class InternalCalls:
         claimed: Claimed,
         standing: Standing,
         more_events: MoreEvents,
+        place: Place,
     ) -> RawOutput | None:
         grounds = Allow(release_digest=standing.release_digest, facts_digest="", engine=_ENGINE)
         permit = mint(
@@ -117,6 +138,7 @@ class InternalCalls:
             return Released()
 
         ending = await self._executor.run(work, keep_inside, more_events)
+        place.leave(ending.answered)
         if ending.code in {"halted", "quarantined", "control_plane_unavailable"}:
             raise StoppedError(ending.code)
         return learnt[0] if learnt else None

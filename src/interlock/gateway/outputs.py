@@ -22,6 +22,14 @@ from interlock.gateway.refusals import refusal
 _WITHHELD_ERROR = "The tool reported an error. Its text is withheld in this session."
 
 
+class Stale(msgspec.Struct, frozen=True, kw_only=True):
+    """That an answer is an earlier one: of which call, from when, and how old."""
+
+    of_call: str
+    at_us: int
+    age_ms: int
+
+
 def worst_labels(contract: Contract) -> Labels:
     """The labels that a call of this contract may bring into the lineage: set at the claim, before anything is read."""
     tainted = bool(contract.effects & {Effect.READ, Effect.EGRESS}) and "*" not in contract.trusted
@@ -52,7 +60,13 @@ def _validator(schema: str) -> jsonschema_rs.Validator:
 
 
 def to_caller(
-    call_id: str, contract: Contract, decision: Allow, released: Released, *, replayed: Duplicate | None = None
+    call_id: str,
+    contract: Contract,
+    decision: Allow,
+    released: Released,
+    *,
+    replayed: Duplicate | None = None,
+    stale: Stale | None = None,
 ) -> CallResult:
     """The answer for the caller, with labels; a withheld result becomes a refusal that says the call was done."""
     if released.withheld:
@@ -74,9 +88,11 @@ def to_caller(
     }
     if replayed is not None:
         meta["interlock/replayed"] = _replay_mark(replayed)
+    if stale is not None:
+        meta["interlock/stale"] = {"age_ms": stale.age_ms, "at_us": stale.at_us, "of": stale.of_call}
     return Returned(
         call_id=call_id,
-        content=_marked(released.content, replayed),
+        content=_marked(released.content, replayed) if stale is None else _dated(released.content, stale),
         structured=released.structured,
         is_error=released.is_error,
         meta=meta,
@@ -86,6 +102,14 @@ def to_caller(
 def stored_output(outcome: str) -> RawOutput:
     """The raw output kept with a settled claim."""
     return msgspec.json.decode(outcome, type=RawOutput)
+
+
+def _dated(content: tuple[Mapping[str, Any], ...], stale: Stale) -> tuple[Mapping[str, Any], ...]:
+    note = (
+        f"The tool is unstable at the moment. This is what it answered {-(-stale.age_ms // 1000)} s ago "
+        f"(reference {stale.of_call}); it may be different by now."
+    )
+    return (*content, {"type": "text", "text": note})
 
 
 def _replay_mark(earlier: Duplicate) -> Mapping[str, Any]:

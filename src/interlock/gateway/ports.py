@@ -62,6 +62,10 @@ class Settlements(Protocol):
         """True as soon as the claim is no longer `claimed`; False when its owner is gone or the time is up."""
         ...
 
+    async def is_known(self, key: bytes, window_s: int) -> bool:
+        """Whether a claim with this idempotency key counts as the same call: unsettled, or younger than the window."""
+        ...
+
 
 class ApprovalDesk(Protocol):
     """Where requests to people are kept. Raises `store.StoreUnavailableError`."""

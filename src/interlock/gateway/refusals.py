@@ -13,6 +13,7 @@ from interlock.core.claim import OverBudget
 from interlock.core.decision import Deny, RequireApproval
 from interlock.core.terms import QUARANTINE, Question
 from interlock.gateway.messages import Effected, Refusal, RefusalOutcome
+from interlock.gateway.stability import UNSTABLE, Shut
 
 NOTHING_CHANGED: Final = "Nothing was changed."
 
@@ -91,6 +92,9 @@ WORDINGS: Final[dict[str, _Wording]] = {
     ),
     "overloaded": _Wording(_UNAVAILABLE, "Too many calls are under way.", _NONE, "after_ms"),
     "tool_unavailable": _Wording(_UNAVAILABLE, "The tool could not be reached.", _NONE, "after_ms"),
+    "tool_busy": _Wording(
+        _UNAVAILABLE, "This tool has as many calls under way as it may have, so this one was not sent.", _NONE, "after_ms"
+    ),
     "tool_failed": _Wording(_UNAVAILABLE, "The tool gave no usable answer.", _NONE, "after_ms"),
     "in_doubt": _Wording(
         RefusalOutcome.IN_DOUBT,
@@ -171,6 +175,12 @@ def of_halt(call_id: str, scope: str) -> Refusal:
     if scope.startswith(f"{QUARANTINE}:"):
         return refusal(call_id, "quarantined")
     return refusal(call_id, "halted", scope=scope)
+
+
+def of_shut(call_id: str, shut: Shut) -> Refusal:
+    """What the caller is told of a tool that lets no call through now."""
+    say = "The tool is unstable at the moment, so the call was not sent." if shut.code == UNSTABLE else ""
+    return refusal(call_id, shut.code, say=say, retry_after_ms=shut.after_ms)
 
 
 def of_approval(call_id: str, decision: RequireApproval, asked: tuple[Requested, ...]) -> Refusal:

@@ -20,7 +20,8 @@ class Call:
     """The only mutable thing of the gate, and nobody but the task that carries the call holds it.
 
     `spent` are approvals that turned out to lift nothing, `lifted` those that let the call go beyond a budget, by its name;
-    `room_by_s` is until when it waits for room in a budget.
+    `room_by_s` is until when it waits for room in a budget; `again_in_s` when it is to be made again after its tool failed,
+    `degraded` that it may then only be answered with an earlier answer.
     """
 
     def __init__(self, call_id: str, session: Session, proposal: Proposal, wait_until_s: float, ids: Ids) -> None:
@@ -35,6 +36,9 @@ class Call:
         self.spent: frozenset[str] = frozenset()
         self.lifted: dict[str, str] = {}
         self.room_by_s: float | None = None
+        self.retries = 0
+        self.again_in_s: float | None = None
+        self.degraded = False
         self._ids = ids
 
     def event(self, body: CallProposed | CallDecided | CallClaimed | CallRefused | CallReplayed) -> EventDraft:
@@ -51,6 +55,7 @@ class Call:
             call_hash="" if read is None else read.call_hash,
             key_source="" if read is None or read.same.idempotency is None else read.same.idempotency.source,
             repeat_of=proposal.repeat_of[:200],
+            retry=self.retries,
         )
         return self.event(body)
 

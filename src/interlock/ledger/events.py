@@ -53,7 +53,10 @@ class SessionRefreshed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
 
 
 class CallProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.proposed"):
-    """The model asked for a call. `arguments` is canonical JSON; when they could not be read, only their digest is kept."""
+    """The model asked for a call. `arguments` is canonical JSON; when they could not be read, only their digest is kept.
+
+    `retry` counts how often the gateway itself has asked again, after the tool failed.
+    """
 
     operation: str
     arguments: object
@@ -61,6 +64,7 @@ class CallProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     call_hash: str
     key_source: str = ""
     repeat_of: str = ""
+    retry: int = 0
 
 
 class ResourceRead(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="resource.read"):
@@ -105,7 +109,10 @@ class CallRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
 
 
 class CallSettled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.settled"):
-    """What became of a claim, and what was released to the caller. `released` is kept up to a limit, its digest always."""
+    """What became of a claim, and what was released to the caller. `released` is kept up to a limit, its digest always.
+
+    With `of_call` the tool was not called: what that call had released `age_ms` ago was released again.
+    """
 
     claim_id: str
     operation: str
@@ -119,6 +126,8 @@ class CallSettled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     redacted: tuple[str, ...] = ()
     released_digest: str = ""
     released: object = None
+    of_call: str = ""
+    age_ms: int = 0
 
 
 class CallReplayed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.replayed"):
@@ -287,6 +296,23 @@ class DatabaseChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     incarnation: str
 
 
+class BreakerChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="breaker.changed"):
+    """A process found a tool's operation unstable and lets no call through (`open`), or found it well again.
+
+    `calls` and `failed` are what it had counted itself, `others_calls` and `others_failed` what it knew of other processes.
+    """
+
+    operation: str
+    environment: str
+    process_id: str
+    open: bool
+    calls: int = 0
+    failed: int = 0
+    others_calls: int = 0
+    others_failed: int = 0
+    opens_for_ms: int = 0
+
+
 class LoginStarted(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="login.started"):
     """A person logged in with a client: as themselves, or (`agent`, `task`) to let it act for them in a session."""
 
@@ -356,6 +382,7 @@ ControlBody: TypeAlias = (
     | ReleaseActivated
     | ReleaseProposed
     | PostureChanged
+    | BreakerChanged
     | LoginStarted
     | LoginEnded
     | RevocationMade

@@ -83,7 +83,8 @@ def _words(body: e.Body) -> tuple[str, str]:
         case e.CallProposed():
             asked = _short(body.arguments) if body.arguments is not None else "arguments that could not be read"
             again = f", again on purpose after {body.repeat_of}" if body.repeat_of else ""
-            return "plain", f"asked: {body.operation} {asked}{again}"
+            word = f"asked again, for the tool had failed (retry {body.retry})" if body.retry else "asked"
+            return "plain", f"{word}: {body.operation} {asked}{again}"
         case e.ResourceRead():
             known = "could not be learnt" if body.attributes is None else _short(dict(body.attributes))
             return "plain", f"looked at: {body.type} {body.id} by {body.operation}: {known}"
@@ -173,6 +174,15 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
                 "plain",
                 f"posture {body.previous} → {body.posture} for {body.scope or body.lineage_id} by {body.by}: {body.reason}",
             )
+        case e.BreakerChanged():
+            if not body.open:
+                return "good", f"{body.operation} answers again: calls go through ({body.process_id})"
+            others = f", {body.others_failed} of {body.others_calls} elsewhere" if body.others_calls else ""
+            counted = f"{body.failed} of {body.calls} calls failed{others}"
+            return (
+                "bad",
+                f"{body.operation} is unstable: {counted}; no call goes through for {body.opens_for_ms} ms ({body.process_id})",
+            )
         case e.LoginStarted():
             acts = f" lets {body.client} act as {body.agent} on {body.task}" if body.agent else f" logged in with {body.client}"
             return "plain", f"{body.user} ({body.tenant}){acts}, by {body.how} ({body.login_id})"
@@ -238,6 +248,9 @@ def _settled(body: e.CallSettled) -> tuple[str, str]:
     if body.state == "failed":
         return "bad", f"failed after {took}: {body.detail or 'the tool reported an error'}"
     held = f", withheld {', '.join(body.redacted)}" if body.redacted else ""
+    if body.of_call:
+        old = f"{body.age_ms / 1000:.1f} s old"
+        return "doubt", f"the tool is unstable: answered with what {body.of_call} returned, {old}, and said so"
     if body.released is None and not body.released_digest:
         return "good", f"done in {took}; for the gate only"
     return (

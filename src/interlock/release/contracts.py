@@ -19,13 +19,14 @@ from interlock.core.contract import (
     Repeat,
     ResourceRule,
 )
+from interlock.core.stability import Breaker, Bulkhead, Degrade, Retry, out_of_range
 from interlock.core.terms import Classification, Effect
 from interlock.release.documents import Node, Problems
 from interlock.release.model import Tool, ToolSource
 from interlock.release.shapes import ShortFormError, arguments_shape, expand
 
 _SOURCE_KEYS: Final = ("url", "command", "python", "credential")
-_TOOL_KEYS: Final = {*_SOURCE_KEYS, "stateless", "protocol", "operations"}
+_TOOL_KEYS: Final = {*_SOURCE_KEYS, "stateless", "protocol", "operations", "bulkhead", "breaker"}
 _NAME: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 _VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 _ATTRIBUTE_KINDS: Final = ("string", "long", "bool", "decimal", "set")
@@ -93,6 +94,10 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     internal: bool = False
     timeout_ms: int = 30_000
     settles_within_s: int = 60
+    bulkhead: Bulkhead | None = None
+    breaker: Breaker | None = None
+    retry: Retry = Retry()
+    degrade: Degrade = Degrade()
 
 
 def read_tool(
@@ -112,8 +117,9 @@ def read_tool(
     contracts = []
     if not isinstance(node.at("operations").value, dict) or not node.at("operations").value:
         problems.add(node, "a tool has at least one operation")
+    steadiness = _steadiness(node, problems)
     for operation, inside in node.at("operations").items():
-        contract = _contract(name, operation, inside, problems)
+        contract = _contract(name, operation, inside, problems, steadiness)
         if contract is not None:
             contracts.append(contract)
     stateless = node.value.get("stateless", True)
@@ -165,7 +171,34 @@ def _filled(text: str, variables: Mapping[str, str] | None, node: Node, problems
     return _VARIABLE.sub(lambda match: variables.get(match.group(1), ""), text)
 
 
-def _contract(tool: str, name: str, node: Node, problems: Problems) -> Contract | None:
+def _steadiness(node: Node, problems: Problems) -> tuple[Bulkhead, Breaker]:
+    """What the tool says for each of its operations that does not say its own."""
+    bulkhead = problems.convert(node.at("bulkhead"), Bulkhead) if node.at("bulkhead").value is not None else Bulkhead()
+    breaker = problems.convert(node.at("breaker"), Breaker) if node.at("breaker").value is not None else Breaker()
+    for key, spec in (("bulkhead", bulkhead), ("breaker", breaker)):
+        if spec is not None and (wrong := out_of_range(key, spec)):
+            problems.add(node.at(key), wrong)
+    return bulkhead or Bulkhead(), breaker or Breaker()
+
+
+def _check_steadiness(tool: str, name: str, spec: OperationSpec, node: Node, problems: Problems) -> None:
+    for key in ("bulkhead", "breaker", "retry", "degrade"):
+        written = getattr(spec, key)
+        if written is not None and (wrong := out_of_range(key, written)):
+            problems.add(node.at(key), f"{tool}.{name}: {wrong}")
+    only_reads = spec.effects == {Effect.READ}
+    if spec.retry.attempts > 1 and not only_reads and not spec.idempotency_argument:
+        problems.add(
+            node.at("retry"),
+            f"{tool}.{name}: only a read, or a write with the tool's own idempotency_argument, is sent again; leave retry out",
+        )
+    if spec.degrade.cache_s and not only_reads:
+        problems.add(
+            node.at("degrade"), f"{tool}.{name}: only a read may answer with what it answered before; leave degrade out"
+        )
+
+
+def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: tuple[Bulkhead, Breaker]) -> Contract | None:
     if not _NAME.match(name):
         problems.add(node, f"{name!r} cannot be an operation's name; use letters, digits, `_` and `-`, 64 at most")
         return None
@@ -194,6 +227,7 @@ def _contract(tool: str, name: str, node: Node, problems: Problems) -> Contract 
         for argument in getattr(spec, kind):
             if isinstance(arguments.fields.get(argument), OpaqueShape):
                 problems.add(node.at(kind), f"{tool}.{name}: policy cannot see the argument {argument!r}; give it a plain type")
+    _check_steadiness(tool, name, spec, node, problems)
     entities = _entities(spec.entities, arguments, schema)
     if entities is None:
         problems.add(
@@ -232,6 +266,10 @@ def _contract(tool: str, name: str, node: Node, problems: Problems) -> Contract 
         internal=spec.internal,
         timeout_ms=spec.timeout_ms,
         settles_within_s=spec.settles_within_s,
+        bulkhead=spec.bulkhead or steadiness[0],
+        breaker=spec.breaker or steadiness[1],
+        retry=spec.retry,
+        degrade=spec.degrade,
         reviewed_by="" if spec.reviewed is None else spec.reviewed.by,
         reviewed_digest="" if spec.reviewed is None else spec.reviewed.digest,
     )

@@ -15,7 +15,7 @@ POOL_MAX_CONNECTIONS: Final = 7
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_TIMEOUT_S: Final = 10.0
 
-# What an unreachable, restarting, overloaded or read-only server looks like from here.
+# What an unreachable, restarting, overloaded, full, read-only or forbidding server looks like from here.
 UNAVAILABLE: Final = (
     OSError,
     TimeoutError,
@@ -23,6 +23,7 @@ UNAVAILABLE: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.InsufficientPrivilegeError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,

@@ -91,6 +91,10 @@ class ClaimWatch:
             if not waiting:
                 self._waiting.pop(claim_id, None)
 
+    async def is_known(self, key: bytes, window_s: int) -> bool:
+        """Whether a claim with this key is unsettled, or younger than the window. Raises `StoreUnavailableError`."""
+        return await self._database.row("known_key", key, window_s) is not None
+
     async def close(self) -> None:
         """Stop watching; whoever still waits is told that nothing is known."""
         if self._task is not None:

@@ -57,6 +57,11 @@ RULES: Final[Mapping[str, Rule]] = {
     "description": _NEUTRAL,
     "timeout_ms": _NEUTRAL,
     "settles_within_s": _NEUTRAL,
+    "bulkhead": _NEUTRAL,
+    "breaker": _NEUTRAL,
+    "retry": _NEUTRAL,
+    # Only what was released to this lineage under these very obligations, and decided on again.
+    "degrade": _NEUTRAL,
     "reviewed_by": _NEUTRAL,
     "reviewed_digest": _pinned,
     "entities": _counted,

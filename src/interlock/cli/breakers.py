@@ -1,0 +1,28 @@
+"""`interlock breakers`: which tools are unstable, as each process sees them."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interlock.cli.caller import ANYBODY, Caller
+from interlock.cli.common import Json
+from interlock.cli.output import OK, print_json
+
+_WORDS = {"closed": "calls go through", "open": "no call goes through", "trying": "a few calls try it"}
+
+
+def breakers(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
+    """Operations that were called in the last seconds, how many calls failed, and which are closed to calls."""
+    answer = caller.ask("/v1/breakers")
+    if as_json:
+        print_json(answer)
+        return OK
+    table = Table("operation", "process", "calls", "failed", "state", "tried again in")
+    for item in answer["breakers"]:
+        wait = f"{item['waits_ms'] / 1000:.1f} s" if item["phase"] == "open" else ""
+        row = (item["operation"], item["process_id"], str(item["calls"]), str(item["failed"]), _WORDS[item["phase"]], wait)
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table if answer["breakers"] else "no tool was called in the last seconds")
+    return OK
