@@ -21,6 +21,7 @@ UNAVAILABLE: Final = (
     TimeoutError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # a connection that was cut at an unlucky moment
+    asyncpg.ObjectNotInPrerequisiteStateError,  # a database that takes no connections
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
