@@ -73,3 +73,17 @@ def test_the_release_in_the_reference_loads_and_passes_its_tests():
     results = run_tests(from_files(files))
     assert len(results) == 3
     assert all(result.passed for result in results), [result.why for result in results]
+
+
+def test_decisions_are_numbered_each_once_and_without_gaps():
+    names = sorted(path.name for path in (ROOT / "docs" / "decisions").iterdir())
+    assert [name[:5] for name in names] == [f"{number:04d}-" for number in range(1, len(names) + 1)], names
+
+
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"

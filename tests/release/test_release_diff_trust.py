@@ -9,7 +9,7 @@ from interlock.core.budget import CEILINGS, Budget
 from interlock.core.contract import Contract, EntitiesOf, ResourceRule, Shape
 from interlock.release.diff import compare, contracts, limits, parts, policies, trust
 from interlock.release.diff.compare import diff, render
-from interlock.release.issuers import AgentsRule, Issuer, PeopleRule, RolesRule, TenantRule
+from interlock.release.issuers import AgentsRule, CliRule, Issuer, LoginRule, PeopleRule, RolesRule, TenantRule
 from interlock.release.load import from_files
 from interlock.release.model import (
     Administration,
@@ -111,6 +111,7 @@ def test_a_file_that_goes_widens_what_it_said_and_is_not_called_the_same():
     assert said(gone) == [(N, "login", "gone: https://id.example for people and agents in test")]
 
 
+LOGIN = 'login: nothing → {"claims": "id_token", "cli": null, "client_id": "page", "directory": "", "scopes": ["openid"], "secret": "", "title": ""}'
 TRUST = [
     ("[interlock]", "[interlock, other]", [(W, "audiences in test: +other")]),
     ("{test: [interlock]}", "{test: [interlock], prod: [p]}", [(W, "audiences in prod: +p")]),
@@ -134,6 +135,7 @@ TRUST = [
     ("{amr: [mfa, hwk]}", "{amr: [mfa]}", [(N, "people require amr: -hwk")]),
     ("{amr: [mfa, hwk]}", "{}", [(W, "people require amr: -hwk, -mfa")]),
     ("{amr: [mfa, hwk]}", "{amr: [mfa, hwk], acr: [high]}", [(N, "people require acr: +high")]),
+    ("  people:", "  login: {client_id: page}\n  people:", [(W, LOGIN)]),
     ("subject: azp, ", "subject: azp, delegated: true, ", [(W, "agents delegated: false → true")]),
     ("subject: azp, ", "subject: sub, ", [(U, "agents subject: azp → sub")]),
     ("  agents: {subject: azp, require: {env: [test]}}\n", "", [(N, 'agents: {"delegated": false, "require": {"env": ["test"]}, "subject": "azp"} → nothing')]),
@@ -151,6 +153,15 @@ def test_true_and_one_are_not_the_same_in_a_token():
     was = {**BEFORE, "issuers.yaml": ISSUERS.replace("[mfa, hwk]", "[true]")}
     found = between(("issuers.yaml", "[true]", "[1]"), before=was)
     assert [change.direction.value for change in found.changes] == [U]
+
+
+def test_how_people_log_in_at_an_issuer_is_unknown_when_it_changes():
+    with_login = {**BEFORE, "issuers.yaml": ISSUERS.replace("  people:", "  login: {client_id: page}\n  people:")}
+    found = between(("issuers.yaml", "{client_id: page}", "{client_id: other, title: Ours}"), before=with_login)
+    assert [(change.direction.value, change.what) for change in found.changes] == [
+        (U, "login client_id: page → other"),
+        (S, "login title: nothing → Ours"),
+    ]
 
 
 def test_a_new_issuer_widens():
@@ -192,10 +203,11 @@ RULED = {
     TenantRule: set(trust.TENANT_RULES),
     RolesRule: set(trust.ROLES_RULES),
     AgentsRule: set(trust.AGENTS_RULES),
+    LoginRule: set(trust.LOGIN_RULES),
     Budget: set(limits.BUDGET_RULES),
 }
 # Compared as a whole: any difference of a part is a difference, and unknown or neutral as such.
-WHOLE = {ResourceRule, EntitiesOf, PolicyTest, *typing.get_args(Shape)}
+WHOLE = {CliRule, ResourceRule, EntitiesOf, PolicyTest, *typing.get_args(Shape)}
 
 
 def structs_of(kind, found):

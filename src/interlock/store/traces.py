@@ -9,21 +9,6 @@ import msgspec
 from interlock.store.database import Database
 
 
-class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One recorded call: `proposed` and `ended` are event bodies as JSON text, None when forgotten or not there yet."""
-
-    call_id: str
-    session_id: str
-    agent: str
-    user: str
-    tenant: str
-    environment: str
-    task: str
-    at_us: int
-    proposed: str | None
-    ended: str | None
-
-
 class CallQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which calls to find; what is empty matches everything. Times are microseconds, `until_us` excluded."""
 
@@ -95,35 +80,6 @@ class Traces:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    async def calls(
-        self,
-        *,
-        agent: str = "",
-        user: str = "",
-        session_id: str = "",
-        operation: str = "",
-        since_us: int = 0,
-        limit: int = 50,
-        offset: int = 0,
-    ) -> tuple[TraceRow, ...]:
-        """Recorded calls, newest first; an empty filter matches everything."""
-        rows = await self._database.rows("trace_calls", agent, user, session_id, operation, since_us, limit, offset)
-        return tuple(
-            TraceRow(
-                call_id=row["call_id"],
-                session_id=row["session_id"],
-                agent=row["agent"],
-                user=row["user_id"],
-                tenant=row["tenant"],
-                environment=row["environment"],
-                task=row["task"],
-                at_us=row["at_us"],
-                proposed=row["proposed"],
-                ended=row["ended"],
-            )
-            for row in rows
-        )
 
     async def events(self, identifier: str) -> tuple[EventRow, ...]:
         """The events of a call or of a whole chain (a session id, or `control`), in their order."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from interlock.release.diff.changes import Change, Direction, Found, Lines, Rule, always, differences, more_is, step
-from interlock.release.issuers import AgentsRule, Issuer, PeopleRule, RolesRule
+from interlock.release.issuers import AgentsRule, Issuer, LoginRule, PeopleRule, RolesRule
 from interlock.release.model import Release
 
+Part: TypeAlias = PeopleRule | AgentsRule | RolesRule | LoginRule
 KIND: Final = "issuer"
 FILE: Final = "issuers.yaml"
 _MORE: Final = more_is(Direction.WIDENS)
@@ -37,6 +38,7 @@ ISSUER_RULES: Final[Mapping[str, Rule]] = {
     "token_type": _looser("any"),
     "people": _UNSURE,
     "agents": _UNSURE,
+    "login": _UNSURE,
     "tenants": _UNSURE,
     # What clients are told of where to log in; what is believed does not follow from it.
     "advertise": _NEUTRAL,
@@ -55,6 +57,12 @@ PEOPLE_RULES: Final[Mapping[str, Rule]] = {
 TENANT_RULES: Final[Mapping[str, Rule]] = {"fixed": _UNSURE, "claim": _UNSURE, "map": _UNSURE}
 ROLES_RULES: Final[Mapping[str, Rule]] = {"claim": _UNSURE, "map": _UNSURE}
 AGENTS_RULES: Final[Mapping[str, Rule]] = {"subject": _UNSURE, "delegated": _looser(True), "require": _UNSURE}
+
+# By which client people log in there, and what they are told to be by which of its answers.
+LOGIN_RULES: Final[Mapping[str, Rule]] = {
+    **dict.fromkeys(("client_id", "secret", "scopes", "claims", "directory", "cli"), _UNSURE),
+    "title": _NEUTRAL,
+}
 
 
 def issuer_changes(old: Release, new: Release, was: Lines, now: Lines) -> list[Change]:
@@ -82,7 +90,7 @@ def _told(issuer: Issuer) -> str:
 
 
 def _differ(old: Issuer, new: Issuer) -> list[Found]:
-    found = _fields(old, new, ISSUER_RULES, but=("environments", "people", "agents", "tenants"))
+    found = _fields(old, new, ISSUER_RULES, but=("environments", "people", "agents", "login", "tenants"))
     for environment in sorted(old.environments.keys() | new.environments.keys()):
         audiences = old.environments.get(environment, ()), new.environments.get(environment, ())
         if audiences[0] != audiences[1]:
@@ -90,6 +98,10 @@ def _differ(old: Issuer, new: Issuer) -> list[Found]:
     found += _mapped(old.tenants, new.tenants, "tenants")
     found += _people(old.people, new.people)
     found += _agents(old.agents, new.agents)
+    if old.login is None or new.login is None:
+        found += _whole("login", old.login, new.login)
+    else:
+        found += _fields(old.login, new.login, LOGIN_RULES, of="login ")
     return found
 
 
@@ -127,9 +139,7 @@ def _agents(old: AgentsRule | None, new: AgentsRule | None) -> list[Found]:
     return found + _required(old.require, new.require, "agents require")
 
 
-def _whole(
-    name: str, old: PeopleRule | AgentsRule | RolesRule | None, new: PeopleRule | AgentsRule | RolesRule | None
-) -> list[Found]:
+def _whole(name: str, old: Part | None, new: Part | None) -> list[Found]:
     """A part that is there or not: with it, more is believed."""
     if old is None and new is None:
         return []

@@ -17,8 +17,8 @@ UPDATE epoch SET settled = true WHERE incarnation = $1 AND NOT settled
 -- name: claims_ended
 -- What has become of some claims, with the code that they were settled with.
 SELECT c.claim_id, c.state, coalesce((
-    SELECT b.body::jsonb ->> 'code' FROM event e JOIN event_body b USING (chain_id, seq)
-    WHERE e.call_id = c.call_id AND e.kind = 'call.settled' AND b.body::jsonb ->> 'claim_id' = c.claim_id
+    SELECT readable_json(b.body) ->> 'code' FROM event e JOIN event_body b USING (chain_id, seq)
+    WHERE e.call_id = c.call_id AND e.kind = 'call.settled' AND readable_json(b.body) ->> 'claim_id' = c.claim_id
     ORDER BY e.seq DESC LIMIT 1), '') AS code
 FROM claim c WHERE c.claim_id = ANY ($1)
 

@@ -29,8 +29,8 @@ ORDER BY e.at_us DESC LIMIT $4
 SELECT call_id FROM approval WHERE state = 'open' AND expires_at > clock_timestamp() ORDER BY created_at DESC LIMIT $1
 
 -- name: call_steps
--- The steps of some calls in their order, with what a list shows of each: never facts nor outputs. JSON is taken apart as text,
--- so that no escape in it can fail.
+-- The steps of some calls in their order, with what a list shows of each: never facts nor outputs. JSON is taken apart as text:
+-- numbers stand there as they were sent.
 SELECT e.call_id, e.chain_id AS session_id, e.seq, e.kind, e.at_us, s.tenant, s.environment, s.agent, s.user_id, s.task,
        CASE e.kind
            WHEN 'call.proposed' THEN json_build_object('operation', j.body -> 'operation',
@@ -41,6 +41,6 @@ SELECT e.call_id, e.chain_id AS session_id, e.seq, e.kind, e.at_us, s.tenant, s.
            WHEN 'resource.read' THEN NULL
            ELSE b.body END AS said
 FROM event e JOIN session s ON s.session_id = e.chain_id
-LEFT JOIN event_body b USING (chain_id, seq) LEFT JOIN LATERAL (SELECT b.body::json AS body) j ON true
+LEFT JOIN event_body b USING (chain_id, seq) LEFT JOIN LATERAL (SELECT readable_json(b.body) AS body) j ON true
 WHERE e.call_id = ANY ($1) AND e.call_id <> ''
 ORDER BY e.call_id, e.chain_id, e.seq

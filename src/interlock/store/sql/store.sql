@@ -162,22 +162,6 @@ ON CONFLICT (minute, environment, code, hint) DO UPDATE SET count = r.count + ex
 SELECT environment, code, sum(count)::bigint AS count FROM auth_refusal
 WHERE minute > clock_timestamp() - interval '1 hour' GROUP BY environment, code ORDER BY environment, code
 
--- name: trace_calls
--- Recorded calls, newest first: what was asked, by whom, for whom, and how it ended.
-SELECT p.call_id, p.chain_id AS session_id, s.agent, s.user_id, s.tenant, s.environment, s.task, p.at_us,
-       b.body AS proposed,
-       (SELECT lb.body FROM event le JOIN event_body lb USING (chain_id, seq)
-        WHERE le.call_id = p.call_id AND le.chain_id = p.chain_id
-          AND le.kind IN ('call.settled', 'call.refused', 'call.replayed', 'claim.orphaned')
-        ORDER BY le.seq DESC LIMIT 1) AS ended
-FROM event p JOIN session s ON s.session_id = p.chain_id LEFT JOIN event_body b USING (chain_id, seq)
-WHERE p.kind = 'call.proposed'
-  AND p.seq = (SELECT max(f.seq) FROM event f
-               WHERE f.call_id = p.call_id AND f.chain_id = p.chain_id AND f.kind = 'call.proposed')
-  AND ($1 = '' OR s.agent = $1) AND ($2 = '' OR s.user_id = $2) AND ($3 = '' OR s.session_id = $3)
-  AND ($4 = '' OR b.body::jsonb ->> 'operation' = $4) AND p.at_us >= $5
-ORDER BY p.at_us DESC, p.seq DESC LIMIT $6 OFFSET $7
-
 -- name: trace_events
 -- The events of one call, or of one whole chain, in their order.
 SELECT e.chain_id, e.seq, e.kind, e.at_us, e.call_id, b.body
@@ -294,17 +278,17 @@ ORDER BY v.opened_at_us DESC, v.session_id DESC LIMIT $9
 -- Recorded calls between two times, newest first: what was asked, what was decided, how it ended.
 SELECT * FROM (
     SELECT p.call_id, p.chain_id AS session_id, s.tenant, s.environment, s.agent, s.user_id, s.task, p.at_us,
-           coalesce(b.body::jsonb ->> 'operation', '') AS operation,
-           coalesce(d.body::jsonb -> 'decision' ->> 'type', '') AS decision,
-           coalesce(d.body::jsonb -> 'decision' ->> 'release_digest', '') AS release_digest,
-           CASE e.kind WHEN 'call.settled' THEN coalesce(e.body::jsonb ->> 'state', 'forgotten')
-                       WHEN 'call.refused' THEN coalesce(e.body::jsonb ->> 'outcome', 'forgotten')
+           coalesce(readable_json(b.body) ->> 'operation', '') AS operation,
+           coalesce(readable_json(d.body) -> 'decision' ->> 'type', '') AS decision,
+           coalesce(readable_json(d.body) -> 'decision' ->> 'release_digest', '') AS release_digest,
+           CASE e.kind WHEN 'call.settled' THEN coalesce(readable_json(e.body) ->> 'state', 'forgotten')
+                       WHEN 'call.refused' THEN coalesce(readable_json(e.body) ->> 'outcome', 'forgotten')
                        WHEN 'call.replayed' THEN 'replayed'
                        WHEN 'claim.orphaned' THEN 'in_doubt'
                        WHEN 'call.claimed' THEN 'running'
                        WHEN 'approval.requested' THEN 'waiting'
                        ELSE 'deciding' END AS outcome,
-           coalesce(e.body::jsonb ->> 'code', '') AS code
+           coalesce(readable_json(e.body) ->> 'code', '') AS code
     FROM event p JOIN session s ON s.session_id = p.chain_id
     LEFT JOIN event_body b ON b.chain_id = p.chain_id AND b.seq = p.seq
     LEFT JOIN LATERAL (
