@@ -81,6 +81,7 @@ CASES = [
     ("tools/shop.yaml", "note?: string", "note?: string, tip?: decimal", [(W, "operation", "input: +tip")]),
     ("tools/shop.yaml", ", note?: string", "", [(N, "operation", "input: -note")]),
     ("tools/shop.yaml", "once_per: [order_id, amount]", "once_per: [order_id]", [(U, "operation", "once_per: -amount")]),
+    ("tools/shop.yaml", "stock:\n    {effects: [read]", "stock:\n    {effects: [read], degrade: {cache_s: 60}, breaker: {open_s: 10}", [(W, "operation", "degrade cache_s: 0 → 60"), (N, "operation", "breaker open_s: 5 → 10")]),
     ("tools/shop.yaml", "note: {effects: [write]", "note: {effects: [write], entities: 5", [(N, "operation", "entities: 1 → 5")]),
     ("tools/shop.yaml", "person:\n    effects: [read]", "person:\n    effects: [read]\n    entities: person_id", [(U, "operation", "entities: 1 → person_id")]),
     ("tools/shop.yaml", "note?: string}", "note?: string, items: [string]}\n    entities: len(items)", [(U, "operation", "entities: 1 → len(items)"), (U, "operation", "input: +items")]),

@@ -7,6 +7,7 @@ import pytest
 
 from interlock.core.budget import CEILINGS, Budget
 from interlock.core.contract import Contract, EntitiesOf, ResourceRule, Shape
+from interlock.core.stability import Breaker, Bulkhead, Degrade, Retry
 from interlock.release.diff import compare, contracts, limits, parts, policies, trust
 from interlock.release.diff.compare import diff, render
 from interlock.release.issuers import AgentsRule, CliRule, Issuer, LoginRule, PeopleRule, RolesRule, TenantRule
@@ -192,6 +193,10 @@ def test_nothing_is_called_the_same_beside_a_part_that_is_not_understood(monkeyp
 
 RULED = {
     Contract: {*contracts.RULES, *contracts.CLOSER},
+    Bulkhead: set(contracts.STABILITY_RULES["bulkhead"]),
+    Breaker: set(contracts.STABILITY_RULES["breaker"]),
+    Retry: set(contracts.STABILITY_RULES["retry"]),
+    Degrade: set(contracts.STABILITY_RULES["degrade"]),
     Tool: set(contracts.TOOL_RULES),
     ToolSource: set(contracts.SOURCE_RULES),
     AgentIdentity: set(parts.IDENTITY_RULES),

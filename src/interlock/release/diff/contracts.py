@@ -29,7 +29,9 @@ from interlock.release.model import Release, ToolSource
 OPERATION: Final = "operation"
 TOOL: Final = "tool"
 _NEUTRAL: Final = always(Direction.NEUTRAL)
-CLOSER: Final = frozenset({"effects", "classification", "arguments", "input_schema", "output_schema", "fields"})
+CLOSER: Final = frozenset({"effects", "classification", "arguments", "input_schema", "output_schema", "fields"}) | {
+    *("bulkhead", "breaker", "retry", "degrade")
+}
 
 
 def _wider(*, when: bool) -> Direction:
@@ -79,6 +81,15 @@ RULES: Final[Mapping[str, Rule]] = {
 }
 
 
+# What a tool that is failing still gets: more calls at once, later refusals, more attempts and older answers widen.
+_MORE: Final = more_is(Direction.WIDENS)
+_LESS: Final = more_is(Direction.NARROWS)
+STABILITY_RULES: Final[Mapping[str, Mapping[str, Rule]]] = {
+    "bulkhead": {"at_once": _MORE, "wait_ms": _NEUTRAL},
+    "breaker": {"failing_percent": _MORE, "min_calls": _MORE, "window_s": _UNSURE, "open_s": _LESS, "trials": _LESS},
+    "retry": {"attempts": _MORE, "budget_percent": _MORE, "first_ms": _NEUTRAL, "most_ms": _NEUTRAL},
+    "degrade": {"cache_s": _MORE},
+}
 TOOL_RULES: Final[Mapping[str, Rule]] = {
     "name": _UNSURE,
     "sources": _UNSURE,  # one by one, in `_tools`
@@ -116,6 +127,10 @@ def _told(contract: Contract) -> str:
 def _differ(was: Contract, now: Contract, old: Release, new: Release) -> list[Found]:
     same = {name: getattr(was, name) for name in CLOSER}
     found = [_in_words(was, now, told) for told in differences(was, msgspec.structs.replace(now, **same), RULES)]
+    for name, rules in STABILITY_RULES.items():
+        found += [
+            (direction, f"{name} {what}") for direction, what in differences(getattr(was, name), getattr(now, name), rules)
+        ]
     if was.effects != now.effects:
         found.append((_effects(was, now, old, new), f"effects: {step(was.effects, now.effects)}"))
     if was.classification is not now.classification:
