@@ -10,7 +10,7 @@ from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json
 from interlock.cli.output import OK, print_json
 
-_WORDS = {"closed": "calls go through", "open": "no call goes through", "trying": "a few calls try it"}
+_WORDS = {"closed": "goes through", "open": "shut for", "trying": "being tried"}
 
 
 def breakers(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
@@ -19,10 +19,11 @@ def breakers(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
     if as_json:
         print_json(answer)
         return OK
-    table = Table("operation", "process", "calls", "failed", "state", "tried again in")
+    table = Table("operation", "process", "failed", "state")
+    table.columns[-1].no_wrap = True
     for item in answer["breakers"]:
-        wait = f"{item['waits_ms'] / 1000:.1f} s" if item["phase"] == "open" else ""
-        row = (item["operation"], item["process_id"], str(item["calls"]), str(item["failed"]), _WORDS[item["phase"]], wait)
+        wait = f" {item['waits_ms'] / 1000:.0f} s" if item["phase"] == "open" else ""
+        row = (item["operation"], item["process_id"], f"{item['failed']} of {item['calls']}", f"{_WORDS[item['phase']]}{wait}")
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table if answer["breakers"] else "no tool was called in the last seconds")
     return OK

@@ -40,22 +40,27 @@ class Window:
 
     def __init__(self, window_s: int) -> None:
         self.window_s = window_s
-        self._seconds: deque[tuple[int, Counts]] = deque()
+        self._seconds: deque[list[int]] = deque()
 
     def add(self, now_s: float, counts: Counts) -> None:
         """Count now. A clock that stood still counts into the second it stands at."""
         second = int(now_s)
         if self._seconds and self._seconds[-1][0] >= second:
-            last, so_far = self._seconds.pop()
-            self._seconds.append((last, so_far + counts))
+            last = self._seconds[-1]
+            last[1] += counts.calls
+            last[2] += counts.failed
         else:
-            self._seconds.append((second, counts))
+            self._forget(now_s)
+            self._seconds.append([second, counts.calls, counts.failed])
 
     def counts(self, now_s: float) -> Counts:
         """What was counted within the window."""
+        self._forget(now_s)
+        return Counts(sum(item[1] for item in self._seconds), sum(item[2] for item in self._seconds))
+
+    def _forget(self, now_s: float) -> None:
         while self._seconds and self._seconds[0][0] <= now_s - self.window_s:
             self._seconds.popleft()
-        return sum((counts for _, counts in self._seconds), Counts())
 
     def clear(self) -> None:
         """Forget everything."""

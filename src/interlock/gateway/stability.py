@@ -32,6 +32,8 @@ from interlock.gateway.breaking import (
 OTHERS_HOLD_S: Final = 3.0
 MAX_UNTOLD_CHANGES: Final = 1_000
 _NEVER: Final = float("-inf")
+_ONCE: Final = Counts(1, 0)
+_AGAIN: Final = Counts(1, 1)  # a call that failed, or one that is a retry
 UNSTABLE: Final = "tool_unavailable"
 BUSY: Final = "tool_busy"
 
@@ -104,9 +106,10 @@ class Stability:
     async def enter(self, contract: Contract, *, retry: bool = False) -> Entered:
         """A place for one call, or why there is none; `retry` says that it was made before."""
         kept = self._of(contract)
-        shut = self._closed_to(kept)
-        if shut is not None:
-            return shut
+        if kept.state.phase is not Phase.CLOSED:
+            shut = self._closed_to(kept)
+            if shut is not None:
+                return shut
         if kept.places.locked():
             try:
                 async with asyncio.timeout(contract.bulkhead.wait_ms / 1000):
@@ -116,18 +119,14 @@ class Stability:
         else:
             await kept.places.acquire()  # does not wait
         now_s = self._clock.monotonic_s()
-        kept.state, goes = admitted(
-            kept.state,
-            contract.breaker,
-            now_s,
-            reads=contract.is_read_only,
-            read_ok_s=self._read_ok_s.get(contract.tool, _NEVER),
-        )
-        if not goes:
-            kept.places.release()
-            return self._shut(kept)
-        self._made_of(contract).add(now_s, Counts(1, int(retry)))
         trial = kept.state.phase is not Phase.CLOSED
+        if trial:
+            read_ok_s = self._read_ok_s.get(contract.tool, _NEVER)
+            kept.state, goes = admitted(kept.state, contract.breaker, now_s, reads=contract.is_read_only, read_ok_s=read_ok_s)
+            if not goes:
+                kept.places.release()
+                return self._shut(kept)
+        self._made_of(contract).add(now_s, _AGAIN if retry else _ONCE)
         return Place(lambda passed: self._left(kept, passed, trial=trial))
 
     def retry_in_s(self, contract: Contract, retries: int) -> float | None:
@@ -198,7 +197,10 @@ class Stability:
         return kept
 
     def _made_of(self, contract: Contract) -> Window:
-        return self._made.setdefault(contract.tool, Window(RETRY_WINDOW_S))
+        made = self._made.get(contract.tool)
+        if made is None:
+            made = self._made[contract.tool] = Window(RETRY_WINDOW_S)
+        return made
 
     def _closed_to(self, kept: _Kept) -> Shut | None:
         """Refuse before waiting for a place; nothing is taken yet."""
@@ -220,7 +222,7 @@ class Stability:
         kept.places.release()
         contract, now_s = kept.contract, self._clock.monotonic_s()
         if passed is not None:
-            kept.window.add(now_s, Counts(1, int(not passed)))
+            kept.window.add(now_s, _ONCE if passed else _AGAIN)
         if passed and contract.is_read_only:
             self._read_ok_s[contract.tool] = now_s
         if not trial:
