@@ -39,6 +39,7 @@ BODIES = {
     "/v1/revocations": {"target": "user:nobody", "reason": "matrix"},
     "/v1/lineages/{lineage_id}/posture": {"posture": "normal", "reason": "matrix"},
     "/v1/tools/{operation}/accept": {"pin": "sha256:unknown", "reason": "matrix"},
+    "/v1/doubts/{call}/settle": {"done": True, "reason": "matrix"},
     "/v1/releases": {"files": {"release.yaml": "name: ["}},
     "/v1/releases/{digest}/activate": {"reason": "matrix"},
     "/v1/releases/rollback": {"reason": "matrix", "digest": "sha256:unknown"},

@@ -29,6 +29,7 @@ administration:
   kill: [Operator, Security]
   resume: [Security]
   lower: [Security]
+  settle: [Security]
   revoke: [Security]
   propose: [Platform, Product, Security]
   activate: [Platform, Security]

@@ -15,6 +15,7 @@ from interlock.app.budgets import PeoplesBudgets
 from interlock.app.containment import Containment, KillAnswer
 from interlock.app.desk import Desk
 from interlock.app.doors import Doors
+from interlock.app.doubts import PeoplesDoubts
 from interlock.app.known_people import KnownPeople
 from interlock.app.live import LiveCalls
 from interlock.app.logins import Issued, LoginDesk
@@ -183,6 +184,7 @@ class Plane:
         handing_down: HandingDown,
         budgets: Budgets,
         breakers: BreakerRows,
+        doubts: Callable[[AdminGate], PeoplesDoubts],
         environment: str,
         people: People,
         refusals: RefusalCounter,
@@ -215,6 +217,7 @@ class Plane:
         )
         self.breakers = PeoplesBreakers(breakers, self.admin, environment=environment)
         self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment)
+        self.doubts = doubts(self.admin)
         self.postures = PeoplesPostures(postures, self.admin, ids)
         self.live = LiveCalls(live, self.desk.sights)
         self.scope_postures = PeoplesScopePostures(scope_postures, self.admin, sessions, ids)

@@ -15,6 +15,7 @@ from interlock.app.answers import Answers
 from interlock.app.breakers import BreakerKeeper
 from interlock.app.containment import Containment
 from interlock.app.desk import Desk
+from interlock.app.doubts import PeoplesDoubts
 from interlock.app.leases import LeaseKeeper
 from interlock.app.logins import LoginDesk
 from interlock.app.outside_logins import OutsideLogins
@@ -53,6 +54,7 @@ from interlock.store.budgets import Budgets
 from interlock.store.context import ContextItems
 from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
+from interlock.store.doubts import Doubts
 from interlock.store.errors import StoreError
 from interlock.store.leases import LeaseLine, Leases, Told
 from interlock.store.live import LiveRows
@@ -127,6 +129,7 @@ class System:
         self.approvals = Approvals(database)
         self.processes = Processes(database)
         self.budgets = Budgets(database)
+        self.doubts = Doubts(database, environment=settings.environment, process_id=self.process_id)
         self.traces = Traces(database)
         self.refusals = RefusalCounter(self.clock)
         self.writer = Writer(database, process_id=self.process_id)
@@ -144,6 +147,8 @@ class System:
         self.stability = Stability(clock=self.clock, dice=dice)
         self.gate = Gate(
             desk=self.writer,
+            doubts=self.doubts,
+            session_of=sessions.get,
             standings=LoadedStandings(sessions),
             settlements=self.watch,
             approvals=self.approvals,
@@ -251,6 +256,7 @@ class System:
             handing_down=handing_down,
             budgets=self.budgets,
             breakers=breaker_rows,
+            doubts=lambda admin: PeoplesDoubts(self.doubts, self.writer, admin, self.ids),
             environment=settings.environment,
             people=People(proofs, self.outside, persons),
             refusals=self.refusals,
@@ -317,6 +323,12 @@ class System:
         for call_id in await self.processes.orphan(orphaned):
             _log.warning("in doubt: %s", call_id)
 
+    async def reconcile(self) -> int:
+        """Look into the calls in doubt that are due; gives how many. Without a release in force nobody knows how."""
+        epochs, digest = await self.controls.epochs()
+        governed = await self.governing.in_force(digest, epochs.release) if digest else None
+        return await self.gate.reconciler.round(governed)
+
     def _told(self, told: Told) -> None:
         self.keeper.told(told)
 
@@ -371,6 +383,7 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
             raise
         chores = [
             asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),
+            asyncio.create_task(_every(HEARTBEAT_S, system.reconcile), name="reconcile"),
             asyncio.create_task(_every(HEARTBEAT_S, system.keeper.close_run_out), name="leases"),
             asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
             asyncio.create_task(_every(HEARTBEAT_S, system.breakers.tend), name="breakers"),

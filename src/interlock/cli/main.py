@@ -37,6 +37,12 @@ app.command(f"{_HERE}.people:status", name="status", help="What is stopped, whic
 app.command(f"{_HERE}.budgets:budgets", name="budgets", help="How much of each budget is used, the fullest first.")
 app.command(f"{_HERE}.breakers:breakers", name="breakers", help="Which tools are unstable, and what each process counted.")
 
+_doubts = App(name="doubts", help="Calls whose end is not known, and a person's word on it.")
+_doubts.command(f"{_HERE}.doubts:list_doubts", name="list", help="What is in doubt, and what asks you.")
+_doubts.command(f"{_HERE}.doubts:show", name="show", help="One call, and what follows from either answer.")
+_doubts.command(f"{_HERE}.doubts:settle", name="settle", help="Say whether it was done, and how you know.")
+app.command(_doubts)
+
 app.command(f"{_HERE}.init:init", name="init", help="A first release around your own MCP server.")
 
 _tools = App(name="tools", help="Bring tools in: import, review, and what has changed since.")

@@ -51,6 +51,9 @@ class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
     window_s: int
 
 
+UNSEEN = '{"unseen":true}'
+
+
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for the right to execute one call, with its events. `scopes` are `fleet`, `tenant:acme`, `operation:pay.refund`...
 
@@ -130,7 +133,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
     """The same call was claimed before; nothing was written.
 
-    `claim_state` is `claimed`, `succeeded`, `failed` or `in_doubt`.
+    `claim_state` is `claimed`, `succeeded`, `failed` or `in_doubt`; `outcome` is `UNSEEN`
+    when it is known that the call was done, and nobody has the tool's answer.
     """
 
     claim_id: str

@@ -77,6 +77,29 @@ class EntitiesOf(msgspec.Struct, frozen=True, kw_only=True):
     length: bool = False
 
 
+class Sign(msgspec.Struct, frozen=True, kw_only=True):
+    """Something in a reading that tells of a call: the value at an output path (`refunds[].reference`, any item of it).
+
+    `argument` is an argument of the call, or `KEY` for the idempotency key that the tool was sent. Without `at_least` it is
+    the value itself, which no other call has; with it, a number that only grows, by at least the argument.
+    """
+
+    path: str
+    argument: str
+    at_least: bool = False
+
+
+KEY = "$key"
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """How a reading tells whether a call was done: `read` is called with `arguments` (its argument: ours, or `KEY`)."""
+
+    read: str
+    arguments: Mapping[str, str]
+    signs: tuple[Sign, ...]
+
+
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """One reviewed operation. `operation` is `tool.operation`; times carry their unit in the name."""
 
@@ -103,6 +126,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     classification: Classification = Classification.INTERNAL
     fields: Mapping[str, frozenset[str]] = {}
     trusted: tuple[str, ...] = ()
+    evidence: Evidence | None = None
+    honours_key: bool = False
     internal: bool = False
     timeout_ms: int = 30_000
     settles_within_s: int = 60
@@ -117,6 +142,11 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     def is_read_only(self) -> bool:
         """Whether the operation changes nothing and sends nothing out."""
         return self.effects == frozenset({Effect.READ})
+
+    @property
+    def may_be_sent_again(self) -> bool:
+        """Whether the tool takes a second sending for the first: by the key in `_meta`, or by an argument of its own."""
+        return self.honours_key or self.idempotency_argument is not None
 
     def entities_in(self, arguments: Mapping[str, object]) -> int | None:
         """How many entities a call with these arguments affects; None when they do not say: the call is then refused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias, assert_never
 
@@ -16,12 +17,14 @@ from interlock.core.ports import Clock, Ids
 from interlock.core.who import Session
 from interlock.gateway.lease import Lease, NotStartedError
 from interlock.gateway.limits import MAX_OUTPUT_BYTES, MAX_RELEASED_IN_LEDGER_BYTES
-from interlock.gateway.ports import ClaimDesk
+from interlock.gateway.ports import ClaimDesk, DoubtDesk
 from interlock.ledger.drafts import draft
-from interlock.ledger.events import CallSettled
+from interlock.ledger.events import CallSettled, ClaimConflict
 from interlock.policy.permit import Permit
 from interlock.tools.directory import Connectors, connection_key
 from interlock.tools.port import Fence, Invocation, PauseGuard, ToolAnswer, ToolFailure, ToolResult
+
+_log = logging.getLogger(__name__)
 
 _TOOLS_OWN_FAULT: Final = frozenset({"unreachable", "timeout", "protocol"})
 
@@ -72,6 +75,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """One claimed call, ready to be made. `timed` are the accounts that count the milliseconds it takes.
 
     With `calls_the_tool` false its tool is unstable: `earlier` is then the answer, and without one it fails unsent.
+    `sent_before`: an earlier attempt may have arrived, so only the tool's own good answer says what became of the call.
     """
 
     call_id: str
@@ -87,6 +91,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     timed: tuple[str, ...] = ()
     calls_the_tool: bool = True
     earlier: Earlier | None = None
+    sent_before: bool = False
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +114,7 @@ class Executor:
         self,
         *,
         desk: ClaimDesk,
+        doubts: DoubtDesk,
         lease: Lease,
         connectors: Connectors,
         guard: PauseGuard | None,
@@ -116,6 +122,7 @@ class Executor:
         ids: Ids,
     ) -> None:
         self._desk = desk
+        self._doubts = doubts
         self._lease = lease
         self._guard = guard
         self._connectors = connectors
@@ -150,6 +157,8 @@ class Executor:
                 detail = f"{result.code}: {result.detail}" if stopped is None else f"not sent: {stopped}"
             case _:
                 assert_never(result)
+        if work.sent_before and state != "succeeded":
+            state, code = "in_doubt", "in_doubt"
         out = msgspec.json.encode({"content": released.content, "structured": released.structured})
         keep_bytes = MAX_OUTPUT_BYTES if work.extra_log else MAX_RELEASED_IN_LEDGER_BYTES
         gives = bool(released.content) or released.structured is not None
@@ -180,7 +189,7 @@ class Executor:
                 attempt=work.claimed.attempt,
                 state=state,
                 outcome=_kept(work, text) if raw is not None else None,
-                release_key=isinstance(result, ToolFailure) and not result.sent,
+                release_key=isinstance(result, ToolFailure) and not result.sent and not work.sent_before,
                 spent=dict.fromkeys(work.timed, -(-took_us // 1000)),
                 labels=work.labels,
                 events=tuple(events),
@@ -190,8 +199,26 @@ class Executor:
             settled = await settling
         else:
             settled, _ = await asyncio.gather(settling, taken_up(released))
+        if isinstance(settled, NotSettled):
+            await self._late(work, state, settled.claim_state, body.detail)
         answered = None if earlier is not None or stopped is not None else _answered(result)
         return Ending(state=state, released=released, code=code, settled=settled, answered=answered)
+
+    async def _late(self, work: Work, state: str, stands: str, detail: str) -> None:
+        """Somebody else has spoken about the claim since. What agrees with it, or says nothing, is quiet."""
+        if state in {"in_doubt", stands}:
+            return
+        body = ClaimConflict(
+            claim_id=work.claimed.claim_id,
+            operation=work.contract.operation,
+            attempt=work.claimed.attempt,
+            stands=stands,
+            said=state,
+            detail=detail[:500],
+        )
+        what = f"attempt {body.attempt} said {state} when it stood as {stands}"
+        _log.error("two answers about one claim: %s of %s: %s", body.claim_id, body.operation, what)
+        await self._doubts.conflict(body.claim_id, what, draft(body, ids=self._ids, call_id=work.call_id))
 
     async def _invoke(self, work: Work) -> tuple[ToolResult, NotStartedError | None]:
         """The tool's answer; when the call was stopped before its first byte, also what stopped it."""

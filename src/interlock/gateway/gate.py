@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 import msgspec
@@ -56,8 +57,9 @@ from interlock.gateway.listing import listed
 from interlock.gateway.messages import CallResult, Proposal, VisibleOperation
 from interlock.gateway.ordering import Turns
 from interlock.gateway.outputs import release_output, worst_labels
-from interlock.gateway.ports import ApprovalDesk, ClaimDesk, Settlements, Standing, Standings
+from interlock.gateway.ports import ApprovalDesk, ClaimDesk, DoubtDesk, Settlements, Standing, Standings
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
+from interlock.gateway.reconciling import Reconciler
 from interlock.gateway.recording import Recording
 from interlock.gateway.refusals import of_approval, of_budget, of_denial, of_deny, of_halt, of_shut, refusal
 from interlock.gateway.replaying import Replays
@@ -82,6 +84,8 @@ class Gate:
         self,
         *,
         desk: ClaimDesk,
+        doubts: DoubtDesk,
+        session_of: Callable[[str], Awaitable[Session | None]],
         standings: Standings,
         settlements: Settlements,
         approvals: ApprovalDesk,
@@ -100,7 +104,9 @@ class Gate:
         self._beliefs = Beliefs(standings)
         self._clock = clock
         self._ids = ids
-        self._executor = Executor(desk=desk, lease=lease, connectors=connectors, guard=guard, clock=clock, ids=ids)
+        self._executor = Executor(
+            desk=desk, doubts=doubts, lease=lease, connectors=connectors, guard=guard, clock=clock, ids=ids
+        )
         self._ways = Ways(stability=stability, settlements=settlements, clock=clock)
         internal = InternalCalls(
             desk=desk,
@@ -111,6 +117,7 @@ class Gate:
             clock=clock,
             ids=ids,
         )
+        self.reconciler = Reconciler(internal, doubts=doubts, session_of=session_of, clock=clock, ids=ids)
         self._approving = Approving(approvals, clock=clock, ids=ids)
         self._resources = Resources(call=internal, clock=clock, ids=ids)
         self._contexts = contexts

@@ -53,11 +53,11 @@ class InternalCalls:
         clock: Clock,
         ids: Ids,
     ) -> None:
-        self._desk = desk
-        self._stability = stability
-        self._lease = lease
-        self._beliefs = beliefs
-        self._executor = executor
+        self.desk = desk
+        self.stability = stability
+        self.lease = lease
+        self.beliefs = beliefs
+        self.executor = executor
         self._clock = clock
         self._ids = ids
 
@@ -67,18 +67,18 @@ class InternalCalls:
         """The raw output, or None when the tool gave none. Raises `StoppedError` when execution is stopped."""
         hashed = call_hash(contract.operation, arguments)
         for _ in range(MAX_ORDERED_DECISION_ROUNDS):
-            standing = await self._beliefs.of(session)
+            standing = await self.beliefs.of(session)
             if standing is None:
                 raise StoppedError("session_ended")
-            if not self._lease.is_valid() and not await self._lease.ready(LEASE_WAIT_MS):
+            if not self.lease.is_valid() and not await self.lease.ready(LEASE_WAIT_MS):
                 raise StoppedError("control_plane_unavailable")
-            entered = await self._stability.enter(contract)
+            entered = await self.stability.enter(contract)
             if isinstance(entered, Shut):
                 raise StoppedError(entered.code, after_ms=entered.after_ms)
             try:
                 claim_id = self._ids.new("clm")
                 request = self._request(session, contract, arguments, hashed, call_id, claim_id, standing)
-                answer = await self._desk.claim(request)
+                answer = await self.desk.claim(request)
                 if isinstance(answer, Claimed):
                     return await self._run(
                         session, contract, arguments, hashed, call_id, answer, standing, more_events, entered
@@ -87,9 +87,9 @@ class InternalCalls:
                 entered.leave(None)
             match answer:
                 case Stale():
-                    self._beliefs.correct(session.lineage.id, answer)
+                    self.beliefs.correct(session.lineage.id, answer)
                 case Halted():
-                    self._beliefs.forget(session.lineage.id)
+                    self.beliefs.forget(session.lineage.id)
                     raise StoppedError("quarantined" if answer.scope.startswith(f"{QUARANTINE}:") else "halted")
                 case SessionEnded():
                     raise StoppedError("session_ended")
@@ -137,7 +137,7 @@ class InternalCalls:
             learnt.append(raw)
             return Released()
 
-        ending = await self._executor.run(work, keep_inside, more_events)
+        ending = await self.executor.run(work, keep_inside, more_events)
         place.leave(ending.answered)
         if ending.code in {"halted", "quarantined", "control_plane_unavailable"}:
             raise StoppedError(ending.code)

@@ -27,6 +27,11 @@ BUDGET_POLL_FIRST_MS: Final = 25
 BUDGET_POLL_MOST_MS: Final = 400
 INLINE_TOKENS_CHARS: Final = 16_384
 MAX_CACHED_CONTEXT_TOKENS: Final = 500_000
+MAX_DOUBTS_WATCHED: Final = 200
+DOUBTS_AT_ONCE: Final = 8
+MAX_LOOKS: Final = 6
+LOOK_HOLD_MARGIN_S: Final = 30.0
+LOOK_PAUSE_MOST_S: Final = 60.0
 LEASE_S: Final = 1.0
 LEASE_MARGIN_S: Final = 0.1
 # Nothing starts in the last moment of a lease, so that a busy machine does not take a write for one after a pause.

@@ -21,6 +21,7 @@ from interlock.core.context import Item, StoredItem
 from interlock.core.event import EventDraft
 from interlock.core.who import Session
 from interlock.release.model import Release
+from interlock.store.doubts import Doubt
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +93,36 @@ class ContextShelf(Protocol):
 
     async def after(self, lineage_id: str, n: int) -> tuple[StoredItem, ...]:
         """The next items after number `n` in order; none when there are no more."""
+        ...
+
+
+class DoubtDesk(Protocol):
+    """Where doubts are kept. Raises `store.StoreUnavailableError`."""
+
+    async def to_look_into(self, most: int) -> tuple[Doubt, ...]:
+        """Those that no person was asked about."""
+        ...
+
+    async def look(self, doubt: Doubt, hold_s: float) -> int | None:
+        """Take one to look into; None when it is not ours."""
+        ...
+
+    async def look_again_after(self, doubt: Doubt, pause_s: float, *, counts: bool) -> None:
+        """Leave it alone for a while."""
+        ...
+
+    async def attempt_again(
+        self, doubt: Doubt, *, settle_by_ms: int, control_epoch: int, release_digest: str, event: EventDraft
+    ) -> int | None:
+        """Take it up again; gives the attempt number, None when it may not start."""
+        ...
+
+    async def ask_people(self, doubt: Doubt, why: str, event: EventDraft) -> bool:
+        """Leave it to people."""
+        ...
+
+    async def conflict(self, claim_id: str, what: str, event: EventDraft) -> None:
+        """Note what contradicts how a claim was settled."""
         ...
 
 

@@ -10,6 +10,7 @@ import msgspec
 from interlock.core.approval import Approval, Requested
 from interlock.core.budget import SHARED, Budget, Per
 from interlock.core.claim import OverBudget
+from interlock.core.contract import Contract
 from interlock.core.decision import Deny, RequireApproval
 from interlock.core.terms import QUARANTINE, Question
 from interlock.gateway.messages import Effected, Refusal, RefusalOutcome
@@ -116,6 +117,12 @@ WORDINGS: Final[dict[str, _Wording]] = {
         _UNKNOWN,
         "after_ms",
     ),
+    "done_unseen": _Wording(
+        _DENIED,
+        "The call was done: that was found out later, and what the tool answered is not known. Do not send it again.",
+        _DONE,
+        "never",
+    ),
     "result_withheld": _Wording(
         _DENIED, "The call was done, but its result may not be released in this session.", _DONE, "never"
     ),
@@ -181,6 +188,20 @@ def of_shut(call_id: str, shut: Shut) -> Refusal:
     """What the caller is told of a tool that lets no call through now."""
     say = "The tool is unstable at the moment, so the call was not sent." if shut.code == UNSTABLE else ""
     return refusal(call_id, shut.code, say=say, retry_after_ms=shut.after_ms)
+
+
+def of_doubt(call_id: str, contract: Contract, *, of: str = "") -> Refusal:
+    """What the caller is told of a call in doubt: what is being done about it, and when to come back."""
+    ways = []
+    if contract.may_be_sent_again:
+        ways.append("It is sent again with the key that the tool knows it by.")
+    if contract.evidence is not None:
+        ways.append(f"It is looked up, {contract.settles_within_s} s after it ended at the earliest.")
+    ways.append("A person is asked if that does not tell." if ways else "A person has to find out.")
+    earlier = {"of": of} if of else {}
+    told = refusal(call_id, "in_doubt", say=f"{WORDINGS['in_doubt'].text} {' '.join(ways)}")
+    after_ms = 5_000 if contract.may_be_sent_again else 1_000 * contract.settles_within_s if contract.evidence else 60_000
+    return msgspec.structs.replace(told, details=earlier, retry_after_ms=min(max(after_ms, 1_000), 60_000))
 
 
 def of_approval(call_id: str, decision: RequireApproval, asked: tuple[Requested, ...]) -> Refusal:

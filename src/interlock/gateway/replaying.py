@@ -7,7 +7,7 @@ from typing import assert_never
 import msgspec
 
 from interlock.core.canonical import digest
-from interlock.core.claim import Duplicate, Recorded, SessionEnded, Stale
+from interlock.core.claim import UNSEEN, Duplicate, Recorded, SessionEnded, Stale
 from interlock.core.decision import Allow
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock
@@ -16,7 +16,7 @@ from interlock.gateway.outputs import release_output, stored_output, to_caller
 from interlock.gateway.ports import ClaimDesk, Settlements, Standing
 from interlock.gateway.reading import ReadProposal
 from interlock.gateway.recording import Recording
-from interlock.gateway.refusals import refusal
+from interlock.gateway.refusals import of_doubt, refusal
 from interlock.gateway.standing import Beliefs
 from interlock.gateway.under_way import Call
 from interlock.ledger.events import CallReplayed
@@ -48,12 +48,17 @@ class Replays:
             left_ms = int((call.wait_until_s - self._clock.monotonic_s()) * 1000)
             if not earlier.owner_alive or left_ms <= 0:
                 code = "still_running" if earlier.owner_alive else "in_doubt"
-                return await self._recording.tell(call, refusal(call.id, code, of=earlier.call_id), decided)
+                told = refusal(call.id, code, of=earlier.call_id)
+                if code == "in_doubt":
+                    told = of_doubt(call.id, read.contract, of=earlier.call_id)
+                return await self._recording.tell(call, told, decided)
             if await self._settlements.wait(earlier.claim_id, left_ms):
                 return standing  # settled, or its key is free again: decide again on today's facts
             earlier = msgspec.structs.replace(earlier, owner_alive=self._clock.monotonic_s() >= call.wait_until_s)
         if earlier.claim_state == "in_doubt":
-            return await self._recording.tell(call, refusal(call.id, "in_doubt", of=earlier.call_id), decided)
+            return await self._recording.tell(call, of_doubt(call.id, read.contract, of=earlier.call_id), decided)
+        if earlier.outcome == UNSEEN:
+            return await self._recording.tell(call, refusal(call.id, "done_unseen", of=earlier.call_id), decided)
         if earlier.outcome is None:
             return await self._recording.tell(call, refusal(call.id, "result_withheld", of=earlier.call_id), decided)
         released = release_output(read.contract, decision, stored_output(earlier.outcome))

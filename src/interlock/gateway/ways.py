@@ -15,7 +15,7 @@ from interlock.gateway.messages import CallResult
 from interlock.gateway.outputs import Stale, to_caller
 from interlock.gateway.ports import Settlements
 from interlock.gateway.reading import ReadProposal
-from interlock.gateway.refusals import refusal
+from interlock.gateway.refusals import of_doubt, refusal
 from interlock.gateway.stability import UNSTABLE, Place, Shut, Stability
 from interlock.gateway.under_way import Call
 
@@ -77,7 +77,7 @@ class Ways:
                     call.retries += 1
                 elif self._earlier.find(key, contract) is not None:
                     call.degraded, call.again_in_s = True, 0.0
-            return refusal(call.id, ending.code)
+            return of_doubt(call.id, contract) if ending.code == "in_doubt" else refusal(call.id, ending.code)
         if work.earlier is None:
             self._earlier.keep(key, contract, call.id, ending.released)
             return to_caller(call.id, contract, decision, ending.released)

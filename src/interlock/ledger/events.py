@@ -185,6 +185,48 @@ class ClaimOrphaned(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     reason: str
 
 
+class ClaimRetried(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="claim.retried"):
+    """A call in doubt was taken up again: sent with the key that the tool honours, as another attempt."""
+
+    claim_id: str
+    operation: str
+    attempt: int
+
+
+class DoubtAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="doubt.asked"):
+    """A call in doubt was left to people, for machinery cannot tell what became of it."""
+
+    claim_id: str
+    operation: str
+    why: str
+
+
+class DoubtResolved(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="doubt.resolved"):
+    """What became of a call in doubt was found out; `how` is `reading`, `person` or `reads` (it only reads).
+
+    `state` is `succeeded` or `failed`; `by` and `roles` are the person's.
+    """
+
+    claim_id: str
+    operation: str
+    state: str
+    how: str
+    why: str
+    by: str = ""
+    roles: tuple[str, ...] = ()
+
+
+class ClaimConflict(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="claim.conflict"):
+    """An incident: after a claim was settled, a process said otherwise. `stands` is what stands and goes on standing."""
+
+    claim_id: str
+    operation: str
+    attempt: int
+    stands: str
+    said: str
+    detail: str = ""
+
+
 class ApprovalRequested(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="approval.requested"):
     """People were asked whether this very call may run."""
 
@@ -401,6 +443,10 @@ Body: TypeAlias = (
     | CallSettled
     | CallReplayed
     | ClaimOrphaned
+    | ClaimRetried
+    | DoubtAsked
+    | DoubtResolved
+    | ClaimConflict
     | ApprovalRequested
     | ApprovalAnswered
     | ApprovalEnded

@@ -104,8 +104,8 @@ def _words(body: e.Body) -> tuple[str, str]:
             return _settled(body)
         case e.CallReplayed():
             return "good", f"answered from the record of {body.of_call}: not run again"
-        case e.ClaimOrphaned():
-            return "doubt", f"in doubt: {body.reason}"
+        case e.ClaimOrphaned() | e.ClaimRetried() | e.DoubtAsked() | e.DoubtResolved() | e.ClaimConflict():
+            return _of_doubt(body)
         case e.ApprovalRequested():
             return "wait", f"asked people: {body.approval_id}, {body.rule}; answered by {body.role}, never by the requester"
         case e.ApprovalAnswered():
@@ -118,6 +118,25 @@ def _words(body: e.Body) -> tuple[str, str]:
             return _of_people(body)
         case _:
             return _of_control(body)
+
+
+def _of_doubt(body: e.ClaimOrphaned | e.ClaimRetried | e.DoubtAsked | e.DoubtResolved | e.ClaimConflict) -> tuple[str, str]:
+    match body:
+        case e.ClaimOrphaned():
+            return "doubt", f"in doubt: {body.reason}"
+        case e.ClaimRetried():
+            return "doubt", f"sent again with the key that the tool knows it by, attempt {body.attempt} ({body.claim_id})"
+        case e.DoubtAsked():
+            return "wait", f"a person has to say what became of it: {body.why} ({body.claim_id})"
+        case e.DoubtResolved():
+            found = "it was done" if body.state == "succeeded" else "it was not done"
+            by = f" by {body.by}" if body.by else ""
+            return ("good" if body.state == "succeeded" else "plain"), f"found out{by}: {found}: {body.why}"
+        case e.ClaimConflict():
+            late = f"attempt {body.attempt} of {body.operation} says {body.said}, and it stands as {body.stands}"
+            return "bad", f"two answers about one call: {late} {body.detail} ({body.claim_id})".replace("  ", " ")
+        case _:
+            assert_never(body)
 
 
 def _of_people(body: e.InputReceived | e.InputAsserted | e.DecisionAsked | e.RecordRead) -> tuple[str, str]:
@@ -245,8 +264,12 @@ def _settled(body: e.CallSettled) -> tuple[str, str]:
     took = f"{body.took_us / 1000:.1f} ms"
     if body.state == "in_doubt":
         return "doubt", f"in doubt after {took}: {body.operation} may have taken effect ({body.detail})"
+    if body.state == "failed" and body.code == "not_done":
+        return "plain", f"settled as not done: {body.detail}"
     if body.state == "failed":
         return "bad", f"failed after {took}: {body.detail or 'the tool reported an error'}"
+    if not body.took_us and body.detail:
+        return "good", f"settled as done: {body.detail}"
     held = f", withheld {', '.join(body.redacted)}" if body.redacted else ""
     if body.of_call:
         old = f"{body.age_ms / 1000:.1f} s old"

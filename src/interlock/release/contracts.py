@@ -13,6 +13,7 @@ from interlock.core.contract import (
     DEFAULT_ONCE_WINDOW_S,
     Contract,
     EntitiesOf,
+    Evidence,
     LongShape,
     OpaqueShape,
     RecordShape,
@@ -22,6 +23,7 @@ from interlock.core.contract import (
 from interlock.core.stability import Breaker, Bulkhead, Degrade, Retry, out_of_range
 from interlock.core.terms import Classification, Effect
 from interlock.release.documents import Node, Problems
+from interlock.release.evidence import VerifySpec, read_evidence
 from interlock.release.model import Tool, ToolSource
 from interlock.release.shapes import ShortFormError, arguments_shape, expand
 
@@ -84,7 +86,8 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     window_s: int = DEFAULT_ONCE_WINDOW_S
     repeat: Repeat = Repeat.ONCE
     idempotency_argument: str = ""
-    verify: str = ""
+    honours_key: bool = False
+    verify: str | VerifySpec = ""
     undo: str = ""
     dry_run: bool = False
     resource: ResourceSpec | None = None
@@ -236,6 +239,7 @@ def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: 
             f"{spec.entities!r} is none of them",
         )
         return None
+    evidence = _evidence(spec, f"{tool}.{name}", arguments, node, problems)
     resource = _resource(spec.resource, node.at("resource"), problems)
     if resource is not None and resource.id_argument not in arguments.fields:
         problems.add(node.at("resource"), f"resource.id names {resource.id_argument!r}, which is no argument")
@@ -256,7 +260,9 @@ def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: 
         once_window_s=spec.window_s,
         repeat=spec.repeat,
         idempotency_argument=spec.idempotency_argument or None,
-        verify=spec.verify or None,
+        verify=(spec.verify if isinstance(spec.verify, str) else spec.verify.read) or None,
+        evidence=evidence,
+        honours_key=spec.honours_key,
         undo=spec.undo or None,
         dry_run=spec.dry_run,
         resource=resource,
@@ -290,6 +296,18 @@ def _entities(written: int | str, arguments: RecordShape, schema: Mapping[str, A
 def written_schema(written: dict[str, Any] | str | None) -> dict[str, Any] | None:
     """A JSON Schema, written as YAML or as JSON text (which keeps numbers with fractions as they are)."""
     return msgspec.json.decode(written, type=dict[str, Any]) if isinstance(written, str) else written
+
+
+def _evidence(spec: OperationSpec, operation: str, arguments: RecordShape, node: Node, problems: Problems) -> Evidence | None:
+    own = spec.idempotency_argument
+    if own and own not in arguments.required:
+        problems.add(node, f"{operation}: idempotency_argument names {own!r}, which must be an argument that is always there")
+    if isinstance(spec.verify, str):
+        return None
+    found = read_evidence(spec.verify, arguments, own)
+    for complaint in found.complaints:
+        problems.add(node.at("verify"), f"{operation}: {complaint}")
+    return found.evidence
 
 
 def _optional(output: Any) -> dict[str, Any] | None:

@@ -243,6 +243,15 @@ class _Loader:
                             node,
                             f"{contract.operation} says {contract.resource.type}.{name} is a {kind}, {known[1]} a {known[0]}",
                         )
+            if contract.evidence is not None:
+                reader = contracts.get(contract.evidence.read)
+                given = contract.evidence.arguments.keys() | contract.arguments.required
+                if reader is None or not reader.is_read_only or not reader.arguments.required <= given:
+                    self.problems.add(
+                        node,
+                        f"{contract.operation}: verify.read names {contract.evidence.read!r}, which must only read, "
+                        "and whose arguments `with` must give",
+                    )
             for kind in ("verify", "undo"):
                 named = getattr(contract, kind)
                 if named and named not in contracts:

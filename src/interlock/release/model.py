@@ -121,6 +121,7 @@ class Administration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     kill: tuple[str, ...] = ()
     resume: tuple[str, ...] = ()
     lower: tuple[str, ...] = ()
+    settle: tuple[str, ...] = ()
     revoke: tuple[str, ...] = ()
     # Change
     propose: tuple[str, ...] = ()

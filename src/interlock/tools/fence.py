@@ -7,6 +7,7 @@ from typing import Final
 
 from interlock.tools.port import Fence
 
+_KEY: Final[ContextVar[str]] = ContextVar("interlock_key", default="")
 _CURRENT: Final[ContextVar[Fence | None]] = ContextVar("interlock_fence", default=None)
 
 
@@ -15,6 +16,12 @@ def current() -> Fence | None:
     return _CURRENT.get()
 
 
-def enter(fence: Fence | None) -> None:
-    """Set it for the rest of this context. For connectors only."""
+def current_key() -> str:
+    """The idempotency key of the call that this function was called for; empty for a read, and outside of a call."""
+    return _KEY.get()
+
+
+def enter(fence: Fence | None, key: str = "") -> None:
+    """Set both for the rest of this context. For connectors only."""
     _CURRENT.set(fence)
+    _KEY.set(key)

@@ -150,7 +150,8 @@ class PythonConnector:
         except (msgspec.DecodeError, RecursionError) as error:
             raise CallFailedError("refused", f"the arguments are not a JSON object: {error}") from None
         try:
-            fence.enter(None if attempt.invocation.fence is None else attempt.invocation.fence())
+            asked = attempt.invocation
+            fence.enter(None if asked.fence is None else asked.fence(), asked.idempotency_key)
             if inspect.iscoroutinefunction(function.function):
                 attempt.first_byte()
                 value = await function.function(**arguments)

@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from interlock.app.administration import NotPermittedError
 from interlock.app.answers import AnswerConflictError
 from interlock.app.decisions import SessionEndedError
+from interlock.app.doubts import DoubtConflictError, UnknownDoubtError
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
 from interlock.app.revocations import UnknownSessionError, UnknownTargetError
@@ -173,6 +174,8 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         ReleaseConflictError: conflict,
         PostureConflictError: conflict,
         ToolConflictError: conflict,
+        DoubtConflictError: conflict,
+        UnknownDoubtError: unknown,
         UnknownOperationError: unknown,
         AnswerConflictError: answered_otherwise,
         SessionOverError: conflict,

@@ -1,0 +1,75 @@
+"""`interlock doubts`: calls whose end is not known, and a person's word on it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from interlock.cli.caller import ANYBODY, Caller
+from interlock.cli.common import Json
+from interlock.cli.output import OK, print_json
+
+Call = Annotated[str, Parameter(help="The call, `call_…`, or its claim, `clm_…`.")]
+
+
+def list_doubts(
+    *,
+    limit: Annotated[int, Parameter(help="How many to list.")] = 50,
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """Calls in doubt, newest first, and those settled against what a process said later."""
+    answer = caller.ask(f"/v1/doubts?limit={limit}")
+    if as_json:
+        print_json(answer)
+        return OK
+    table = Table("call", "operation", "agent for user", "since", "how it stands")
+    for item in answer["doubts"]:
+        stands = item["conflict"] or (f"asks you: {item['asks_people']}" if item["asks_people"] else "is being looked into")
+        since = datetime.fromtimestamp(item["since_us"] / 1e6, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        row = (item["call_id"], item["operation"], f"{item['agent']} for {item['user']}", since, stands)
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table if answer["doubts"] else "nothing is in doubt")
+    return OK
+
+
+def show(call: Call, *, caller: Caller = ANYBODY, as_json: Json = False) -> int:
+    """One call: what was sent, why its end is not known, and what follows from either answer."""
+    item = caller.ask(f"/v1/doubts/{call}")
+    if as_json:
+        print_json(item)
+        return OK
+    console = Console(highlight=False)
+    lines = (
+        f"{item['call_id']}  {item['operation']} {json.dumps(item['arguments'])}",
+        f"{item['agent']} for {item['user']} of {item['tenant']}, attempt {item['attempt']}, {item['state']}",
+        item["conflict"] or item["asks_people"] or "is being looked into",
+        f"--done: {item['if_done']}",
+        f"--not-done: {item['if_not_done']}",
+    )
+    for line in lines:
+        console.print(Text(line))
+    return OK
+
+
+def settle(
+    call: Call,
+    *,
+    done: Annotated[bool, Parameter(negative="--not-done", help="It took effect; or --not-done: it did not, and never will.")],
+    reason: Annotated[str, Parameter(help="How you know; it goes on record.")],
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """Say what became of a call in doubt."""
+    answer = caller.ask(f"/v1/doubts/{call}/settle", body={"done": done, "reason": reason})
+    if as_json:
+        print_json(answer)
+    else:
+        Console().print(Text(f"{answer['call_id']} is settled: {'done' if done else 'not done'}"))
+    return OK
