@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo guide test browser check bench format requirements clean
+.PHONY: install demo guide test browser check bench chaos format requirements clean
 
 install: $(STAMP) ## the `interlock` command, in .venv/bin
 
@@ -28,6 +28,11 @@ check: $(STAMP) ## linters, types, import contracts
 
 bench: $(STAMP) ## measure, print the table, keep JSON
 	$(BIN)/python -m bench
+
+MINUTES ?= 10
+SEED ?= 1
+chaos: $(STAMP) ## kill and pause gateways, cut and crash the database, and let the tool's table judge (MINUTES, SEED)
+	$(BIN)/python -m bench.chaos --minutes $(MINUTES) --seed $(SEED) --json bench/results/local-chaos.json
 
 format: $(STAMP)
 	$(BIN)/ruff format .

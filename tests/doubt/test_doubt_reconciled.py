@@ -39,14 +39,14 @@ async def test_what_was_done_is_found_by_its_own_key_and_told_to_whoever_repeats
     told = await payments.call(session, "pay", **same)
     assert (told.code, told.effect.value) == ("done_unseen", "done")
     assert len(payments.tool.rows("A1")) == 2
-    assert await reserved(payments) == ("30.00", "0.00")
+    assert await reserved(payments) == ("30", "0")
 
 
 async def test_what_was_not_done_frees_its_key_and_its_budget_and_may_be_made(payments):
     session, _, same = await lost(payments, how="before")
     payments.tool.table.append({"order": "A1", "amount": "30.00", "key": "of another"})
     await reconcile(payments, seconds=31)
-    assert await reserved(payments) == ("0.00", "0.00")
+    assert await reserved(payments) == ("0", "0")
     assert isinstance(await payments.call(session, "pay", **same), Returned)
     assert len(payments.tool.rows("A1")) == 2
 
