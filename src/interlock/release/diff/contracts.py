@@ -70,7 +70,7 @@ RULES: Final[Mapping[str, Rule]] = {
     # What is hashed, looked up or sent otherwise than before may go either way.
     **dict.fromkeys(("operation", "tool", "upstream_name", "content", "once_per", "idempotency_argument", "resource"), _UNSURE),
     # How it can be checked, tried and undone; a call is decided without.
-    **dict.fromkeys(("verify", "undo", "dry_run"), _UNSURE),
+    **dict.fromkeys(("verify", "evidence", "honours_key", "undo", "dry_run"), _UNSURE),
     # Fewer targets: fewer arguments are looked at as saying who, where and how much.
     "targets": more_is(Direction.NARROWS),
     "trusted": more_is(Direction.WIDENS),
