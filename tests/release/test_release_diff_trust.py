@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from interlock.core.budget import CEILINGS, Budget
-from interlock.core.contract import Contract, EntitiesOf, ResourceRule, Shape
+from interlock.core.contract import Contract, EntitiesOf, Evidence, ResourceRule, Shape, Sign
 from interlock.core.stability import Breaker, Bulkhead, Degrade, Retry
 from interlock.release.diff import compare, contracts, limits, parts, policies, trust
 from interlock.release.diff.compare import diff, render
@@ -212,7 +212,7 @@ RULED = {
     Budget: set(limits.BUDGET_RULES),
 }
 # Compared as a whole: any difference of a part is a difference, and unknown or neutral as such.
-WHOLE = {CliRule, ResourceRule, EntitiesOf, PolicyTest, *typing.get_args(Shape)}
+WHOLE = {CliRule, Evidence, Sign, ResourceRule, EntitiesOf, PolicyTest, *typing.get_args(Shape)}
 
 
 def structs_of(kind, found):

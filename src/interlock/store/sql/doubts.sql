@@ -11,7 +11,7 @@ JOIN session s USING (session_id)
 CROSS JOIN LATERAL (
     SELECT (SELECT b.body FROM event e JOIN event_body b USING (chain_id, seq)
             WHERE e.call_id = c.call_id AND e.chain_id = c.session_id AND e.kind = 'call.proposed'
-              AND b.body::jsonb ->> 'operation' = c.operation
+              AND readable_json(b.body) ->> 'operation' = c.operation
             ORDER BY e.seq DESC LIMIT 1) AS proposed
 ) d
 WHERE s.environment = $1
@@ -29,7 +29,7 @@ JOIN session s USING (session_id)
 CROSS JOIN LATERAL (
     SELECT (SELECT b.body FROM event e JOIN event_body b USING (chain_id, seq)
             WHERE e.call_id = c.call_id AND e.chain_id = c.session_id AND e.kind = 'call.proposed'
-              AND b.body::jsonb ->> 'operation' = c.operation
+              AND readable_json(b.body) ->> 'operation' = c.operation
             ORDER BY e.seq DESC LIMIT 1) AS proposed
 ) d
 WHERE s.environment = $1 AND ($2 = '' OR s.tenant = $2) AND ($3 = '' OR c.call_id = $3 OR c.claim_id = $3)
