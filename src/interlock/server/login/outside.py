@@ -65,8 +65,9 @@ def again(request: Request[Any, Any, Any], offered: Sequence[LoginWay]) -> Login
 
 def forget_way(request: Request[Any, Any, Any], answer: Response[Any]) -> None:
     """Who logs out, or could not log in, is not sent anywhere by itself."""
-    # Whether it stands in the browser cannot be seen: on the way back from another site a Strict cookie is not sent along.
-    _keep(request, answer, WAY_COOKIE, "", 0)
+    # On the way back from an issuer the browser does not say whether it holds one: a Strict cookie is not sent along.
+    if WAY_COOKIE in request.cookies or request.scope["path"].startswith(PATH):
+        _keep(request, answer, WAY_COOKIE, "", 0)
 
 
 def routes(plane: Plane) -> list[Any]:
