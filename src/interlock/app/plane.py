@@ -51,6 +51,7 @@ from interlock.store.approvals import Approvals
 from interlock.store.breakers import BreakerRow, BreakerRows
 from interlock.store.budgets import Budgets
 from interlock.store.controls import ControlAnswer, Controls, ControlState
+from interlock.store.errors import StoreUnavailableError
 from interlock.store.leases import Holder, Leases
 from interlock.store.live import LiveRows
 from interlock.store.postures import Postures, ScopePostures
@@ -195,8 +196,10 @@ class Plane:
         clock: Clock,
         ids: Ids,
         load_now: Callable[[], Awaitable[None]],
+        holds_lease: Callable[[], bool],
     ) -> None:
         self.clock = clock
+        self._holds_lease = holds_lease
         self.answers = answers
         self.logins: LoginDesk | None = None
         self.admin = AdminGate(controls, shelf, ids)
@@ -323,8 +326,10 @@ class Plane:
         return self._keys.jwks(SESSION_KEY, "heads")
 
     async def ready(self) -> Ready:
-        """That the database answers and a release is in force and loads. Raises otherwise."""
+        """That the database answers, a lease is held, and a release is in force and loads. Raises otherwise."""
         release = await self.admin.release()
+        if not self._holds_lease():
+            raise StoreUnavailableError("this process holds no lease, so it starts nothing")
         return Ready(status="ready", release=release.digest, name=release.name)
 
     async def status(self, person: Person) -> Status:

@@ -267,6 +267,7 @@ class System:
             clock=self.clock,
             ids=self.ids,
             load_now=self.heartbeat,
+            holds_lease=self.lease.is_valid,
         )
         if settings.trust_dev_issuer and settings.directory is not None:
             self.plane.doors.logs_in_here = True
@@ -379,7 +380,7 @@ async def running(settings: Settings, *, python: PythonTools | None = None) -> A
         try:
             await system.start()
         except BaseException:
-            await system.keeper.stop()  # else its connection would hold the pool open
+            await system.keeper.stop()  # else its thread would go on
             raise
         chores = [
             asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),

@@ -20,6 +20,7 @@ from interlock.gateway.limits import MAX_OUTPUT_BYTES, MAX_RELEASED_IN_LEDGER_BY
 from interlock.gateway.ports import ClaimDesk, DoubtDesk
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallSettled, ClaimConflict
+from interlock.policy.errors import PermitError
 from interlock.policy.permit import Permit
 from interlock.tools.directory import Connectors, connection_key
 from interlock.tools.port import Fence, Invocation, PauseGuard, ToolAnswer, ToolFailure, ToolResult
@@ -229,19 +230,25 @@ class Executor:
             return ToolFailure(sent=False, code="unreachable", detail="no source for this tool in this environment"), None
         tool = self._connectors.tool(work.contract.tool)
         stopped: list[NotStartedError] = []
-        lease, permit, task = self._lease, work.permit, asyncio.current_task()
+        lease, permit, task, cancelled = self._lease, work.permit, asyncio.current_task(), False
 
         def spend() -> None:
             try:
                 lease.check(permit)
+                try:
+                    permit.spend(call_hash=work.call_hash, now_monotonic_s=self._clock.monotonic_s())
+                except PermitError:
+                    lease.check(permit)  # revoked by the keeper's thread, for what it has learnt since the line above
+                    raise
             except NotStartedError as error:
                 stopped.append(error)
                 raise
-            permit.spend(call_hash=work.call_hash, now_monotonic_s=self._clock.monotonic_s())
             lease.drop(permit)
 
         def stop() -> None:
-            # The permit was still unspent and is used up now: whatever the connector waits for, it is not the tool.
+            # The permit was still unspent and is used up by now: whatever the connector waits for, it is not the tool.
+            nonlocal cancelled
+            cancelled = True
             stopped.append(NotStartedError("halted", "stopped before the first byte"))
             if task is not None:
                 task.cancel()
@@ -252,27 +259,26 @@ class Executor:
             arguments=work.arguments,
             timeout_ms=work.contract.timeout_ms,
             before_first_byte=spend,
-            pause_guard=self._guard,
+            pause_guard=lease.section(self._guard),
             fence=lambda: Fence(epoch=lease.epoch, deadline_ms=self._clock.wall_us() // 1000 + int(lease.remaining_s() * 1000)),
             idempotency_key="" if work.contract.is_read_only else work.claimed.claim_id,
         )
         result: ToolResult
         try:
-            lease.check(permit)
             lease.hold(permit, stop)
             result = await connector.invoke(invocation)
         except NotStartedError as error:
             stopped.append(error)
             result = ToolFailure(sent=False, code="cancelled", detail=str(error))
         except asyncio.CancelledError:
-            if not permit.revoked:
+            if not cancelled:
                 raise
             result = ToolFailure(sent=False, code="cancelled", detail="stopped before the first byte")
         except Exception as error:  # noqa: BLE001  # a connector's defect must not leave a claim open or look like success
             result = ToolFailure(sent=not permit.revoked, code="protocol", detail=f"connector defect: {type(error).__name__}")
         finally:
             lease.drop(permit)
-        if permit.revoked and task is not None:
+        if cancelled and task is not None:
             task.uncancel()
         unsent = isinstance(result, ToolFailure) and not result.sent
         return result, stopped[0] if stopped and unsent else None

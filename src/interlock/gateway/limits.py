@@ -38,3 +38,5 @@ LEASE_MARGIN_S: Final = 0.1
 LAST_START_S: Final = 0.05
 LEASE_WAIT_MS: Final = 1_500
 MAX_REMEMBERED_STOPS: Final = 10_000
+# How long a control change waits before it looks again whether a first byte that is being written has left.
+SWEEP_MS: Final = 0.2

@@ -10,8 +10,7 @@ import asyncpg
 from interlock.store.errors import StoreUnavailableError
 from interlock.store.queries import load
 
-# One of them belongs to the lease as long as the process lives.
-POOL_MAX_CONNECTIONS: Final = 7
+POOL_MAX_CONNECTIONS: Final = 6
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_TIMEOUT_S: Final = 10.0
 
@@ -36,8 +35,9 @@ UNAVAILABLE: Final = (
 class Database:
     """A small pool on one database. Make it with `open_database`; close it when done."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], url: str) -> None:
         self._pool = pool
+        self.url = url
         self._sql = load()
 
     async def rows(self, name: str, *arguments: Any) -> Sequence[asyncpg.Record]:
@@ -77,4 +77,4 @@ async def open_database(url: str, *, max_connections: int = POOL_MAX_CONNECTIONS
         raise StoreUnavailableError(
             f"cannot connect to the database ({type(error).__name__}: {error}); check the URL, or run `interlock db start`"
         ) from error
-    return Database(pool)
+    return Database(pool, url)

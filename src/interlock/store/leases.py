@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import asyncpg
 import msgspec
 
-from interlock.store.database import CONNECT_TIMEOUT_S, UNAVAILABLE, Database
+from interlock.store.database import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, UNAVAILABLE, Database
 from interlock.store.errors import StoreUnavailableError
 from interlock.store.queries import load
 
@@ -58,15 +57,17 @@ class EndedClaim(msgspec.Struct, frozen=True, kw_only=True):
 class LeaseLine:
     """A connection of its own for one process's lease, so that no other work stands before a renewal in a queue.
 
+    Belongs to the event loop of the thread that uses it; `on_told` is called there.
+
     Every method raises `StoreUnavailableError`; then call `reset` and try again.
     """
 
     def __init__(self, database: Database, process_id: str, on_told: Callable[[Told], None]) -> None:
-        self._pool = database.pool()
+        self._url = database.url
         self._process_id = process_id
         self._on_told = on_told
         self._sql = load()
-        self._connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | None = None
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
     async def renew(self, incarnation: str, known: int, unsent: Sequence[str]) -> Renewal | None:
         """Renew, acknowledging everything up to the epoch `known`; None when the process is not registered."""
@@ -87,21 +88,28 @@ class LeaseLine:
             postures=None if row["postures"] is None else msgspec.json.decode(row["postures"], type=dict[str, str]),
         )
 
-    async def reset(self) -> None:
+    def reset(self) -> None:
         """Give the connection up; the next renewal opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(*UNAVAILABLE, asyncpg.PostgresError):
-                connection.terminate()
-                await self._pool.release(connection, timeout=RENEW_TIMEOUT_S)
+            connection.terminate()
 
-    async def _open(self) -> asyncpg.pool.PoolConnectionProxy[asyncpg.Record]:
-        connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
+    async def settle(self, incarnation: str) -> None:
+        """Note that a whole lease has passed in this life of the database."""
+        try:
+            connection = self._connection or await self._open()
+            await connection.execute(self._sql["settle_incarnation"], incarnation, timeout=RENEW_TIMEOUT_S)
+        except (*UNAVAILABLE, asyncpg.PostgresError) as error:
+            raise StoreUnavailableError(f"the database's new life was not settled ({type(error).__name__})") from error
+
+    async def _open(self) -> asyncpg.Connection[asyncpg.Record]:
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+            self._url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S
+        )
         try:
             await asyncio.wait_for(connection.add_listener(CHANNEL, self._heard), CONNECT_TIMEOUT_S)
         except BaseException:
             connection.terminate()
-            await self._pool.release(connection)
             raise
         self._connection = connection
         return connection
@@ -136,10 +144,6 @@ class Leases:
     async def close(self, holder: Holder) -> None:
         """Note that a lease has run out. Only for whoever has seen its `renewals` stand still for longer than a lease."""
         await self._database.rows("close_lease", holder.process_id, holder.renewals)
-
-    async def settle(self, incarnation: str) -> None:
-        """Note that a whole lease has passed in this life of the database."""
-        await self._database.rows("settle_incarnation", incarnation)
 
     async def ended(self, claim_ids: Sequence[str]) -> dict[str, EndedClaim]:
         """Where some claims stand."""

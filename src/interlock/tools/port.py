@@ -32,6 +32,22 @@ class PauseGuard(Protocol):
         ...
 
 
+class StartGuard(PauseGuard, Protocol):
+    """A `PauseGuard` that control changes wait for as well: none is acknowledged between the check and the start it allowed.
+
+    `enter` and `leave` are for what starts within the process, which no timer may kill for being slow. Leaving twice is
+    harmless.
+    """
+
+    def enter(self) -> None:
+        """From here on no control change is acknowledged."""
+        ...
+
+    def leave(self) -> None:
+        """What was to start has started, or will not."""
+        ...
+
+
 class Fence(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool needs to refuse a call that comes too late.
 
@@ -58,7 +74,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     before_first_byte: Callable[[], None]
     idempotency_key: str = ""
     trace_meta: Mapping[str, str] = {}
-    pause_guard: PauseGuard | None = None
+    pause_guard: StartGuard | None = None
     fence: Callable[[], Fence] | None = None
 
 

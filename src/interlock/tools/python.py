@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
@@ -61,14 +61,25 @@ class PythonTools:
     async def _run_in_thread(self, attempt: Attempt, work: Callable[[], Any]) -> Any:
         """Run `work` in a thread that is free now, so that the first byte is checked when it starts and not before."""
         await self._free_threads.acquire()
+        guard = attempt.invocation.pause_guard
+        leave = guard.leave if guard is not None else _nothing
+
+        def begin() -> Any:
+            leave()
+            return work()
+
         try:
+            if guard is not None:
+                guard.enter()
             attempt.first_byte()
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(self._limits.python_threads_max, thread_name_prefix="interlock-tool")
-            started = self._threads.submit(work)
+            started = self._threads.submit(begin)
         except BaseException:
+            leave()
             self._free_threads.release()
             raise
+        started.add_done_callback(lambda _: leave())  # also when it was given up before a thread took it
         ended = asyncio.wrap_future(started)
         # The thread counts until its function is done, however early the caller gave up.
         loop = asyncio.get_running_loop()
@@ -153,8 +164,7 @@ class PythonConnector:
             asked = attempt.invocation
             fence.enter(None if asked.fence is None else asked.fence(), asked.idempotency_key)
             if inspect.iscoroutinefunction(function.function):
-                attempt.first_byte()
-                value = await function.function(**arguments)
+                value = await _Begun(attempt, partial(function.function, **arguments))
             else:
                 value = await self._run_in_thread(attempt, partial(copy_context().run, function.function, **arguments))
         except CallFailedError:
@@ -181,6 +191,49 @@ class PythonConnector:
             return ToolAnswer(content=({"type": "text", "text": plain},))
         structured = plain if isinstance(plain, dict) else {"result": plain}
         return ToolAnswer(content=({"type": "text", "text": text.decode()},), structured=structured)
+
+
+class _Begun:
+    """A coroutine function whose first step follows the check at once: no control change is acknowledged in between.
+
+    What it does after it has waited for something is no longer its beginning.
+    """
+
+    def __init__(self, attempt: Attempt, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._attempt = attempt
+        self._function = function
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        guard = self._attempt.invocation.pause_guard
+        if guard is not None:
+            guard.enter()
+        try:
+            self._attempt.first_byte()
+            coroutine = self._function()
+            waits_for = coroutine.send(None)
+        except StopIteration as done:
+            return done.value
+        finally:
+            if guard is not None:
+                guard.leave()
+        while True:
+            try:
+                got = yield waits_for
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  # also a cancellation: it is for the coroutine to deal with
+                step = partial(coroutine.throw, error)
+            else:
+                step = partial(coroutine.send, got)
+            try:
+                waits_for = step()
+            except StopIteration as done:
+                return done.value
+
+
+def _nothing() -> None:
+    """Without a guard there is nothing to leave."""
 
 
 def _is_cancelled() -> bool:
