@@ -311,7 +311,8 @@ async def undertake(lease: Any, folder: Path, bank: Bank) -> dict[str, Any]:
         state=folder / "state", database_url=lease.running.app_url, environment="bench", release_files=files(bank.url)
     )
     try:
-        await owner.execute("DELETE FROM process")  # nobody of them lives
+        await owner.execute("DELETE FROM process")  # nobody of them lives, nor looks into anything any more
+        await owner.execute("UPDATE claim SET looked_until = NULL WHERE state = 'in_doubt'")
         async with running(settings) as system:
             clock = LaterClock()
             system.gate.reconciler._clock = clock  # noqa: SLF001  # what it waits for is over: they are all dead
