@@ -52,6 +52,7 @@ class DeadMan:
     def __init__(self, until_s: Callable[[], float]) -> None:
         self._until_s = until_s
         self._sections = 0
+        self._set_s = 0.0
         self._library: Any = ctypes.CDLL(None, use_errno=True)
         if not hasattr(self._library, "timer_create"):
             self._library = ctypes.CDLL("librt.so.1", use_errno=True)  # glibc before 2.34
@@ -68,10 +69,13 @@ class DeadMan:
     def arm(self) -> None:
         """From here on, a pause that outlasts the lease ends this process."""
         self._sections += 1
-        if self._sections > 1:
-            return  # the earlier end that is set already is the safer one
         until_s = self._until_s()
+        if self._sections > 1 and until_s <= self._set_s:
+            return
+        # A renewed lease moves the end also of sections begun before: whoever stops us waits for the lease that was renewed
+        # last. Without that, sections that overlap for longer than a lease would end a process that nobody has paused.
         if until_s > time.clock_gettime(time.CLOCK_BOOTTIME):
+            self._set_s = until_s
             self._spec.value.seconds, self._spec.value.nanoseconds = divmod(int(until_s * _NS), _NS)
             self._set(self._spec_ref)
 

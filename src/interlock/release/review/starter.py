@@ -32,6 +32,7 @@ administration:
   kill: [Owner, User]
   resume: [Owner]
   lower: [Owner]
+  settle: [Owner]
   revoke: [Owner]
   propose: [Owner, User]
   activate: [Owner]
