@@ -25,7 +25,18 @@ async def refused(made, session, effect):
     assert made.executed == []
 
 
+async def answers_again(made):
+    """Connections that were cut are noticed by whoever uses them next: here, by nobody whose call is judged."""
+    async with asyncio.timeout(20):
+        while True:
+            asked = (made.system.controls.epochs() for _ in range(12))
+            if not any(isinstance(found, Exception) for found in await asyncio.gather(*asked, return_exceptions=True)):
+                return
+            await asyncio.sleep(0.02)
+
+
 async def well_again(made, session, effect):
+    await answers_again(made)
     await until(made.system.lease.is_valid)
     if effect == "control":
         await made.kill()
