@@ -12,6 +12,7 @@ from email.message import EmailMessage
 
 import asyncpg
 import uvicorn
+from mcp import MCPError
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -128,7 +129,7 @@ def refuse_if_late(meta):
     """Refuse what its sender had no right to send any more. It takes clocks that agree to within a lease's margin."""
     fence = (meta or {}).get("interlock/fence")
     if fence is not None and time.time() * 1000 > fence["deadline_ms"]:
-        raise ToolError("this call came after the time it was allowed for; nothing was paid")
+        raise MCPError(-32000, "this call came after the time it was allowed for; nothing was paid", {"interlock/late": True})
 
 
 class LostAnswer:

@@ -12,6 +12,7 @@ import pytest
 from examples.acme.interlocked import Interlocked
 from examples.acme.world import World
 
+MANY_ROUNDS = 50
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.xdist_group("acme")
 
@@ -24,6 +25,17 @@ def world(tmp_path_factory):
     made.stop()
 
 
+def is_free_to_repeat(result):
+    """Nothing was changed, says the control plane, and the call may be repeated with its key: a slow machine has busy tools."""
+    told = result["_meta"]["interlock/decision"]
+    return result.get("isError") and (told.get("effect"), told.get("retry")) == ("none", "after_ms")
+
+
+def story_of(gateway, result):
+    """What the ledger says about a call that should have been answered."""
+    return result, gateway.person("trace", "show", result["_meta"]["interlock/decision"]["id"], user="aud", check=False)
+
+
 async def test_a_thousand_refund_calls_with_a_hundred_keys_through_four_processes_pay_a_hundred_times(world, tmp_path):
     gateways = [Interlocked(tmp_path / "state", world) for _ in range(4)]
     try:
@@ -31,8 +43,7 @@ async def test_a_thousand_refund_calls_with_a_hundred_keys_through_four_processe
         import httpx2  # noqa: PLC0415
 
         async def refund(http, n):
-            key = n % 100
-            gateway = gateways[n // 100 % 4]
+            key, gateway = n // 10, gateways[n % 4]  # the ten of a key arrive together, everywhere
             meta = {
                 "io.modelcontextprotocol/protocolVersion": "2026-07-28",
                 "io.modelcontextprotocol/clientCapabilities": {},
@@ -50,19 +61,27 @@ async def test_a_thousand_refund_calls_with_a_hundred_keys_through_four_processe
                 "mcp-name": "payments.refund",
             }
             answer = await http.post(gateway.url + "/mcp", content=msgspec.json.encode(body), headers=headers)
-            return key, answer.json()["result"]
+            return n, answer.json()["result"]
 
-        limits = httpx2.Limits(max_connections=200)
+        limits = httpx2.Limits(max_connections=100)
         async with httpx2.AsyncClient(timeout=120, trust_env=False, limits=limits) as http:
-            answers = await asyncio.gather(*[refund(http, n) for n in range(1000)])
+            answers, again = [], range(1000)
+            for _ in range(MANY_ROUNDS):
+                told = await asyncio.gather(*[refund(http, n) for n in again])
+                answers += [(n // 10, result) for n, result in told if not is_free_to_repeat(result)]
+                again = [n for n, result in told if is_free_to_repeat(result)]
+                if not again:
+                    break
+        assert not again, story_of(gateways[0], next(result for n, result in told if is_free_to_repeat(result)))
+        refused = [result for _, result in answers if result.get("isError")]
+        assert not refused, (len(refused), story_of(gateways[0], refused[0]))
         paid = await world.count("SELECT count(*) FROM refund WHERE amount = 7")
         per_order = await world.count("SELECT count(DISTINCT order_id) FROM refund WHERE amount = 7")
         assert (paid, per_order) == (100, 100)
-        told = {}
+        paid_by = {}
         for key, result in answers:
-            assert not result.get("isError"), result
-            told.setdefault(key, set()).add(result["structuredContent"]["refund_id"])
-        assert all(len(refunds) == 1 for refunds in told.values())
+            paid_by.setdefault(key, set()).add(result["structuredContent"]["refund_id"])
+        assert all(len(refunds) == 1 for refunds in paid_by.values())
         first = [result for _, result in answers if "interlock/replayed" not in result["_meta"]]
         assert len(first) == 100
         report, code = gateways[0].run("audit", "verify", "--json")

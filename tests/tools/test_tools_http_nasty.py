@@ -329,6 +329,32 @@ async def test_after_the_first_byte_every_failure_says_that_the_call_may_have_ar
         assert server.methods.count("tools/call") == 1, "nothing is sent twice"
 
 
+async def says_late(wire: Wire, request: Request, late: object) -> None:
+    error = {"code": -32000, "message": "too late", "data": {"interlock/late": late}}
+    await wire.reply(json.dumps({"jsonrpc": "2.0", "id": request.message["id"], "error": error}).encode())
+
+
+async def comes_late(wire: Wire, request: Request) -> None:
+    await says_late(wire, request, True)
+
+
+async def claims_to_be_late(wire: Wire, request: Request) -> None:
+    await says_late(wire, request, "yes")
+
+
+async def test_a_tool_that_keeps_to_the_fence_says_that_nothing_was_done(connect: Connect) -> None:
+    async with RawServer(comes_late) as server:
+        connector = connect(shop(url=server.url))
+        assert failed(await connector.invoke(invocation())) == ("late", False)
+
+
+async def test_anything_less_than_that_is_an_answer_of_the_tool(connect: Connect) -> None:
+    async with RawServer(claims_to_be_late) as server:
+        answer = await connect(shop(url=server.url)).invoke(invocation())
+        assert isinstance(answer, ToolAnswer)
+        assert answer.is_error
+
+
 async def test_a_server_that_hangs_runs_into_the_time_of_the_call(connect: Connect) -> None:
     async with RawServer(hangs) as server:
         connector = await negotiated(connect(shop(url=server.url)))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from interlock.tools.directory import Connectors
+from interlock.tools.fence import CalledLateError
 from interlock.tools.limits import ToolLimits
 from interlock.tools.port import Connector, ToolAnswer, ToolFailure, ToolResult, ToolUnavailableError
 from interlock.tools.python import PythonFunction, PythonTools
@@ -159,3 +160,10 @@ async def test_what_is_not_json_or_too_large_is_not_returned() -> None:
 
 async def test_the_listing_names_the_registered_functions() -> None:
     assert [tool.name for tool in await connect(b=asynchronous, a=in_a_thread).list_tools()] == ["a", "b"]
+
+
+async def test_a_function_that_keeps_to_the_fence_says_that_nothing_was_done() -> None:
+    def late(**_: Any) -> None:
+        raise CalledLateError
+
+    assert failed(await connect(echo=late).invoke(invocation())) == ("late", False)

@@ -309,7 +309,7 @@ def _state_of_failure(contract: Contract, failure: ToolFailure, stopped: NotStar
     if stopped is not None:
         return "failed", stopped.code
     if not failure.sent:
-        return "failed", "tool_unavailable"
+        return "failed", "tool_late" if failure.code == "late" else "tool_unavailable"
     if contract.is_read_only:
         return "failed", "tool_failed"
     return "in_doubt", "in_doubt"

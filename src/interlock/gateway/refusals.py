@@ -96,6 +96,7 @@ WORDINGS: Final[dict[str, _Wording]] = {
     "tool_busy": _Wording(
         _UNAVAILABLE, "This tool has as many calls under way as it may have, so this one was not sent.", _NONE, "after_ms"
     ),
+    "tool_late": _Wording(_UNAVAILABLE, "The tool could not begin with this call in time, so it let it be.", _NONE, "after_ms"),
     "tool_failed": _Wording(_UNAVAILABLE, "The tool gave no usable answer.", _NONE, "after_ms"),
     "in_doubt": _Wording(
         RefusalOutcome.IN_DOUBT,

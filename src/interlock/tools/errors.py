@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from interlock.tools.port import ToolUnavailableError
 
-__all__ = ["CallFailedError", "ToolConfigurationError", "ToolUnavailableError"]
+__all__ = ["CallFailedError", "CalledLateError", "ToolConfigurationError", "ToolUnavailableError"]
 
 
 class ToolConfigurationError(ValueError):
     """A tool's source cannot be used as written; the message says what to change in its file."""
+
+
+class CalledLateError(Exception):
+    """The tool let the call be, because its time to begin was over: certainly nothing was done."""
 
 
 class CallFailedError(Exception):

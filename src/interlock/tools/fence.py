@@ -5,7 +5,10 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Final
 
+from interlock.tools.errors import CalledLateError
 from interlock.tools.port import Fence
+
+__all__ = ["CalledLateError", "current", "current_key", "enter"]
 
 _KEY: Final[ContextVar[str]] = ContextVar("interlock_key", default="")
 _CURRENT: Final[ContextVar[Fence | None]] = ContextVar("interlock_fence", default=None)

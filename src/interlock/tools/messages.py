@@ -9,7 +9,7 @@ import msgspec
 
 from interlock import __version__
 from interlock.core.listing import ListedTool
-from interlock.tools.errors import CallFailedError
+from interlock.tools.errors import CalledLateError, CallFailedError
 from interlock.tools.limits import ToolLimits
 from interlock.tools.port import Invocation, ToolAnswer
 
@@ -25,6 +25,8 @@ PROTOCOL_ERRORS: Final = frozenset({-32700, -32600, -32020, -32021, UNSUPPORTED_
 # Unknown tool, wrong parameters: what we agreed with the server still holds.
 CALL_ERRORS: Final = frozenset({METHOD_NOT_FOUND, -32602})
 ERROR_TEXT_MAX_CHARS: Final = 2_000
+# True in the `data` of an error: the tool keeps to the fence, the call came after its deadline, and nothing was done.
+LATE: Final = "interlock/late"
 
 CLIENT_INFO: Final = {"name": "interlock", "version": __version__}
 _ENVELOPE: Final[Mapping[str, Any]] = {
@@ -176,7 +178,7 @@ def error_of(message: Message) -> tuple[int, str]:
 
 
 def read_answer(message: Message) -> ToolAnswer:
-    """What the tool said, shape checked. Raises `CallFailedError` (`protocol`).
+    """What the tool said, shape checked. Raises `CallFailedError` (`protocol`) and `CalledLateError`.
 
     A JSON-RPC error about the method or its parameters is an answer too (`is_error`), so that the model may correct itself.
     """
@@ -184,6 +186,8 @@ def read_answer(message: Message) -> ToolAnswer:
         code, text = error_of(message)
         if code in PROTOCOL_ERRORS:
             raise CallFailedError("protocol", f"the server refused the message ({code}): {text[:200]}")
+        if isinstance(message.error.data, dict) and message.error.data.get(LATE) is True:
+            raise CalledLateError(text[:200])
         shown = text or "The tool answered with an error and no text."
         return ToolAnswer(content=({"type": "text", "text": shown},), is_error=True)
     result = _decoded(_CALL_RESULT, message)

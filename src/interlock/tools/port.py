@@ -87,10 +87,11 @@ class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """No answer. `sent` says whether any byte of the call may have left: if not, the tool certainly did nothing.
+    """No answer. `sent` says whether the tool may have begun with it: if not, it certainly did nothing.
 
-    `code` is one of `unreachable`, `timeout`, `protocol`, `too_large`, `refused`, `cancelled`; `detail` is for operators, not
-    for callers.
+    It is False when no byte of the call has left, and when the tool itself said that the call came after its fence (`late`).
+    `code` is one of `unreachable`, `timeout`, `protocol`, `too_large`, `refused`, `cancelled`, `late`; `detail` is for
+    operators, not for callers.
     """
 
     sent: bool

@@ -16,7 +16,7 @@ import msgspec
 from interlock.core.listing import ListedTool
 from interlock.tools import fence
 from interlock.tools.attempt import Attempt
-from interlock.tools.errors import CallFailedError, ToolUnavailableError
+from interlock.tools.errors import CalledLateError, CallFailedError, ToolUnavailableError
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
 from interlock.tools.port import Invocation, ToolAnswer, ToolResult
 
@@ -167,7 +167,7 @@ class PythonConnector:
                 value = await _Begun(attempt, partial(function.function, **arguments))
             else:
                 value = await self._run_in_thread(attempt, partial(copy_context().run, function.function, **arguments))
-        except CallFailedError:
+        except (CallFailedError, CalledLateError):
             raise
         except (Exception, SystemExit):  # noqa: BLE001  # whatever a function raises is an answer of the tool
             # What a function raises may hold anything, so it goes to the log and not to the caller.
