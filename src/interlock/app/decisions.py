@@ -20,6 +20,7 @@ from interlock.core.terms import Posture, Question
 from interlock.core.who import AttributeValue, Lineage, Person, Session
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.messages import Proposal
+from interlock.gateway.plans import Plans
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import DecisionAsked
@@ -84,6 +85,7 @@ class Decisions:
         controls: Controls,
         sessions: Sessions,
         records: Records,
+        plans: Plans,
         admin: AdminGate,
         environment: str,
         clock: Clock,
@@ -93,6 +95,7 @@ class Decisions:
         self._controls = controls
         self._sessions = sessions
         self._records = records
+        self._plans = plans
         self._admin = admin
         self._environment = environment
         self._clock = clock
@@ -153,7 +156,7 @@ class Decisions:
             tenant=lineage.tenant,
             resource_attributes=resource,
         )
-        weighed = self._decide(governed, session, standing.state, asked)
+        weighed = await self._decide(governed, session, standing.state, asked, of_session=True)
         event = self._event(weighed, via="session", asked_by=lineage.agent, roles=session.roles)
         if not await self._records.append_to_session(session.session_id, event):
             raise SessionEndedError("the session has ended")
@@ -190,16 +193,18 @@ class Decisions:
             session = Session(
                 session_id="", lineage=lineage, task=task, roles=asked.roles, attributes=asked.attributes, expires_at_us=0
             )
-            return self._decide(governed, session, state, asked)
+            return await self._decide(governed, session, state, asked)
         known = await self._sessions.latest(lineage)
         standing = None if known is None else await self._sessions.load(known)
         if known is None or standing is None:
             reason = Reason(code=UNKNOWN_USER, detail="no live session of this user with this agent, and no roles given")
             return self._refused(governed, asked, Question.FOR_THIS_USER, reason)
         session = msgspec.structs.replace(known, task=asked.task or known.task)
-        return self._decide(governed, session, standing.state, asked)
+        return await self._decide(governed, session, standing.state, asked)
 
-    def _decide(self, governed: Governed, session: Session, state: LineageState, asked: Asked) -> _Weighed:
+    async def _decide(
+        self, governed: Governed, session: Session, state: LineageState, asked: Asked, *, of_session: bool = False
+    ) -> _Weighed:
         contract = governed.contract(asked.operation)
         if contract is None:
             return self._refused(governed, asked, Question.WHICH_TOOL, Reason(code=Code.UNKNOWN_OPERATION))
@@ -210,9 +215,12 @@ class Decisions:
             reason = Reason(code=error.code, say=f"{error}.".capitalize(), field=error.field)
             return self._refused(governed, asked, Question.WHICH_OPERATION, reason)
         resource = _resource(read, asked)
+        plan = None
+        if of_session and governed.wants_plan(contract):
+            plan, _ = await self._plans.of(session, state, contract, read.arguments)
         # Nobody has traced where these arguments came from, and policies are told so.
         facts = governed.facts(
-            session, contract, read.raw, read.call_hash, read.entities, state, resource, None, self._clock.wall_us()
+            session, contract, read.raw, read.call_hash, read.entities, state, resource, None, plan, self._clock.wall_us()
         )
         return _Weighed(decision_id=self._ids.new("dec"), decision=governed.engine.decide(facts), facts=facts, asked=asked)
 

@@ -11,6 +11,7 @@ from interlock.app.traces import PeoplesTraces
 from interlock.core.ports import Clock, Ids
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.governed import Governing
+from interlock.gateway.plans import Plans
 from interlock.store.controls import Controls
 from interlock.store.database import Database
 from interlock.store.records import Records
@@ -27,6 +28,7 @@ class Desk:
         database: Database,
         governing: Governing,
         contexts: Contexts,
+        plans: Plans,
         admin: AdminGate,
         environment: str,
         clock: Clock,
@@ -35,6 +37,7 @@ class Desk:
         records, sessions, traces = Records(database), Sessions(database), Traces(database)
         self.sights = Sights(admin, records, ids)
         self.sessions = PeoplesSessions(sessions, records, self.sights, contexts, ids)
+        self.plans = plans
         self.traces = PeoplesTraces(traces, sessions, self.sights, admin, clock)
         self.agents = PeoplesAgents(traces, admin)
         self.decisions = Decisions(
@@ -42,6 +45,7 @@ class Desk:
             controls=Controls(database),
             sessions=sessions,
             records=records,
+            plans=plans,
             admin=admin,
             environment=environment,
             clock=clock,

@@ -30,6 +30,7 @@ from interlock.gateway.contexts import Contexts
 from interlock.gateway.gate import Gate
 from interlock.gateway.governed import Governing
 from interlock.gateway.lease import Lease
+from interlock.gateway.plans import Plans
 from interlock.gateway.ports import Standing
 from interlock.gateway.stability import Stability
 from interlock.identity.delegated import DelegatedSessions
@@ -59,6 +60,7 @@ from interlock.store.errors import StoreError
 from interlock.store.leases import LeaseLine, Leases, Told
 from interlock.store.live import LiveRows
 from interlock.store.logins import Logins
+from interlock.store.plans import PlanRows
 from interlock.store.postures import Postures, ScopePostures
 from interlock.store.processes import ClaimWatch, Processes
 from interlock.store.releases import Proposals
@@ -144,15 +146,18 @@ class System:
         sessions = Sessions(database)
         self.contexts = Contexts(ContextItems(database))
         self.governing = Governing(shelf, self.connectors)
+        standings = LoadedStandings(sessions)
+        self.plans = Plans(PlanRows(database), standings, self.governing, self.ids)
         self.stability = Stability(clock=self.clock, dice=dice)
         self.gate = Gate(
             desk=self.writer,
             doubts=self.doubts,
             session_of=sessions.get,
-            standings=LoadedStandings(sessions),
+            standings=standings,
             settlements=self.watch,
             approvals=self.approvals,
             contexts=self.contexts,
+            plans=self.plans,
             governing=self.governing,
             connectors=self.connectors,
             lease=self.lease,
@@ -226,6 +231,7 @@ class System:
                 database=database,
                 governing=self.governing,
                 contexts=self.contexts,
+                plans=self.plans,
                 admin=admin,
                 environment=settings.environment,
                 clock=self.clock,

@@ -55,9 +55,18 @@ def show_session(
         print_json(found)
         return OK
     for name, value in found.items():
-        shown = when(value) if name.endswith("_at_us") else value
+        shown = when(value) if name.endswith("_at_us") else planned(value) if name == "plan" else value
         Console(highlight=False).print(Text(f"{name.removesuffix('_us'):<14}"), Text(str(shown)))
     return OK
+
+
+def planned(operations: list[dict[str, Any]]) -> str:
+    """A plan on a line: its operations, and what they may be done to where that was fixed."""
+    told = []
+    for item in operations:
+        fixed = ", ".join(f"{name}={'|'.join(values)}" for name, values in item["targets"].items())
+        told.append(f"{item['operation']}({fixed})" if fixed else item["operation"])
+    return "; ".join(told) or "none was sealed"
 
 
 def end_session(

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from interlock.core.plan import Planned
 from interlock.core.terms import Classification, Effect, Layer, Origin, Posture, Question
 from interlock.core.who import AttributeValue
 
@@ -38,7 +39,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The closed, serialisable record of all that one decision may depend on.
 
     `arguments` is the canonical JSON text of the validated arguments, exactly the bytes that are hashed and sent.
-    `provenance` is None when nothing was traced: policies are then told that all of them are untrusted.
+    `provenance` is None when nothing was traced: policies are then told that all of them are untrusted. `plan` is None when
+    no policy that may speak about the operation reads it: they would be told that there is none.
     """
 
     operation: str
@@ -63,6 +65,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     now_us: int
     approvals: tuple[Lift, ...] = ()
     provenance: Mapping[str, Traced] | None = None
+    plan: Planned | None = None
 
 
 class PolicyRef(msgspec.Struct, frozen=True, kw_only=True):

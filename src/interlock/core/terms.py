@@ -97,14 +97,16 @@ QUARANTINE = "quarantine"
 class Origin(StrEnum):
     """Where an argument came from, best first; of several, the worst one counts.
 
-    `weak` is a match that may be chance: the value is short or common. `selected` is a choice among the fields of a list, made
-    while tainted. `computed` is an amount, a date or a time of day that matches nothing that has entered the context, `model`
-    any other such value.
+    `planned` is what the plan holds that was sealed before anything untrusted was read: the model's own choice, and nobody
+    else's. `weak` is a match that may be chance: the value is short or common. `selected` is a choice among the fields of a
+    list, made while tainted. `computed` is an amount, a date or a time of day that matches nothing that has entered the
+    context, `model` any other such value.
     """
 
     USER = "user"
     DERIVED = "derived"
     TRUSTED = "trusted"
+    PLANNED = "planned"
     WEAK = "weak"
     FIELD = "field"
     COMPUTED = "computed"

@@ -29,7 +29,7 @@ from interlock.core.claim import (
     SessionEnded,
     Stale,
 )
-from interlock.core.decision import Allow, Decision, Deny, Facts, RequireApproval, ResourceFacts
+from interlock.core.decision import Allow, Deny, Facts, RequireApproval
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Question
@@ -37,6 +37,7 @@ from interlock.core.who import Session
 from interlock.gateway.approving import Approving, TooManyOpenError, denial, lifts
 from interlock.gateway.budgeting import Taking, charges, given_for, question, reserved, timed
 from interlock.gateway.contexts import Contexts
+from interlock.gateway.deciding import Deciding
 from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.internal import InternalCalls, scopes_of, session_scopes
@@ -57,6 +58,7 @@ from interlock.gateway.listing import listed
 from interlock.gateway.messages import CallResult, Proposal, VisibleOperation
 from interlock.gateway.ordering import Turns
 from interlock.gateway.outputs import release_output, worst_labels
+from interlock.gateway.plans import PlanRefusedError, Plans
 from interlock.gateway.ports import ApprovalDesk, ClaimDesk, DoubtDesk, Settlements, Standing, Standings
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
 from interlock.gateway.reconciling import Reconciler
@@ -90,6 +92,7 @@ class Gate:
         settlements: Settlements,
         approvals: ApprovalDesk,
         contexts: Contexts,
+        plans: Plans,
         governing: Governing,
         connectors: Connectors,
         lease: Lease,
@@ -119,8 +122,10 @@ class Gate:
         )
         self.reconciler = Reconciler(internal, doubts=doubts, session_of=session_of, clock=clock, ids=ids)
         self._approving = Approving(approvals, clock=clock, ids=ids)
-        self._resources = Resources(call=internal, clock=clock, ids=ids)
         self._contexts = contexts
+        self._plans = plans
+        resources = Resources(call=internal, clock=clock, ids=ids)
+        self._deciding = Deciding(lease=lease, contexts=contexts, plans=plans, resources=resources, clock=clock)
         self._recording = Recording(desk, self._beliefs)
         self._replays = Replays(
             desk=desk, beliefs=self._beliefs, settlements=settlements, recording=self._recording, clock=clock
@@ -170,7 +175,11 @@ class Gate:
     async def _through(self, call: Call) -> CallResult:
         try:
             try:
+                if call.proposal.plan:
+                    await self._plans.holds(call.session, call.proposal.plan)
                 return await self._with_retries(call)
+            except PlanRefusedError as refused:
+                return await self._recording.tell(call, refusal(call.id, "plan_refused", say=str(refused)), detail=refused.why)
             except StoppedError as stopped:
                 told = refusal(call.id, stopped.code, say=stopped.say, retry_after_ms=stopped.after_ms)
                 return await self._recording.tell(call, told)
@@ -224,7 +233,7 @@ class Gate:
             except UnreadableProposalError as error:
                 told = refusal(call.id, error.code, say=f"{error}.".capitalize(), field=error.field)
                 return await self._recording.record(call, standing, told, None)
-        facts, decision = await self._decide(call, governed, call.read, standing)
+        facts, decision = await self._deciding.on(call, governed, call.read, standing)
         said: tuple[Approval, ...] = ()
         if isinstance(decision, RequireApproval):
             said = await self._approving.said(call.session, facts, governed.release.digest)
@@ -253,40 +262,6 @@ class Gate:
                     return await self._recording.record(call, standing, told, decided)
             case _:
                 assert_never(decision)
-
-    async def _decide(self, call: Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
-        state = self._lease.in_force(standing.state, scopes_of(call.session, read.contract))
-        traced = None
-        if governed.wants_provenance(read.contract):
-            traced = await self._contexts.trace(call.session, read.contract, read.arguments, tainted=standing.state.tainted)
-
-        def facts_with(resource: ResourceFacts | None) -> Facts:
-            return governed.facts(
-                call.session,
-                read.contract,
-                read.raw,
-                read.call_hash,
-                read.entities,
-                state,
-                resource,
-                traced,
-                self._clock.wall_us(),
-            )
-
-        contract = read.contract
-        if contract.resource is None:
-            facts = facts_with(None)
-            return facts, governed.engine.decide(facts)
-        # Objects are read only for agents that may run the operation at all, so that a refusal reaches no tool.
-        unread = facts_with(ResourceFacts(type=contract.resource.type, id=""))
-        first = governed.engine.decide(unread)
-        if isinstance(first, Deny) and first.question in {Question.WHICH_TOOL, Question.MAY_THE_AGENT}:
-            return unread, first
-        resource = await self._resources.of(
-            call.session, contract, governed.release.contracts, read.arguments, call.id, governed.release.digest
-        )
-        facts = facts_with(resource)
-        return facts, governed.engine.decide(facts)
 
     async def _ask(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Final
 
 import jsonschema_rs
 
@@ -12,6 +13,7 @@ from interlock.core.canonical import JsonValue
 from interlock.core.claim import LineageState
 from interlock.core.contract import Contract
 from interlock.core.decision import Facts, Obligations, ResourceFacts, Traced
+from interlock.core.plan import Planned
 from interlock.core.who import Session
 from interlock.gateway.ports import Shelf
 from interlock.policy.engine import Engine
@@ -19,6 +21,9 @@ from interlock.policy.obligations import parse
 from interlock.policy.slices import EFFECT_GROUPS
 from interlock.release.model import Release
 from interlock.tools.directory import Connectors
+
+_PROVENANCE: Final = frozenset({"origins", "provenance"})
+_PLAN: Final = frozenset({"plan"})
 
 
 class ArgumentError(Exception):
@@ -36,6 +41,7 @@ class Governed:
         self.release = release
         self.engine = Engine(release)
         self._read_provenance: dict[str, bool] = {}
+        self._read_plan: dict[str, bool] = {}
         self._inputs: dict[str, jsonschema_rs.Validator] = {}
         self._budgets: dict[str, tuple[Budget, ...]] = {}
         self._named_budgets = {budget.name: budget for budget in release.budgets}
@@ -76,8 +82,15 @@ class Governed:
             return True
         found = self._read_provenance.get(contract.operation)
         if found is None:
-            found = self._read_provenance[contract.operation] = self.engine.reads_provenance(contract)
+            found = self._read_provenance[contract.operation] = self.engine.reads(contract, _PROVENANCE)
         return found
+
+    def wants_plan(self, contract: Contract) -> bool:
+        """Whether it matters for this operation how it stands to the plan of its session."""
+        found = self._read_plan.get(contract.operation)
+        if found is None:
+            found = self._read_plan[contract.operation] = self.engine.reads(contract, _PLAN)
+        return found or self.wants_provenance(contract)
 
     def facts(
         self,
@@ -89,6 +102,7 @@ class Governed:
         state: LineageState,
         resource: ResourceFacts | None,
         provenance: Mapping[str, Traced] | None,
+        plan: Planned | None,
         now_us: int,
     ) -> Facts:
         """The closed record of all that the decision on this call may depend on."""
@@ -116,6 +130,7 @@ class Governed:
             resource=resource,
             now_us=now_us,
             provenance=provenance,
+            plan=plan,
         )
 
     def visible(self, session: Session, state: LineageState, now_us: int) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """A call as the model proposes it. `arguments` are the raw JSON bytes as received, not yet trusted in any way.
 
     `wait_ms` is how long the caller would rather wait for a person's answer than be told to come back (at most a minute).
-    `run` names the request that the call belongs to, for the budgets per run; the session's own run when empty.
+    `run` names the request that the call belongs to, for the budgets per run; the session's own run when empty. `plan` is a
+    plan (JSON text) that is to be sealed before the call, if it is not; empty when the caller brings none.
     """
 
     operation: str
@@ -22,6 +23,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     repeat_of: str = ""
     wait_ms: int = 0
     run: str = ""
+    plan: bytes = b""
 
 
 class RefusalOutcome(StrEnum):

@@ -19,6 +19,7 @@ from interlock.core.claim import (
 )
 from interlock.core.context import Item, StoredItem
 from interlock.core.event import EventDraft
+from interlock.core.plan import SealedPlan
 from interlock.core.who import Session
 from interlock.release.model import Release
 from interlock.store.doubts import Doubt
@@ -93,6 +94,22 @@ class ContextShelf(Protocol):
 
     async def after(self, lineage_id: str, n: int) -> tuple[StoredItem, ...]:
         """The next items after number `n` in order; none when there are no more."""
+        ...
+
+
+class PlanShelf(Protocol):
+    """Where sealed plans are kept. Raises `store.StoreUnavailableError`."""
+
+    async def seal(self, session: Session, digest: str, body: str, event: EventDraft) -> str:
+        """Seal a plan: `sealed`, `same`, or why not."""
+        ...
+
+    async def plan(self, session: Session) -> tuple[int, SealedPlan | None]:
+        """The plan that holds in a session, with the version of the facts that it was read with."""
+        ...
+
+    async def refused(self, session: Session, event: EventDraft) -> None:
+        """Put on record that a plan was refused."""
         ...
 
 

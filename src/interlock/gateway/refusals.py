@@ -65,6 +65,7 @@ WORDINGS: Final[dict[str, _Wording]] = {
         "same_args_after_approval",
     ),
     "approval_denied": _Wording(_DENIED, "A person has looked at this call and said no. Do not send it again.", _NONE, "never"),
+    "plan_refused": _Wording(_DENIED, "The plan that came with this call was not sealed.", _NONE, "never"),
     "approvals_waiting": _Wording(
         _DENIED, "Too many calls of this user's agent wait for people already. Wait until some are answered.", _NONE, "after_ms"
     ),

@@ -14,6 +14,7 @@ import msgspec
 from interlock.core.budget import Reserved
 from interlock.core.claim import Epochs, Labels
 from interlock.core.decision import Decision
+from interlock.core.plan import PlannedOperation
 from interlock.core.who import AttributeValue, Parent
 
 
@@ -281,6 +282,24 @@ class InputAsserted(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     text_digest: str
 
 
+class PlanSealed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="plan.sealed"):
+    """Before anything untrusted was read, the agent fixed which operations its session may use and, where known, on what."""
+
+    digest: str
+    agent: str
+    operations: tuple[PlannedOperation, ...]
+    release_digest: str = ""
+
+
+class PlanRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="plan.refused"):
+    """A plan was proposed and not sealed. `why` is `invalid`, `no_input`, `tainted`, `other`, `handed_down` or `handed_on`."""
+
+    digest: str
+    agent: str
+    why: str
+    detail: str = ""
+
+
 class DecisionAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="decision.asked"):
     """Somebody asked what would be decided; nothing was claimed and nothing run.
 
@@ -452,6 +471,8 @@ Body: TypeAlias = (
     | ApprovalEnded
     | InputReceived
     | InputAsserted
+    | PlanSealed
+    | PlanRefused
     | DecisionAsked
     | RecordRead
     | ControlBody

@@ -114,7 +114,7 @@ def _words(body: e.Body) -> tuple[str, str]:
         case e.ApprovalEnded():
             why = _ENDED.get(body.why, body.why)
             return "plain", f"{body.to}: {why}{f', by {body.by}' if body.by else ''} ({body.approval_id})"
-        case e.InputReceived() | e.InputAsserted() | e.DecisionAsked() | e.RecordRead():
+        case e.InputReceived() | e.InputAsserted() | e.PlanSealed() | e.PlanRefused() | e.DecisionAsked() | e.RecordRead():
             return _of_people(body)
         case _:
             return _of_control(body)
@@ -139,8 +139,25 @@ def _of_doubt(body: e.ClaimOrphaned | e.ClaimRetried | e.DoubtAsked | e.DoubtRes
             assert_never(body)
 
 
-def _of_people(body: e.InputReceived | e.InputAsserted | e.DecisionAsked | e.RecordRead) -> tuple[str, str]:
+def _plan(body: e.PlanSealed) -> str:
+    told = []
+    for entry in body.operations:
+        fixed = ", ".join(f"{name}={'|'.join(values)}" for name, values in entry.targets.items())
+        told.append(f"{entry.operation}({fixed})" if fixed else entry.operation)
+    return "; ".join(told)
+
+
+def _of_people(
+    body: e.InputReceived | e.InputAsserted | e.PlanSealed | e.PlanRefused | e.DecisionAsked | e.RecordRead,
+) -> tuple[str, str]:
     match body:
+        case e.PlanSealed():
+            return (
+                "good",
+                f"plan sealed by {body.agent}, before anything untrusted was read: {_plan(body)} {_digest(body.digest)}",
+            )
+        case e.PlanRefused():
+            return "bad", f"no plan sealed for {body.agent}: {body.why}{f': {body.detail}' if body.detail else ''}"
         case e.InputReceived():
             return "plain", f"{body.by} said: {_short(body.text)} ({body.input_id})"
         case e.InputAsserted():

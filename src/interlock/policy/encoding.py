@@ -27,6 +27,7 @@ from interlock.core.contract import (
     StringShape,
 )
 from interlock.core.decision import Facts, ResourceFacts
+from interlock.core.plan import UNPLANNED
 from interlock.core.terms import Origin
 from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
 
@@ -39,7 +40,7 @@ RESERVED_ENTITY_TYPES: Final = frozenset({"Agent", "User", "Role", "Tool", "Acti
 _SUSPICIOUS: Final = re.compile(r'\\u0000|"__|[0-9]{16}|\.0[,}\]]')
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,4})?")
 _DECIMAL_LIMIT_E4: Final = 2**63
-ANCHORS: Final = frozenset({Origin.USER, Origin.DERIVED, Origin.TRUSTED})
+ANCHORS: Final = frozenset({Origin.USER, Origin.DERIVED, Origin.TRUSTED, Origin.PLANNED})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MISSING: Final = object()
 
@@ -231,6 +232,7 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
         "data": {"classification": facts.classification.value, "rank": facts.classification.rank},
         "call": {"entities": facts.entities},
         "origins": origins_section(facts, contract),
+        "plan": plan_section(facts),
         "provenance": {
             name: {"origin": traced.origin, "active": list(traced.active)} for name, traced in (facts.provenance or {}).items()
         },
@@ -240,7 +242,7 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
 def origins_section(facts: Facts, contract: Contract) -> Section:
     """`context.origins`: the worst origin among targets, the worst among what acts in texts, and the kinds of what acts.
 
-    `anchored`: at least one target is the user's own or trusted.
+    `anchored`: at least one target is the user's own, trusted or planned.
     """
     if facts.provenance is None:
         unknown = Origin.UNTRUSTED.value
@@ -259,6 +261,12 @@ def origins_section(facts: Facts, contract: Contract) -> Section:
         "active": sorted(active),
         "anchored": anchored,
     }
+
+
+def plan_section(facts: Facts) -> Section:
+    """`context.plan`: whether there is one, and how this call stands to it."""
+    plan = facts.plan or UNPLANNED
+    return {"sealed": plan.sealed, "operation": plan.operation, "agrees": plan.agrees, "fixed": plan.fixed}
 
 
 def now_section(now_us: int) -> Section:

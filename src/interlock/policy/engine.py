@@ -62,12 +62,11 @@ class Engine:
             for agent in ("", *self.prepared.slices.named_agents):
                 self.prepared.slices.of(contract, contract.effects, agent)
 
-    def reads_provenance(self, contract: Contract) -> bool:
-        """Whether a policy that may speak about this operation reads where its arguments came from."""
+    def reads(self, contract: Contract, sections: frozenset[str]) -> bool:
+        """Whether a policy that may speak about this operation reads one of these parts of the context."""
         named = {contract.operation, f"tool:{contract.tool}", *(EFFECT_GROUPS[effect] for effect in Effect)}
         return any(
-            (rule.scope.actions is None or named & rule.scope.actions)
-            and {"origins", "provenance"} & rule.reads().context.keys()
+            (rule.scope.actions is None or named & rule.scope.actions) and sections & rule.reads().context.keys()
             for rule in self.prepared.slices.rules.values()
         )
 

@@ -12,7 +12,7 @@ import msgspec
 
 from interlock.policy.errors import UnusableReleaseError
 
-CONTEXT_KEYS: Final = frozenset({"args", "agent", "user", "session", "data", "call", "now", "origins", "provenance"})
+CONTEXT_KEYS: Final = frozenset({"args", "agent", "user", "session", "data", "call", "now", "origins", "provenance", "plan"})
 MAX_EXPRESSION_LEVELS: Final = 200
 WHOLE: Final = "*"
 """Stands for every attribute; a Cedar attribute of this name is simply covered by it."""

@@ -15,6 +15,7 @@ import msgspec
 from interlock.core.canonical import JsonValue, canonical, digest, parse_strict
 from interlock.core.contract import Contract
 from interlock.core.decision import Allow, Decision, Deny, Facts, Obligations, RequireApproval, ResourceFacts, Traced
+from interlock.core.plan import Planned
 from interlock.core.terms import Layer, Posture
 from interlock.core.who import AttributeValue
 from interlock.policy.encoding import MAX_ARGUMENT_BYTES
@@ -138,7 +139,22 @@ def facts_of(engine: Engine, test: PolicyTest) -> Facts:
         resource=_resource(contract, arguments, test.resource),
         now_us=_time(test.session.get("now")),
         provenance={name: Traced(origin=origin) for name, origin in test.provenance.items()},
+        plan=_plan(test.plan),
     )
+
+
+def _plan(given: Mapping[str, bool] | None) -> Planned | None:
+    """How a call stands to its plan: what is said of one thing holds for all that it implies."""
+    if given is None:
+        return None
+    if unknown := set(given) - {"operation", "agrees", "fixed"}:
+        raise PolicyTestError(f"plan may hold operation, agrees and fixed, not {', '.join(sorted(unknown))}")
+    fixed = given.get("fixed", False)
+    agrees = given.get("agrees", fixed)
+    operation = given.get("operation", agrees)
+    if (fixed and not agrees) or (agrees and not operation):
+        raise PolicyTestError("a call whose targets are fixed agrees with the plan, and one that agrees is in it")
+    return Planned(sealed=True, operation=operation, agrees=agrees, fixed=fixed)
 
 
 def _agent(engine: Engine, contract: Contract) -> str:

@@ -157,6 +157,7 @@ def _context(contract: Contract, user_attributes: Mapping[str, str]) -> dict[str
             "call": _record({"entities": number}),
             "origins": _record({"targets": text, "content": text, "active": _ATTRIBUTES["set"], "anchored": flag}),
             "provenance": _record({name: {**traced, "required": False} for name in (*contract.targets, *contract.content)}),
+            "plan": _record(dict.fromkeys(("sealed", "operation", "agrees", "fixed"), flag)),
             "now": {"type": "Extension", "name": "datetime"},
         }
     )

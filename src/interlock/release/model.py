@@ -87,6 +87,7 @@ class PolicyTest(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `tests/*.yaml`: a request and what must be decided.
 
     `expect` is `allow`, `deny`, `deny <question-number>`, or `ask <rule>`; `obligations` when given must be exactly these.
+    `plan` says how the call stands to a sealed plan (`operation`, `agrees`, `fixed`); None: none was sealed.
     """
 
     name: str
@@ -104,6 +105,7 @@ class PolicyTest(msgspec.Struct, frozen=True, kw_only=True):
     session: Mapping[str, object] = {}
     obligations: tuple[str, ...] | None = None
     provenance: Mapping[str, Origin] = {}
+    plan: Mapping[str, bool] | None = None
     file: str = ""
     line: int = 0
 

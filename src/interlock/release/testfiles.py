@@ -37,6 +37,7 @@ class TestSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session: dict[str, Any] = {}
     obligations: list[str] | None = None
     provenance: dict[str, Origin] = {}
+    plan: dict[str, bool] | None = None
 
 
 def read_tests(node: Node, operations: Collection[str] | None, problems: Problems) -> list[PolicyTest]:
@@ -67,6 +68,7 @@ def read_tests(node: Node, operations: Collection[str] | None, problems: Problem
                 session=spec.session,
                 obligations=None if spec.obligations is None else tuple(spec.obligations),
                 provenance=spec.provenance,
+                plan=spec.plan,
                 file=inside.file,
                 line=inside.line,
             )

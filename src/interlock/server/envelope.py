@@ -35,6 +35,7 @@ WAIT_MS: Final = "interlock/wait-ms"
 IDEMPOTENCY_KEY: Final = "interlock/idempotency-key"
 REPEAT_OF: Final = "interlock/repeat-of"
 RUN: Final = "interlock/run"
+PLAN: Final = "interlock/plan"
 NOT_ONE_MESSAGE: Final = "the body must be one JSON-RPC request or notification"
 
 
@@ -124,6 +125,9 @@ def proposal_of(params: CallParams, key_header: str | None) -> Proposal:
     wait_ms = meta.get(WAIT_MS, 0)
     if not isinstance(wait_ms, int) or isinstance(wait_ms, bool) or wait_ms < 0:
         raise RpcError(INVALID_PARAMS, f"{WAIT_MS} is a number of milliseconds")
+    plan = meta.get(PLAN)
+    if not isinstance(plan, dict | None):
+        raise RpcError(INVALID_PARAMS, f"{PLAN} is an object: the plan as it is given to POST /v1/plans")
     if not params.name:
         raise RpcError(INVALID_PARAMS, "name is missing")
     return Proposal(
@@ -133,6 +137,7 @@ def proposal_of(params: CallParams, key_header: str | None) -> Proposal:
         repeat_of=repeat_of,
         wait_ms=wait_ms,
         run=run,
+        plan=b"" if plan is None else _ENCODER.encode(plan),
     )
 
 

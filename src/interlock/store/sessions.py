@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from interlock.core.claim import Epochs, LineageState
 from interlock.core.event import EventDraft
+from interlock.core.plan import Plan, PlannedOperation
 from interlock.core.terms import Posture
 from interlock.core.who import AttributeValue, Lineage, Parent, Session
 from interlock.store.database import Database
@@ -20,7 +23,10 @@ class StoredStanding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A session as people see it, with the posture of its lineage. One that is not `live` has expired or was ended."""
+    """A session as people see it, with the posture of its lineage. One that is not `live` has expired or was ended.
+
+    `plan` is what was sealed before anything untrusted was read; empty when nothing was.
+    """
 
     session_id: str
     lineage_id: str
@@ -35,6 +41,10 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     opened_at_us: int
     expires_at_us: int
     live: bool
+    plan: tuple[PlannedOperation, ...] = ()
+
+
+_MADE: Final = frozenset({"user", "roles", "posture", "plan"})
 
 
 class Sessions:
@@ -207,10 +217,11 @@ class Sessions:
         rows = await self._database.rows("sessions", tenant, user, agent, task, session_id, state, *after, limit)
         return tuple(
             SessionRow(
-                **{name: row[name] for name in SessionRow.__struct_fields__ if name not in {"user", "roles", "posture"}},
+                **{name: row[name] for name in SessionRow.__struct_fields__ if name not in _MADE},
                 user=row["user_id"],
                 roles=tuple(row["roles"]),
                 posture=Posture(row["posture"]),
+                plan=() if row["plan"] is None else msgspec.json.decode(row["plan"], type=Plan).operations,
             )
             for row in rows
         )

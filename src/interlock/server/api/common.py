@@ -24,6 +24,7 @@ from interlock.app.sight import UnknownRecordError
 from interlock.app.tools import ToolConflictError, UnknownOperationError
 from interlock.approvals.errors import ApprovalError, NotOpenError, UnknownApprovalError
 from interlock.core.canonical import AmbiguousJsonError, parse_strict
+from interlock.gateway.plans import INVALID, PlanRefusedError
 from interlock.identity.errors import ExchangeRefusedError, TaskNeededError, TokenRefusedError
 from interlock.release.errors import ReleaseError
 from interlock.server.api.who import bearer_of, person_of
@@ -136,6 +137,9 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
     def no_input(_: Any, error: InputRefusedError) -> Response[Any]:
         return problem(400, str(error))
 
+    def no_plan(_: Any, error: PlanRefusedError) -> Response[Any]:
+        return problem(400 if error.why == INVALID else 409, str(error), why=error.why)
+
     def conflict(_: Any, error: Exception) -> Response[Any]:
         return problem(409, str(error))
 
@@ -181,6 +185,7 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         SessionOverError: conflict,
         SessionEndedError: conflict,
         InputRefusedError: no_input,
+        PlanRefusedError: no_plan,
         UnknownRecordError: unknown,
         UnknownReleaseError: unknown,
         UnknownLineageError: unknown,

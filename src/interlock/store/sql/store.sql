@@ -266,8 +266,8 @@ SELECT * FROM (
     SELECT s.session_id, s.lineage_id, s.tenant, s.environment, s.agent, s.user_id, s.task, s.roles, l.posture, l.tainted,
            (extract(epoch FROM s.opened_at) * 1000000)::bigint AS opened_at_us,
            (extract(epoch FROM s.expires_at) * 1000000)::bigint AS expires_at_us,
-           NOT s.revoked AND s.expires_at > clock_timestamp() AS live
-    FROM session s JOIN lineage l USING (lineage_id)
+           NOT s.revoked AND s.expires_at > clock_timestamp() AS live, p.body AS plan
+    FROM session s JOIN lineage l USING (lineage_id) LEFT JOIN plan p ON p.session_id = s.session_id
     WHERE ($1 = '' OR s.tenant = $1) AND ($2 = '' OR s.user_id = $2) AND ($3 = '' OR s.agent = $3)
       AND ($4 = '' OR s.task = $4) AND ($5 = '' OR s.session_id = $5)
 ) v

@@ -1,0 +1,71 @@
+"""Gathers what one decision depends on, and decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from interlock.core.decision import Decision, Deny, Facts, ResourceFacts, Traced
+from interlock.core.plan import Planned
+from interlock.core.ports import Clock
+from interlock.core.terms import Question
+from interlock.gateway.contexts import Contexts
+from interlock.gateway.governed import Governed
+from interlock.gateway.internal import scopes_of
+from interlock.gateway.lease import Lease
+from interlock.gateway.plans import Plans, as_planned
+from interlock.gateway.ports import Standing
+from interlock.gateway.reading import ReadProposal
+from interlock.gateway.resources import Resources
+from interlock.gateway.under_way import Call
+
+
+class Deciding:
+    """Facts in their order: where things stand, the plan, where the arguments came from, the object."""
+
+    def __init__(self, *, lease: Lease, contexts: Contexts, plans: Plans, resources: Resources, clock: Clock) -> None:
+        self._lease = lease
+        self._contexts = contexts
+        self._plans = plans
+        self._resources = resources
+        self._clock = clock
+
+    async def on(self, call: Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
+        """The facts of one call and the decision on them. Raises `StoreUnavailableError`, and `StoppedError` for its object."""
+        contract = read.contract
+        state = self._lease.in_force(standing.state, scopes_of(call.session, contract))
+        plan: Planned | None = None
+        as_it_says: frozenset[str] = frozenset()
+        if governed.wants_plan(contract):
+            plan, as_it_says = await self._plans.of(call.session, standing.state, contract, read.arguments)
+        traced: Mapping[str, Traced] | None = None
+        if governed.wants_provenance(contract):
+            traced = await self._contexts.trace(call.session, contract, read.arguments, tainted=standing.state.tainted)
+            traced = as_planned(traced, as_it_says)
+
+        def facts_with(resource: ResourceFacts | None) -> Facts:
+            return governed.facts(
+                call.session,
+                contract,
+                read.raw,
+                read.call_hash,
+                read.entities,
+                state,
+                resource,
+                traced,
+                plan,
+                self._clock.wall_us(),
+            )
+
+        if contract.resource is None:
+            facts = facts_with(None)
+            return facts, governed.engine.decide(facts)
+        # Objects are read only for agents that may run the operation at all, so that a refusal reaches no tool.
+        unread = facts_with(ResourceFacts(type=contract.resource.type, id=""))
+        first = governed.engine.decide(unread)
+        if isinstance(first, Deny) and first.question in {Question.WHICH_TOOL, Question.MAY_THE_AGENT}:
+            return unread, first
+        resource = await self._resources.of(
+            call.session, contract, governed.release.contracts, read.arguments, call.id, governed.release.digest
+        )
+        facts = facts_with(resource)
+        return facts, governed.engine.decide(facts)

@@ -1,0 +1,186 @@
+"""Plans: sealed before anything untrusted was read, never widened, and what each call is compared with."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from interlock.core.canonical import AmbiguousJsonError, JsonValue, canonical, digest, parse_strict
+from interlock.core.claim import LineageState
+from interlock.core.contract import Contract, OpaqueShape
+from interlock.core.decision import Traced
+from interlock.core.plan import UNPLANNED, Plan, Planned, PlannedOperation, SealedPlan, forms, planned
+from interlock.core.ports import Ids
+from interlock.core.terms import Origin
+from interlock.core.who import Session
+from interlock.gateway.governed import Governed, Governing
+from interlock.gateway.limits import MAX_CACHED_LINEAGES, MAX_PLAN_BYTES, MAX_PLAN_OPERATIONS, MAX_PLANNED_VALUES
+from interlock.gateway.ports import PlanShelf, Standings
+from interlock.ledger.drafts import draft
+from interlock.ledger.events import PlanRefused, PlanSealed
+
+_SAID: Final[Mapping[str, str]] = {
+    "no_input": "A plan is made from what the user said in their own channel; they have said nothing in this session yet.",
+    "tainted": "A plan is sealed before anything untrusted is read, and this session has read some. It goes on without one.",
+    "other": "This session has a plan already, and it is never changed. Keep to it, or ask the user to start anew.",
+    "handed_down": "This session was handed down: the plan of the session that all of it began with holds here.",
+    "handed_on": "A plan is sealed before work is handed on to other agents, and this session has handed some on.",
+    "ended": "This session has ended.",
+}
+INVALID: Final = "invalid"
+
+
+class PlanRefusedError(Exception):
+    """A plan that was not sealed; nothing was changed. `why` is `invalid`, or one of the states that do not allow a plan."""
+
+    def __init__(self, why: str, message: str) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+class PlanKept(msgspec.Struct, frozen=True, kw_only=True):
+    """A sealed plan. `again`: it was sealed before, by the same words."""
+
+    session_id: str
+    digest: str
+    operations: tuple[PlannedOperation, ...]
+    again: bool
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    facts_version: int
+    sealed: SealedPlan | None
+
+
+class Plans:
+    """The plans of sessions. Every method raises `StoreUnavailableError`: the call is then refused."""
+
+    def __init__(self, shelf: PlanShelf, standings: Standings, governing: Governing, ids: Ids) -> None:
+        self._shelf = shelf
+        self._standings = standings
+        self._governing = governing
+        self._ids = ids
+        self._known: OrderedDict[str, _Kept] = OrderedDict()
+
+    async def seal(self, session: Session, proposed: bytes) -> PlanKept:
+        """Seal a plan as it was proposed (JSON text), or find the same one sealed.
+
+        Raises:
+            PlanRefusedError: it was not; that it was tried is on record.
+        """
+        standing = await self._standings.load(session)
+        if standing is None:
+            raise PlanRefusedError("ended", _SAID["ended"])
+        governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
+        try:
+            plan = read_plan(governed, session, proposed)
+        except PlanRefusedError as refused:
+            await self._refuse(session, digest(proposed), refused.why, str(refused))
+            raise
+        body = canonical(msgspec.to_builtins(plan)).decode()
+        name = digest(body.encode())
+        event = draft(
+            PlanSealed(
+                digest=name,
+                agent=session.lineage.agent,
+                operations=plan.operations,
+                release_digest=governed.release.digest,
+            ),
+            ids=self._ids,
+        )
+        answer = await self._shelf.seal(session, name, body, event)
+        if answer not in {"sealed", "same"}:
+            await self._refuse(session, name, answer, "")
+            raise PlanRefusedError(answer, _SAID[answer])
+        self._keep(session.session_id, _Kept(0, SealedPlan(digest=name, plan=plan, proposed=proposed)))
+        return PlanKept(session_id=session.session_id, digest=name, operations=plan.operations, again=answer == "same")
+
+    async def holds(self, session: Session, proposed: bytes) -> None:
+        """As `seal`, for a plan that comes with every call: asks nobody when this very text is known to be sealed."""
+        known = self._known.get(session.session_id)
+        if known is not None and known.sealed is not None and known.sealed.proposed == proposed:
+            return
+        await self.seal(session, proposed)
+
+    async def of(
+        self, session: Session, state: LineageState, contract: Contract, arguments: Mapping[str, JsonValue]
+    ) -> tuple[Planned, frozenset[str]]:
+        """How a call stands to the plan of its session, and which of its targets are as planned.
+
+        INVARIANT: sealing a plan changes the version of the facts, so that no call is claimed that was decided without it.
+        """
+        known = self._known.get(session.session_id)
+        if known is None or (known.sealed is None and known.facts_version < state.facts_version):
+            version, sealed = await self._shelf.plan(session)
+            known = _Kept(version, sealed)
+            self._keep(session.session_id, known)
+        if known.sealed is None:
+            return UNPLANNED, frozenset()
+        return planned(known.sealed.plan, known.sealed.digest, contract, arguments)
+
+    def _keep(self, session_id: str, kept: _Kept) -> None:
+        self._known[session_id] = kept
+        self._known.move_to_end(session_id)
+        while len(self._known) > MAX_CACHED_LINEAGES:
+            self._known.popitem(last=False)
+
+    async def _refuse(self, session: Session, name: str, why: str, detail: str) -> None:
+        body = PlanRefused(digest=name, agent=session.lineage.agent, why=why, detail=detail[:500])
+        await self._shelf.refused(session, draft(body, ids=self._ids))
+
+
+def as_planned(traced: Mapping[str, Traced], names: frozenset[str]) -> dict[str, Traced]:
+    """Origins with what was planned: a value that was chosen before anything untrusted was read came from nothing untrusted.
+
+    It stays so when untrusted text holds the same value later. What the user said or a reviewer trusts stays what it is.
+    """
+    return {
+        name: msgspec.structs.replace(item, origin=Origin.PLANNED)
+        if name in names and item.origin.rank > Origin.PLANNED.rank
+        else item
+        for name, item in traced.items()
+    }
+
+
+def read_plan(governed: Governed, session: Session, proposed: bytes) -> Plan:
+    """A proposed plan, `{"operations": ["tickets.get", {"operation": "payments.refund", "targets": {"order_id": "A1"}}]}`.
+
+    A target has one value, or a list of those that it may have. Raises `PlanRefusedError`.
+    """
+    try:
+        found = parse_strict(proposed, max_bytes=MAX_PLAN_BYTES)
+    except AmbiguousJsonError as error:
+        raise PlanRefusedError(INVALID, f"The plan cannot be read: {error}.") from error
+    listed = found.get("operations") if isinstance(found, dict) and set(found) == {"operations"} else None
+    if not isinstance(listed, list) or not listed or len(listed) > MAX_PLAN_OPERATIONS:
+        raise PlanRefusedError(INVALID, f'A plan is {{"operations": [...]}} with 1 to {MAX_PLAN_OPERATIONS} operations.')
+    entries = [_entry(governed, session, item) for item in listed]
+    # In one order, without repetitions: the same plan has the same digest.
+    unique = {canonical(msgspec.to_builtins(entry)): entry for entry in entries}
+    return Plan(operations=tuple(unique[key] for key in sorted(unique)))
+
+
+def _entry(governed: Governed, session: Session, item: Any) -> PlannedOperation:
+    if isinstance(item, str):
+        item = {"operation": item}
+    if not isinstance(item, dict) or not {"operation"} <= set(item) <= {"operation", "targets"}:
+        raise PlanRefusedError(INVALID, "Each operation of a plan is a name, or {operation, targets}.")
+    name, targets = item["operation"], item.get("targets", {})
+    contract = governed.contract(name) if isinstance(name, str) and session.may_use(name) else None
+    if contract is None:
+        raise PlanRefusedError(INVALID, f"There is no operation {str(name)[:80]!r} in this session.")
+    if not isinstance(targets, dict):
+        raise PlanRefusedError(INVALID, f"The targets of {contract.operation} are given by argument.")
+    kept: dict[str, tuple[str, ...]] = {}
+    for argument in sorted(targets):
+        if argument not in contract.targets:
+            known = ", ".join(contract.targets) or "none"
+            raise PlanRefusedError(INVALID, f"{argument[:80]!r} is no target of {contract.operation}; its targets: {known}.")
+        values = sorted(set(forms(targets[argument], contract.arguments.fields.get(argument, OpaqueShape()))))
+        if targets[argument] is None or len(values) > MAX_PLANNED_VALUES:
+            raise PlanRefusedError(INVALID, f"{argument} of {contract.operation}: give 1 to {MAX_PLANNED_VALUES} values.")
+        kept[argument] = tuple(values)
+    return PlannedOperation(operation=contract.operation, targets=kept)
