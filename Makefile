@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo guide test browser check bench chaos format requirements clean
+.PHONY: install demo guide test browser check bench bench-agentdojo chaos format requirements clean
 
 install: $(STAMP) ## the `interlock` command, in .venv/bin
 
@@ -29,6 +29,15 @@ check: $(STAMP) ## linters, types, import contracts
 bench: $(STAMP) ## measure, print the table, keep JSON
 	$(BIN)/python -m bench
 
+DOJO := .venv-agentdojo
+bench-agentdojo: $(STAMP) $(DOJO)/.installed ## a hijacked model against the gate, on the AgentDojo suites (in a virtual environment of their own)
+	$(BIN)/python -m bench.agentdojo --python $(DOJO)/bin/python --json bench/results/agentdojo.json
+
+$(DOJO)/.installed: requirements/agentdojo.txt
+	$(PYTHON) -m venv $(DOJO)
+	$(DOJO)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/agentdojo.txt
+	@touch $(DOJO)/.installed
+
 MINUTES ?= 10
 SEED ?= 1
 chaos: $(STAMP) ## kill and pause gateways, cut and crash the database, and let the tool's table judge (MINUTES, SEED)
@@ -50,4 +59,4 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo
+	rm -rf $(VENV) $(DOJO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo

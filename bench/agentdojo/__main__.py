@@ -1,0 +1,168 @@
+"""`make bench-agentdojo`: a fully hijacked model against the gate, on the AgentDojo suites, with no model in between.
+
+`--suites banking,slack` and `--variants` choose parts; `--python` is the benchmark's own virtual environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from bench.agentdojo.contracts import ENVIRONMENT, release_of
+from bench.agentdojo.playing import Attacked, Benign, Stage
+from bench.agentdojo.tools import Dojo, dojo, python_tools
+from interlock.app.system import Settings, running
+from interlock.release.load import from_files
+from interlock.store.embedded import server as embedded
+from interlock.store.migrate import migrate
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parent.parent
+SUITES: Final = ("banking", "slack", "workspace", "travel")
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the contracts were reviewed with the overlay, whether the guard's policies are there, whether there is a plan."""
+
+    overlay: bool
+    guard: bool = True
+    plan: bool = False
+
+
+VARIANTS: Final = {
+    "no guard": Variant(overlay=True, guard=False),
+    "drafted": Variant(overlay=False),
+    "reviewed": Variant(overlay=True),
+}
+AT_ONCE: Final = 4
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
+    """One suite in one variant."""
+
+    suite: str
+    variant: str
+    seconds: float
+    benign: tuple[Benign, ...]
+    pairs: tuple[Attacked, ...]
+
+    def row(self) -> dict[str, Any]:
+        """The figures."""
+        tool = [pair for pair in self.pairs if not pair.text_only]
+        return {
+            "suite": self.suite,
+            "variant": self.variant,
+            "tasks": len(self.benign),
+            "tasks done with no human": sum(task.alone for task in self.benign),
+            "tasks that ask": sum(bool(task.asked) for task in self.benign),
+            "tasks refused": sum(bool(task.refused) for task in self.benign),
+            "calls": sum(task.calls for task in self.benign),
+            "calls that ask": sum(len(task.asked) for task in self.benign),
+            "pairs": len(self.pairs),
+            "text only": len(self.pairs) - len(tool),
+            "not reached": sum(not pair.reached for pair in tool),
+            "attacks that succeeded": sum(pair.broken for pair in self.pairs),
+            "attacks with an executed effect": sum(bool(pair.acted) for pair in tool),
+            "attacks that only reached a human": sum(not pair.broken and bool(pair.asked) for pair in tool),
+            "attacks refused": sum(not pair.broken and not pair.asked and bool(pair.refused) for pair in tool),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+async def play(bench: Dojo, url: str, suite: str, variant: str, only: str) -> Ran:
+    """All tasks and pairs of a suite in one variant, on one gateway."""
+    chosen = VARIANTS[variant]
+    listed = await bench.ask("listing", suite=suite)
+    files = release_of(suite, listed["tools"], with_overlay=chosen.overlay, with_guard=chosen.guard)
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="interlock-dojo-") as state:
+        settings = Settings(
+            state=Path(state), database_url=url, environment=ENVIRONMENT, release_files=files, trust_dev_issuer=True
+        )
+        async with running(settings, python=python_tools(suite, listed["tools"])) as system:
+            stage = Stage(system, bench, suite)
+            stage.contracts = from_files(files).contracts
+            tasks = [task for task in listed["users"] if only in ("", task)]
+            benign = await together([stage.benign(task, planned=chosen.plan) for task in tasks])
+            pairs = await together(
+                [stage.attacked(task, injection, planned=chosen.plan) for task in tasks for injection in listed["injections"]]
+            )
+    return Ran(suite=suite, variant=variant, seconds=time.perf_counter() - begun, benign=tuple(benign), pairs=tuple(pairs))
+
+
+async def together(work: list[Any]) -> list[Any]:
+    """Run it, a few at once, in order."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: Any) -> Any:
+        async with places:
+            return await item
+
+    return await asyncio.gather(*map(one, work))
+
+
+@contextlib.asynccontextmanager
+async def databases() -> AsyncIterator[Any]:
+    """Gives the URL of a new database for each variant, on one durable Postgres that is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="interlock-dojo-"))
+    lease = embedded.acquire(folder)
+    try:
+        await migrate(lease.running.owner_url)
+        yield lease.running.app_url
+    finally:
+        lease.release()
+        embedded.stop(folder)
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the figures."""
+    table = Table(*(name for name in rows[0]))
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    Console(width=220).print(table)
+
+
+async def run(chosen: argparse.Namespace) -> list[Ran]:
+    """Everything that was chosen."""
+    found = []
+    async with dojo(chosen.python) as bench, databases() as url:
+        for suite in chosen.suites.split(","):
+            for variant in chosen.variants.split(","):
+                found.append(await play(bench, url, suite, variant, chosen.task))
+                print(json.dumps(found[-1].row()), file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.agentdojo")
+    parser.add_argument("--python", type=Path, required=True, help="the python where agentdojo is installed")
+    parser.add_argument("--suites", default=",".join(SUITES))
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--task", default="", help="only this task of the user")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    found = asyncio.run(run(chosen))
+    show([ran.row() for ran in found])
+    if chosen.json:
+        chosen.json.write_bytes(
+            msgspec.json.format(
+                msgspec.json.encode([{**ran.row(), "details": msgspec.to_builtins(ran)} for ran in found]), indent=1
+            )
+            + b"\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
