@@ -10,15 +10,17 @@ CREATE TABLE customer (id int PRIMARY KEY, tenant text NOT NULL, account text NO
     phone text NOT NULL, iban text NOT NULL, notes text NOT NULL);
 CREATE TABLE orders (id text PRIMARY KEY, tenant text NOT NULL, amount numeric(12, 2) NOT NULL, currency text NOT NULL);
 CREATE TABLE refund (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id text NOT NULL REFERENCES orders,
-    amount numeric(12, 2) NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());
+    amount numeric(12, 2) NOT NULL, reference text, began timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE TABLE mail (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, recipient text NOT NULL, content text NOT NULL);
 CREATE TABLE config (environment text, key text, value text NOT NULL, PRIMARY KEY (environment, key));
--- How many of the next answers of the payments server get lost after the money has moved.
-CREATE TABLE lost_answer (remaining int NOT NULL);
+-- A bad day, told to a service: how many of its next answers get lost after it has acted, whether it breaks off every call before
+-- it does anything (and how often somebody knocked in vain), and how long it takes to act.
+CREATE TABLE trouble (service text PRIMARY KEY, lost_answers int NOT NULL DEFAULT 0, sick bool NOT NULL DEFAULT false,
+    knocks int NOT NULL DEFAULT 0, slow_ms int NOT NULL DEFAULT 0);
 """
 
 SEED = """
-INSERT INTO lost_answer VALUES (0);
+INSERT INTO trouble (service) VALUES ('tickets'), ('payments'), ('mail');
 INSERT INTO ticket (tenant, subject, body) VALUES
     ('acme', 'Parcel arrived broken', 'Order A1 came in pieces. I would like my money back.'),
     ('acme', 'Where is my invoice?', 'I cannot find the invoice for order A2.'),

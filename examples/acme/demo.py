@@ -2,66 +2,23 @@
 
 import asyncio
 import json
-import os
+import logging
 import shutil
 import sys
 import time
-from pathlib import Path
 
-from rich.console import Console
 from rich.panel import Panel
 
+from examples.acme.bad_days import breaker, kill_switch, lost_answers, reconciled, storm_without
 from examples.acme.interlocked import RELEASE, Interlocked, client
+from examples.acme.telling import FOLDER, console, decision, expect, said, scene, shown, tell, until
 from examples.acme.world import World
-
-console = Console(soft_wrap=True, highlight=False)
-FOLDER = Path(os.environ.get("INTERLOCK_DEMO_FOLDER", ".demo"))
-
-
-class Expectations:
-    """Counts what held. A demo that only prints proves nothing."""
-
-    def __init__(self):
-        self.held, self.failed = 0, []
-
-    def that(self, holds, sentence):
-        if holds:
-            self.held += 1
-            console.print(f"   [green]✓[/] {sentence}")
-        else:
-            self.failed.append(sentence)
-            console.print(f"   [bold red]✗ {sentence}[/]")
-
-
-expect = Expectations()
-
-
-def scene(title):
-    console.print()
-    console.rule(f"[bold]{title}", align="left")
-
-
-def said(result):
-    return " ".join(block.text for block in result.content if block.type == "text")
-
-
-def decision(result):
-    return (result.meta or {}).get("interlock/decision", {})
-
-
-async def tell(connected, name, **arguments):
-    """Make a call and show it."""
-    console.print(f"   [cyan]agent →[/] {name} {json.dumps(arguments)}")
-    result = await connected.call_tool(name, arguments)
-    style = "red" if result.is_error else "white"
-    console.print(f"   [{style}]      ← {said(result)[:300]}[/]")
-    return result
 
 
 async def without(world):
     scene("Without Interlock: the agent holds the keys")
     url, key = world.url("payments"), world.tokens["ACME_PAYMENTS_TOKEN"]
-    await world.execute("UPDATE lost_answer SET remaining = 1")
+    await world.execute("UPDATE trouble SET lost_answers = 1 WHERE service = 'payments'")
     async with client(url, key, "legacy") as payments:
         for attempt in (1, 2):
             console.print(f"   [cyan]agent →[/] refund A1 20.00, attempt {attempt}")
@@ -81,6 +38,7 @@ async def without(world):
     expect.that("DE8937" in said(record), "F2: ana's agent read another tenant's customer, bank account included")
     gone = await world.count("SELECT count(*) FROM ticket WHERE id = 2")
     expect.that(gone == 0, "F5: a customer's ticket is gone for good")
+    await storm_without(world)
     await world.execute("DELETE FROM refund")
     await world.execute(
         "INSERT INTO ticket (id, subject, body) OVERRIDING SYSTEM VALUE VALUES (2, 'Where is my invoice?', 'Order A2.')"
@@ -129,20 +87,7 @@ async def denials(bot, ops, world):
     expect.that(decision(odd).get("outcome") == "invalid", "an argument nobody declared is refused")
 
 
-async def refunds(bot, world):
-    scene("A lost answer, a retry, one payment (F6)")
-    await world.execute("UPDATE lost_answer SET remaining = 1")
-    first = await tell(bot, "payments.refund", order_id="A1", amount="20.00", currency="EUR")
-    expect.that(decision(first).get("effect") == "unknown", "the answer got lost, and the agent is told that nobody knows")
-    again = await tell(bot, "payments.refund", order_id="A1", amount="20.00", currency="EUR")
-    expect.that(decision(again).get("outcome") == "in_doubt", "it tries again: the call is in doubt, so it is not sent again")
-    paid = await world.count("SELECT count(*) FROM refund WHERE order_id = 'A1'")
-    expect.that(paid == 1, f"the refund was paid {paid} time")
-    await tell(bot, "payments.refund", order_id="A3", amount="10.00", currency="EUR")
-    replay = await tell(bot, "payments.refund", order_id="A3", amount="10.00", currency="EUR")
-    expect.that("interlock/replayed" in (replay.meta or {}), "a repeated refund is answered from the record, and says so")
-    expect.that(await world.count("SELECT count(*) FROM refund WHERE order_id = 'A3'") == 1, "and was paid once")
-
+async def limits(bot, world):
     scene("Limits stop, and people decide (F5)")
     ask = await tell(bot, "payments.refund", order_id="A4", amount="80.00", currency="EUR")
     expect.that(decision(ask).get("outcome") == "needs_approval", "80 EUR wait for a support lead")
@@ -152,20 +97,16 @@ async def refunds(bot, world):
     return decision(ask)["approvals"][0]["id"]
 
 
-def shown(words, user, out):
-    console.print(f"   [yellow]{user} →[/] interlock {words}")
-    console.print("\n".join(f"      {line[:200]}" for line in out.strip().splitlines()[:12]), markup=False)
-
-
 async def approval(bot, interlock, world, waiting):
     scene("Somebody else approves, once, exactly that call (P6)")
-    _, refused = interlock.person("approvals", "approve", waiting, user="ana", check=False)
-    expect.that(refused == 1, "ana, in whose name it would be done, cannot approve it")
-    _, refused = interlock.person("approvals", "approve", waiting, user="oki", check=False)
-    expect.that(refused == 1, "nor can an operator: the rule asks for a support lead")
-    out, _ = interlock.person("approvals", "show", waiting, user="leo")
+    approve = ("approvals", "approve", waiting)
+    (_, own), (_, no_role), (out, _) = await interlock.people(
+        ("ana", *approve), ("oki", *approve), ("leo", "approvals", "show", waiting)
+    )
+    expect.that(own == 1, "ana, in whose name it would be done, cannot approve it")
+    expect.that(no_role == 1, "nor can an operator: the rule asks for a support lead")
     shown(f"approvals show {waiting}", "leo", out)
-    interlock.person("approvals", "approve", waiting, "--note", "called the customer", user="leo")
+    await interlock.people(("leo", *approve, "--note", "called the customer"))
     other = await tell(bot, "payments.refund", order_id="A4", amount="81.00", currency="EUR")
     expect.that(decision(other).get("outcome") == "needs_approval", "81 EUR are another call: they wait")
     done = await tell(bot, "payments.refund", order_id="A4", amount="80.00", currency="EUR")
@@ -188,13 +129,13 @@ async def governed_change(bot, interlock, world):
     changed = FOLDER / f"release-{time.time_ns()}"
     shutil.copytree(RELEASE, changed)
     (changed / "budgets.yaml").write_text(budget)
-    out, _ = interlock.person("release", "propose", str(changed), user="pia")
+    ((out, _),) = await interlock.people(("pia", "release", "propose", str(changed)))
     shown("release propose", "pia", out)
-    digest = out.split()[2]
-    for somebody, why in (("oki", "an operator has no say in releases"), ("pia", "who proposed it does not activate it")):
-        _, refused = interlock.person("release", "activate", digest, "--reason", "now", user=somebody, check=False)
-        expect.that(refused == 1, why)
-    out, _ = interlock.person("release", "activate", digest, "--reason", "agreed with finance", user="sam")
+    activate = ("release", "activate", out.split()[2], "--reason")
+    (_, no_role), (_, own) = await interlock.people(("oki", *activate, "now"), ("pia", *activate, "now"))
+    expect.that(no_role == 1, "an operator has no say in releases")
+    expect.that(own == 1, "who proposed it does not activate it")
+    ((out, _),) = await interlock.people(("sam", *activate, "agreed with finance"))
     shown("release activate", "sam", out)
     first = await tell(bot, "payments.refund", order_id="A5", amount="45.00", currency="EUR")
     expect.that(not first.is_error, "45 EUR fit into the new budget of the session")
@@ -202,55 +143,37 @@ async def governed_change(bot, interlock, world):
     expect.that(
         decision(over).get("code") == "over_budget_asked", "30 more do not: the cap stops it and asks a support lead (X5)"
     )
-    interlock.person("approvals", "approve", decision(over)["approvals"][0]["id"], user="leo")
+    asked = decision(over)["approvals"][0]["id"]
+    (waits, _), (used, _) = await interlock.people(("leo", "approvals", "list"), ("oki", "budgets", "refunded-per-session"))
+    shown("approvals list", "leo", waits)
+    shown("budgets refunded-per-session", "oki", used)
+    expect.that(asked in waits, "and finds the open question on their list")
+    await interlock.people(("leo", "approvals", "approve", asked))
     lifted = await tell(bot, "payments.refund", order_id="A6", amount="30.00", currency="EUR")
     expect.that(not lifted.is_error, "who has the role lets this one call go beyond it")
 
 
 async def quarantine(bot, interlock):
     scene("What changed upstream waits for its owner (I5)")
-    told = await until(lambda: tell(bot, "mail.send", to="nora@customers.example", subject="a", text="b"), "quarantined")
+    told = await until(
+        lambda: tell(bot, "mail.send", to="nora@customers.example", subject="a", text="b"),
+        lambda told: decision(told).get("code") == "quarantined",
+    )
     expect.that(decision(told).get("code") == "quarantined", "the changed tool is stopped, in every process")
     names = [tool.name for tool in (await bot.list_tools()).tools]
     expect.that("mail.send" not in names, "and the agent does not see it any more")
     accept = ("tools", "accept", "mail.send", "--reason", "talked to the vendor")
-    out, refused = interlock.person(*accept, user="pat", check=False)
+    (out, refused), (listed, _) = await interlock.people(("pat", *accept), ("pat", "tools", "list", "--json"))
     shown("tools accept mail.send", "pat", out)
     expect.that(refused == 1 and "archive" in out, "pat, of the platform team, is shown the difference first")
-    listed, _ = interlock.person("tools", "list", "--json", user="pat")
     held = [item["quarantine"] for item in json.loads(listed)["operations"] if item["quarantine"]]
     accept = (*accept, "--pin", held[0]["pin"])
-    _, refused = interlock.person(*accept, user="sam", check=False)
+    ((_, refused),) = await interlock.people(("sam", *accept))
     expect.that(refused == 1, "security may review, and does not own this tool: no")
-    out, code = interlock.person(*accept, user="pat", check=False)
+    ((_, code),) = await interlock.people(("pat", *accept))
     expect.that(code == 0, "pat accepts exactly the listing that was looked at")
     sent = await tell(bot, "mail.send", to="nora@customers.example", subject="Your parcel", text="It is on its way.")
     expect.that(not sent.is_error, "mail flows again")
-
-
-async def until(ask, code):
-    """Ask until the answer has this code: a listing is looked at within moments of a release's activation."""
-    deadline = time.monotonic() + 30
-    while True:
-        told = await ask()
-        if decision(told).get("code") == code or time.monotonic() > deadline:
-            return told
-        await asyncio.sleep(0.2)
-
-
-async def kill_switch(bot, interlock, world):
-    scene("The kill switch")
-    out, _ = interlock.person("kill", "agent:support-bot", "--reason", "odd behaviour", user="oki")
-    console.print(f"   [yellow]operator →[/] interlock kill agent:support-bot\n   {out.strip()}")
-    before = await world.count("SELECT count(*) FROM comment")
-    stopped = await tell(bot, "tickets.comment", ticket_id=1, text="still here?")
-    expect.that(decision(stopped).get("outcome") == "halted", "the next call is stopped")
-    expect.that(await world.count("SELECT count(*) FROM comment") == before, "and nothing was written")
-    _, refused = interlock.person("resume", "agent:support-bot", "--reason", "fine", user="oki", check=False)
-    expect.that(refused == 1, "the operator may stop, and may not resume: that is security's to do")
-    interlock.person("resume", "agent:support-bot", "--reason", "looked into it", user="sam")
-    after = await tell(bot, "tickets.comment", ticket_id=1, text="Back again.")
-    expect.that(not after.is_error, "after security has resumed it, the agent works again")
 
 
 def record(interlock, session):
@@ -279,9 +202,12 @@ async def story():
         await without(world)
         interlock = Interlocked(FOLDER / f"state-{time.time_ns()}", world)
         console.print(f"\n   interlock up → {interlock.ready['mcp']}")
-        session = interlock.token("support-bot", "ana", "customer-support")
-        bos = interlock.token("support-bot", "bo", "customer-support")
-        operations = interlock.token("ops-bot", "oki", "operations")
+        whose = (
+            ("support-bot", "ana", "customer-support"),
+            ("support-bot", "bo", "customer-support"),
+            ("ops-bot", "oki", "operations"),
+        )
+        session, bos, operations = await asyncio.gather(*(asyncio.to_thread(interlock.token, *who) for who in whose))
         async with (
             interlock.client(session["access_token"]) as bot,
             interlock.client(bos["access_token"], "legacy") as bos_bot,
@@ -290,8 +216,11 @@ async def story():
             await useful_work(bot, world)
             await users_limits(bot, bos_bot)
             await denials(bot, ops, world)
-            waiting = await refunds(bot, world)
+            mail = await lost_answers(bot, world)
+            waiting = await limits(bot, world)
             await approval(bot, interlock, world, waiting)
+            await reconciled(bot, interlock, world, mail)
+            await breaker(bot, interlock, world)
             vendor_update(world)
             await governed_change(bot, interlock, world)
             await quarantine(bot, interlock)
@@ -306,6 +235,8 @@ async def story():
 
 def main():
     console.print(Panel("[bold]Interlock[/]: the model proposes, the control plane decides, tools execute only through gates."))
+    # What breaks on purpose is told by the story, not by the SDK.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
     seconds = asyncio.run(story())
     console.print()
     if expect.failed:

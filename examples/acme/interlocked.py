@@ -1,5 +1,6 @@
 """Drive the real product as a user would: the command line, and an ordinary MCP client."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -51,6 +52,11 @@ class Interlocked:
         """Run a command as a person."""
         place = ("--directory", str(DIRECTORY), "--server", self.url, "--environment", self.environment, "--as", user)
         return self.run(*words, *place, check=check)
+
+    async def people(self, *commands):
+        """Several people at their own terminals at once: `(user, *words)` each; gives what `run` gives, in their order."""
+        ran = (asyncio.to_thread(self.person, *words, user=user, check=False) for user, *words in commands)
+        return await asyncio.gather(*ran)
 
     def token(self, agent, user, task):
         place = ("--directory", str(DIRECTORY), "--server", self.url, "--environment", self.environment, "--json")

@@ -3,6 +3,8 @@
 Each requires its own bearer credential, which Interlock holds and agents never see.
 """
 
+import asyncio
+import logging
 import os
 import sys
 import time
@@ -125,6 +127,15 @@ class Refund(BaseModel):
     amount: str
 
 
+class Reference(BaseModel):
+    reference: str
+    amount: str
+
+
+class References(BaseModel):
+    refunds: list[Reference]
+
+
 def refuse_if_late(meta):
     """Refuse what its sender had no right to send any more. It takes clocks that agree to within a lease's margin."""
     fence = (meta or {}).get("interlock/fence")
@@ -136,6 +147,12 @@ class LostAnswer:
     """Set when the next answer is to be lost on its way back."""
 
     pending = False
+
+    @classmethod
+    async def perhaps(cls, service):
+        """It has acted; is this one of the answers that nobody gets?"""
+        lost = "UPDATE trouble SET lost_answers = lost_answers - 1 WHERE service = $1 AND lost_answers > 0"
+        cls.pending = await db.pool.execute(lost, service) == "UPDATE 1"
 
 
 def payments(server):
@@ -157,14 +174,29 @@ def payments(server):
     @server.tool()
     async def refund(ctx: Context, order_id: str, amount: str, currency: str, note: str = "") -> Refund:
         """Pay money back."""
-        refuse_if_late(ctx.request_context.meta)
+        meta = ctx.request_context.meta or {}
+        refuse_if_late(meta)
+        began = await db.pool.fetchval("SELECT clock_timestamp()")
         await db.one("SELECT 1 FROM orders WHERE id = $1 AND currency = $2", order_id, currency)
+        await asyncio.sleep(await db.pool.fetchval("SELECT slow_ms / 1000.0::float FROM trouble WHERE service = 'payments'"))
+        # The caller's key is kept with the refund, so that it can be found by it.
         made = await db.pool.fetchval(
-            "INSERT INTO refund (order_id, amount) VALUES ($1, $2) RETURNING id", order_id, Decimal(amount)
+            "INSERT INTO refund (order_id, amount, reference, began) VALUES ($1, $2, $3, $4) RETURNING id",
+            order_id,
+            Decimal(amount),
+            meta.get("idempotency-key"),
+            began,
         )
-        lost = await db.pool.execute("UPDATE lost_answer SET remaining = remaining - 1 WHERE remaining > 0")
-        LostAnswer.pending = lost == "UPDATE 1"
+        await LostAnswer.perhaps("payments")
         return Refund(refund_id=made, order_id=order_id, amount=amount)
+
+    @server.tool()
+    async def refunds(order_id: str) -> References:
+        """What was paid back for an order, by the keys of the callers."""
+        rows = await db.pool.fetch(
+            "SELECT coalesce(reference, '') AS reference, amount FROM refund WHERE order_id = $1", order_id
+        )
+        return References(refunds=[Reference(reference=row["reference"], amount=f"{row['amount']:.2f}") for row in rows])
 
 
 class Customer(BaseModel):
@@ -224,7 +256,6 @@ def mail(server):
     @server.tool(description=os.environ.get("ACME_MAIL_SAYS", "Send a mail, over SMTP."))
     async def send(to: str, subject: str, text: str) -> Sent:
         """Send a mail, over SMTP."""
-        import asyncio  # noqa: PLC0415
         import smtplib  # noqa: PLC0415
 
         message = EmailMessage()
@@ -236,6 +267,7 @@ def mail(server):
                 smtp.send_message(message)
 
         await asyncio.to_thread(deliver)
+        await LostAnswer.perhaps("mail")
         return Sent(sent=True)
 
 
@@ -284,10 +316,11 @@ def config(server, environment):
 
 
 class Guarded:
-    """Asks for the credential, and loses an answer when it was told to."""
+    """Asks for the credential, and breaks off a call or loses its answer when it was told to."""
 
-    def __init__(self, app, token):
+    def __init__(self, app, name, token):
         self.app = app
+        self.name = name
         self.expected = f"Bearer {token}".encode()
 
     async def __call__(self, scope, receive, send):
@@ -303,11 +336,24 @@ class Guarded:
                 raise ConnectionResetError("the answer got lost")
             await send(message)
 
+        if scope["type"] == "http" and await self.is_sick():
+            await break_off(send)
+            return
         try:
             await self.app(scope, receive, sending)
         except ConnectionResetError:
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await break_off(send)
+
+    async def is_sick(self):
+        """Whether this service answers nobody just now; it counts who asks."""
+        knocked = "UPDATE trouble SET knocks = knocks + 1 WHERE service = $1 AND sick"
+        return await db.pool.execute(knocked, self.name) == "UPDATE 1"
+
+
+async def break_off(send):
+    """Promise an answer, and end the line instead."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def make(name, database_url, token):
@@ -328,11 +374,13 @@ def make(name, database_url, token):
         await db.pool.close()
 
     app.router.lifespan_context = lifespan
-    return Guarded(app, token)
+    return Guarded(app, name, token)
 
 
 def main(name, port, database_url):
     token = os.environ[f"ACME_{name.upper()}_TOKEN"]
+    # An answer that is lost on purpose is no error of the server's.
+    logging.getLogger("mcp.server.streamable_http").setLevel(logging.CRITICAL)
     uvicorn.run(make(name, database_url, token), host="127.0.0.1", port=int(port), log_level="critical")
 
 

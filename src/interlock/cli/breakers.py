@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json
-from interlock.cli.output import OK, print_json
+from interlock.cli.output import OK, print_json, print_table
 
 _WORDS = {"closed": "goes through", "open": "shut for", "trying": "being tried"}
 
@@ -19,11 +15,12 @@ def breakers(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
     if as_json:
         print_json(answer)
         return OK
-    table = Table("operation", "process", "failed", "state")
-    table.columns[-1].no_wrap = True
+    rows = []
     for item in answer["breakers"]:
         wait = f" {item['waits_ms'] / 1000:.0f} s" if item["phase"] == "open" else ""
-        row = (item["operation"], item["process_id"], f"{item['failed']} of {item['calls']}", f"{_WORDS[item['phase']]}{wait}")
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table if answer["breakers"] else "no tool was called in the last seconds")
+        rows.append(
+            (item["operation"], item["process_id"], f"{item['failed']} of {item['calls']}", f"{_WORDS[item['phase']]}{wait}")
+        )
+    names = ("operation", "process", "failed", "state")
+    print_table(names, rows, empty="no tool was called in the last seconds", whole="state")
     return OK

@@ -6,13 +6,10 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json
-from interlock.cli.output import OK, print_json
+from interlock.cli.output import OK, print_json, print_table
 
 
 def budgets(
@@ -27,11 +24,12 @@ def budgets(
     if as_json:
         print_json(answer)
         return OK
-    table = Table("budget", "for", "used", "of", "reserved", "within", "on a hit")
+    rows = []
     for item in answer["budgets"]:
         window = f"{item['window_s']} s" if item["window_s"] else f"one {item['per']}"
         hit = f"asks {item['asks']}" if item["asks"] else "stops"
         row = (item["name"], item["about"], item["used"], item["limit"], item["reserved"], window)
-        table.add_row(*(Text(cell) for cell in (*row, hit if item["in_force"] else "not in force")))
-    Console().print(table)
+        rows.append((*row, hit if item["in_force"] else "not in force"))
+    names = ("budget", "for", "used", "of", "reserved", "within", "on a hit")
+    print_table(names, rows, empty="nothing is counted yet", whole="budget")
     return OK

@@ -8,12 +8,11 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller, Reason
 from interlock.cli.common import Json
-from interlock.cli.output import NO, OK, USAGE, Failure, print_json
+from interlock.cli.output import NO, OK, USAGE, Failure, print_json, print_table
 from interlock.cli.traces import query, when
 
 
@@ -34,13 +33,13 @@ def list_sessions(
     if as_json:
         print_json(found)
         return OK
-    table = Table("session", "agent for user", "tenant", "task", "opened", "until", "state", "posture")
+    rows = []
     for item in found["sessions"]:
         who, state = f"{item['agent']} for {item['user']}", "live" if item["live"] else "ended"
         times = (when(item["opened_at_us"]), when(item["expires_at_us"]))
-        row = (item["session_id"], who, item["tenant"], item["task"], *times, state, item["posture"])
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table if found["sessions"] else "no sessions that you may see")
+        rows.append((item["session_id"], who, item["tenant"], item["task"], *times, state, item["posture"]))
+    names = ("session", "agent for user", "tenant", "task", "opened", "until", "state", "posture")
+    print_table(names, rows, empty="no sessions that you may see", whole="session")
     if found["next"]:
         print(f"more with --next {found['next']}")
     return OK
@@ -91,9 +90,8 @@ def list_agents(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
     if as_json:
         print_json(found)
         return OK
-    table = Table("agent", "environments", "tasks", "operations", "live sessions", "last opened")
-    for agent in found["agents"]:
-        row = (
+    rows = [
+        (
             agent["agent"],
             ", ".join(item["environment"] for item in agent["identities"]),
             ", ".join(agent["tasks"]),
@@ -101,8 +99,10 @@ def list_agents(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
             str(agent["live_sessions"]),
             when(agent["last_opened_at_us"]) if agent["last_opened_at_us"] else "never",
         )
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+        for agent in found["agents"]
+    ]
+    names = ("agent", "environments", "tasks", "operations", "live sessions", "last opened")
+    print_table(names, rows, empty="no agents that you may see", whole="agent")
     return OK
 
 

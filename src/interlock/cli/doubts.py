@@ -8,12 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json
-from interlock.cli.output import OK, print_json
+from interlock.cli.output import OK, print_json, print_table
 
 Call = Annotated[str, Parameter(help="The call, `call_…`, or its claim, `clm_…`.")]
 
@@ -29,13 +28,14 @@ def list_doubts(
     if as_json:
         print_json(answer)
         return OK
-    table = Table("call", "operation", "agent for user", "since", "how it stands")
+    rows = []
     for item in answer["doubts"]:
         stands = item["conflict"] or (f"asks you: {item['asks_people']}" if item["asks_people"] else "is being looked into")
         since = datetime.fromtimestamp(item["since_us"] / 1e6, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        row = (item["call_id"], item["operation"], f"{item['agent']} for {item['user']}", since, stands)
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table if answer["doubts"] else "nothing is in doubt")
+        rows.append((item["call_id"], item["operation"], f"{item['agent']} for {item['user']}", since, stands))
+    print_table(
+        ("call", "operation", "agent for user", "since", "how it stands"), rows, empty="nothing is in doubt", whole="call"
+    )
     return OK
 
 
@@ -45,7 +45,6 @@ def show(call: Call, *, caller: Caller = ANYBODY, as_json: Json = False) -> int:
     if as_json:
         print_json(item)
         return OK
-    console = Console(highlight=False)
     lines = (
         f"{item['call_id']}  {item['operation']} {json.dumps(item['arguments'])}",
         f"{item['agent']} for {item['user']} of {item['tenant']}, attempt {item['attempt']}, {item['state']}",
@@ -53,6 +52,7 @@ def show(call: Call, *, caller: Caller = ANYBODY, as_json: Json = False) -> int:
         f"--done: {item['if_done']}",
         f"--not-done: {item['if_not_done']}",
     )
+    console = Console(highlight=False, soft_wrap=True)
     for line in lines:
         console.print(Text(line))
     return OK
@@ -71,5 +71,5 @@ def settle(
     if as_json:
         print_json(answer)
     else:
-        Console().print(Text(f"{answer['call_id']} is settled: {'done' if done else 'not done'}"))
+        print(f"{answer['call_id']} is settled: {'done' if done else 'not done'}")
     return OK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -36,8 +36,18 @@ def show_failure(failure: Failure) -> int:
     return failure.code
 
 
-def print_table(names: tuple[str, ...], rows: Iterable[Iterable[str]], *, empty: str, whole: str = "") -> None:
-    """Rows for people. The column `whole` is never broken, for it is copied; into a file or pipe nothing is broken at all."""
+def print_table(
+    names: tuple[str, ...],
+    rows: Iterable[Iterable[str]],
+    *,
+    empty: str,
+    whole: str = "",
+    style_of: Callable[[tuple[str, ...]], str] | None = None,
+) -> None:
+    """Rows for people. The column `whole` is never broken, for it is copied; into a file or pipe nothing is broken at all.
+
+    `style_of` gives a row its rich style. `empty` is said in the place of a table without rows.
+    """
     from rich.console import Console  # noqa: PLC0415  # not needed for --help
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -46,9 +56,10 @@ def print_table(names: tuple[str, ...], rows: Iterable[Iterable[str]], *, empty:
     for name in names:
         table.add_column(name, no_wrap=name == whole, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        cells = tuple(row)
+        table.add_row(*(Text(cell) for cell in cells), style=style_of(cells) if style_of else None)
     console = Console() if sys.stdout.isatty() else Console(width=WIDE_CHARS)
-    console.print(table if table.row_count else empty)
+    console.print(table if table.row_count else Text(empty))
 
 
 def print_json(value: Any) -> None:

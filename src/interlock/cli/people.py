@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
 
 from interlock.cli.caller import ANYBODY, Caller, Reason
 from interlock.cli.common import Json, ask
-from interlock.cli.output import OK, USAGE, Failure, print_json
-from interlock.identity.exchange import GRANT_TYPE, JWT_TYPE
+from interlock.cli.output import OK, USAGE, Failure, print_json, print_table
+from interlock.cli.scoped import WRITTEN, Scoped
 
 
 def token(
@@ -26,6 +25,8 @@ def token(
     as_json: Json = False,
 ) -> int:
     """Get a session token for an agent acting for a user, by token exchange."""
+    from interlock.identity.exchange import GRANT_TYPE, JWT_TYPE  # noqa: PLC0415  # half a second that a kill must not wait for
+
     if bool(agent) == bool(agent_token_file):
         raise Failure("which agent?", hint="give --agent NAME or --agent-token-file FILE", code=USAGE)
     form = {
@@ -55,14 +56,15 @@ def _text_of(path: Path) -> str:
 def kill(
     scope: Annotated[
         str, Parameter(help="fleet, tenant:T, environment:E, agent:A, user:T/U, tool:T, operation:O, source:S or session:S.")
-    ],
+    ] = "",
     *,
     reason: Reason,
+    scoped: Scoped = WRITTEN,
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Stop execution in a scope. After the answer no call in it starts any more, in any process."""
-    answer = _control("kill", scope, reason, caller)
+    answer = _control("kill", scoped.or_written(scope), reason, caller)
     if as_json:
         print_json(answer)
         return OK
@@ -84,14 +86,15 @@ def kill(
 
 
 def resume(
-    scope: Annotated[str, Parameter(help="The scope as it was stopped.")],
+    scope: Annotated[str, Parameter(help="The scope as it was stopped.")] = "",
     *,
     reason: Reason,
+    scoped: Scoped = WRITTEN,
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Let execution go on in a scope."""
-    answer = _control("resume", scope, reason, caller)
+    answer = _control("resume", scoped.or_written(scope), reason, caller)
     if as_json:
         print_json(answer)
     else:
@@ -150,32 +153,35 @@ def status(
     if as_json:
         print_json(answer)
         return OK
-    console = Console()
-    console.print(f"release  {answer['release']['name']}  {answer['release']['digest']}")
-    console.print(f"processes  {len(answer['processes'])}   calls in flight  {sum(answer['in_flight'].values())}")
-    flying = Table("in flight", "calls")
-    for operation, calls in answer["in_flight"].items():
-        flying.add_row(operation, str(calls))
+    print(f"release  {answer['release']['name']}  {answer['release']['digest']}")
+    print(f"processes  {len(answer['processes'])}   calls in flight  {sum(answer['in_flight'].values())}")
     if answer["in_flight"]:
-        console.print(flying)
-    leases = Table("process", "environment", "acknowledged epoch")
+        print_table(("in flight", "calls"), ((name, str(calls)) for name, calls in answer["in_flight"].items()), empty="")
+    print_table(("process", "environment", "acknowledged epoch"), _leases(answer), empty="no process is there", whole="process")
+    if answer["unstable"]:
+        print_table(("unstable", "process", "failed", "tried again in"), _unstable(answer), empty="")
+    names = ("scope", "state", "posture", "by", "reason")
+    print_table(names, _controls(answer), empty="nothing was ever stopped", whole="scope")
+    return OK
+
+
+def _leases(answer: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for lease in answer["leases"]:
         behind = "" if lease["acked_epoch"] >= answer["epochs"]["control"] else " (behind)"
-        leases.add_row(lease["process_id"], lease["environment"], f"{lease['acked_epoch']}{behind}")
-    console.print(leases)
-    if answer["unstable"]:
-        unstable = Table("unstable", "process", "failed", "tried again in")
-        for item in answer["unstable"]:
-            wait = f"{item['waits_ms'] / 1000:.1f} s" if item["phase"] == "open" else "being tried"
-            unstable.add_row(item["operation"], item["process_id"], f"{item['failed']} of {item['calls']}", wait)
-        console.print(unstable)
-    table = Table("scope", "state", "posture", "by", "reason")
+        yield lease["process_id"], lease["environment"], f"{lease['acked_epoch']}{behind}"
+
+
+def _unstable(answer: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for item in answer["unstable"]:
+        wait = f"{item['waits_ms'] / 1000:.1f} s" if item["phase"] == "open" else "being tried"
+        yield item["operation"], item["process_id"], f"{item['failed']} of {item['calls']}", wait
+
+
+def _controls(answer: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for control in answer["controls"]:
         stands = "stopped" if control["halted"] else "running"
         who = control["posture_by"] or control["by"]
-        table.add_row(control["scope"], stands, control["posture"], who, control["posture_reason"] or control["reason"])
-    console.print(table if answer["controls"] else "nothing was ever stopped")
-    return OK
+        yield control["scope"], stands, control["posture"], who, control["posture_reason"] or control["reason"]
 
 
 _LEASES: Final = {"acknowledged": "acknowledged", "ran out": "lease run out", "gone": "gone"}

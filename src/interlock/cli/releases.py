@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller, Reason
 from interlock.cli.common import Json
-from interlock.cli.output import NO, OK, print_json
+from interlock.cli.output import NO, OK, print_json, print_table
 
 
 def propose(
@@ -89,12 +86,11 @@ def history(
     if as_json:
         print_json(answer)
         return OK
-    table = Table("since", "name", "digest", "by", "why")
+    rows = []
     for item in answer["activations"]:
         since = datetime.fromtimestamp(item["at_us"] / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        row = (since, item["name"], item["digest"].removeprefix("sha256:")[:12], item["activated_by"], item["reason"])
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+        rows.append((since, item["name"], item["digest"].removeprefix("sha256:")[:12], item["activated_by"], item["reason"]))
+    print_table(("since", "name", "digest", "by", "why"), rows, empty="no release was ever in force", whole="digest")
     return OK
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 from urllib.parse import quote
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller, Reason
 from interlock.cli.common import Json
-from interlock.cli.output import OK, Failure, print_json
+from interlock.cli.output import OK, Failure, print_json, print_table
+
+_STYLES: Final = {"quarantined": "bold red", "vanished": "red", "unpinned": "yellow"}
 
 
 def list_tools(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
@@ -22,14 +23,15 @@ def list_tools(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
     if as_json:
         print_json(answer)
         return OK
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table("operation", "effects", "reviewed by", "pin", "calls in 7 days", "failed", "in doubt")
+    rows = []
     for item in answer["operations"]:
-        style = {"quarantined": "bold red", "vanished": "red", "unpinned": "yellow"}.get(item["pin"], "")
-        row = (item["operation"], ", ".join(item["effects"]), item["reviewed_by"], item["pin"])
         use = (str(item["calls"]), str(item["failed"]), str(item["in_doubt"]))
-        table.add_row(*(Text(cell) for cell in (*row, *use)), style=style)
-    console.print(table)
+        rows.append((item["operation"], ", ".join(item["effects"]), item["reviewed_by"], item["pin"], *use))
+    names = ("operation", "effects", "reviewed by", "pin", "calls in 7 days", "failed", "in doubt")
+    print_table(
+        names, rows, empty="no operations are in force", whole="operation", style_of=lambda row: _STYLES.get(row[3], "")
+    )
+    console = Console(highlight=False, soft_wrap=True)
     for server in answer["servers"]:
         when = _time(server["listed_at_us"]) if server["listed_at_us"] else "never"
         note = f", now: {server['error']}" if server["error"] else ""

@@ -30,6 +30,7 @@ from interlock.gateway.keys import call_hash
 from interlock.gateway.lease import Lease
 from interlock.gateway.limits import LEASE_WAIT_MS, MAX_ORDERED_DECISION_ROUNDS, PERMIT_HOLDS_S, SETTLE_MARGIN_MS
 from interlock.gateway.ports import ClaimDesk, Standing
+from interlock.gateway.refusals import say_of_shut
 from interlock.gateway.stability import Place, Shut, Stability
 from interlock.gateway.standing import Beliefs
 from interlock.ledger.drafts import draft
@@ -74,7 +75,7 @@ class InternalCalls:
                 raise StoppedError("control_plane_unavailable")
             entered = await self.stability.enter(contract)
             if isinstance(entered, Shut):
-                raise StoppedError(entered.code, after_ms=entered.after_ms)
+                raise StoppedError(entered.code, say=say_of_shut(entered), after_ms=entered.after_ms)
             try:
                 claim_id = self._ids.new("clm")
                 request = self._request(session, contract, arguments, hashed, call_id, claim_id, standing)

@@ -188,8 +188,12 @@ def of_halt(call_id: str, scope: str) -> Refusal:
 
 def of_shut(call_id: str, shut: Shut) -> Refusal:
     """What the caller is told of a tool that lets no call through now."""
-    say = "The tool is unstable at the moment, so the call was not sent." if shut.code == UNSTABLE else ""
-    return refusal(call_id, shut.code, say=say, retry_after_ms=shut.after_ms)
+    return refusal(call_id, shut.code, say=say_of_shut(shut), retry_after_ms=shut.after_ms)
+
+
+def say_of_shut(shut: Shut) -> str:
+    """Why nothing is sent, where it is more than that the tool could not be reached."""
+    return "The tool is unstable at the moment, so the call was not sent." if shut.code == UNSTABLE else ""
 
 
 def of_doubt(call_id: str, contract: Contract, *, of: str = "") -> Refusal:
