@@ -208,6 +208,7 @@ async def story():
             ("ops-bot", "oki", "operations"),
         )
         session, bos, operations = await asyncio.gather(*(asyncio.to_thread(interlock.token, *who) for who in whose))
+        await interlock.say("ana", session, "Look into the parcel and write to nora@customers.example about it, please.")
         async with (
             interlock.client(session["access_token"]) as bot,
             interlock.client(bos["access_token"], "legacy") as bos_bot,

@@ -12,6 +12,8 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from interlock.cli.common import dev_token
+
 HERE = Path(__file__).parent
 RELEASE, DIRECTORY = HERE / "release", HERE / "directory.yaml"
 
@@ -62,6 +64,13 @@ class Interlocked:
         place = ("--directory", str(DIRECTORY), "--server", self.url, "--environment", self.environment, "--json")
         out, _ = self.run("token", "--agent", agent, "--user", user, "--task", task, *place)
         return json.loads(out)
+
+    async def say(self, user, session, text):
+        """What the user says by their own channel: only that vouches for where things go."""
+        token = dev_token(self.state, DIRECTORY, self.environment, user=user)
+        async with httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, trust_env=False) as http:
+            said = await http.post(f"{self.url}/v1/sessions/{session['session_id']}/inputs", json={"text": text})
+            said.raise_for_status()
 
     @asynccontextmanager
     async def client(self, token, mode="2026-07-28"):

@@ -120,7 +120,13 @@ class LoadedStandings:
 class System:
     """A running process. Made by `running`."""
 
-    def __init__(self, settings: Settings, database: Database, python: PythonTools | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        python: PythonTools | None,
+        connectors: Callable[[SystemClock], Connectors] | None = None,
+    ) -> None:
         self.settings = settings
         self.clock = SystemClock()
         self.ids = SystemIds()
@@ -141,7 +147,10 @@ class System:
         self.leases = Leases(database)
         line = LeaseLine(database, self.process_id, self._told)
         self.keeper = LeaseKeeper(lease=self.lease, line=line, leases=self.leases, clock=self.clock)
-        self.connectors = Connectors(environment=settings.environment, clock=self.clock, python=python)
+        if connectors is None:
+            self.connectors = Connectors(environment=settings.environment, clock=self.clock, python=python)
+        else:
+            self.connectors = connectors(self.clock)
         shelf = StoredReleases(self.controls, settings.variables)
         sessions = Sessions(database)
         self.contexts = Contexts(ContextItems(database))
@@ -378,11 +387,19 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, *, python: PythonTools | None = None) -> AsyncIterator[System]:
-    """A process from start to stop. Raises `StoreError`, `ReleaseError` or `IdentityError` when it cannot start."""
+async def running(
+    settings: Settings,
+    *,
+    python: PythonTools | None = None,
+    connectors: Callable[[SystemClock], Connectors] | None = None,
+) -> AsyncIterator[System]:
+    """A process from start to stop. Raises `StoreError`, `ReleaseError` or `IdentityError` when it cannot start.
+
+    `connectors` makes what stands for the tools, in a dry world.
+    """
     database = await open_database(settings.database_url)
     try:
-        system = System(settings, database, python)
+        system = System(settings, database, python, connectors)
         try:
             await system.start()
         except BaseException:

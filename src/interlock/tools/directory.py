@@ -39,8 +39,12 @@ def connection_key(tool: Tool, session: Session) -> ConnectionKey:
     return ConnectionKey(tool=tool.name, tenant=lineage.tenant, user=lineage.user, agent=lineage.agent, credential=credential)
 
 
-class _Kept(Connector, Protocol):
-    async def quiet(self) -> None: ...
+class Kept(Connector, Protocol):
+    """A connector that can tell when nothing is under way."""
+
+    async def quiet(self) -> None:
+        """Wait until no call is under way."""
+        ...
 
 
 class _Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +56,10 @@ class _Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connectors:
-    """The connectors of one environment. Belongs to one event loop; `replace` before first use, `aclose` at the end."""
+    """The connectors of one environment. Belongs to one event loop; `replace` before first use, `aclose` at the end.
+
+    `stand_in` makes what stands for every tool instead of a connector to where it runs: a dry world's recorders.
+    """
 
     def __init__(
         self,
@@ -62,14 +69,16 @@ class Connectors:
         python: PythonTools | None = None,
         limits: ToolLimits = DEFAULT_LIMITS,
         tls: ssl.SSLContext | None = None,
+        stand_in: Callable[[Tool], Kept] | None = None,
     ) -> None:
+        self._stand_in = stand_in
         self._environment = environment
         self._clock = clock
         self._python = python
         self._limits = limits
         self._tls = tls
-        self._made: dict[str, tuple[_Recipe, _Kept]] = {}
-        self._retiring: dict[asyncio.Task[None], _Kept] = {}
+        self._made: dict[str, tuple[_Recipe, Kept]] = {}
+        self._retiring: dict[asyncio.Task[None], Kept] = {}
         self._closed = False
 
     def get(self, tool_name: str) -> Connector | None:
@@ -104,7 +113,7 @@ class Connectors:
         """
         if self._closed:
             return
-        made: dict[str, tuple[_Recipe, _Kept]] = {}
+        made: dict[str, tuple[_Recipe, Kept]] = {}
         for name, tool in release.tools.items():
             source = tool.sources.get(self._environment)
             if source is None:
@@ -132,19 +141,21 @@ class Connectors:
         if self._python is not None:
             self._python.close()
 
-    async def _retire(self, kept: _Kept) -> None:
+    async def _retire(self, kept: Kept) -> None:
         """Close once the calls decided by the old release, and those just about to start, are over."""
         await asyncio.sleep(self._limits.retire_grace_s)
         await kept.quiet()
         await kept.aclose()
 
-    def _make(self, recipe: _Recipe) -> _Kept:
+    def _make(self, recipe: _Recipe) -> Kept:
+        if self._stand_in is not None:
+            return self._stand_in(recipe.tool)
         try:
             return self._connector(recipe)
         except ToolConfigurationError as error:
             return UnusableConnector(f"tool {recipe.tool.name} in {self._environment}: {error}")
 
-    def _connector(self, recipe: _Recipe) -> _Kept:
+    def _connector(self, recipe: _Recipe) -> Kept:
         source, tool, limits, clock = recipe.source, recipe.tool, self._limits, self._clock
         if bool(source.url) + bool(source.command) + bool(source.python) != 1:
             raise ToolConfigurationError("give exactly one of `url`, `command` and `python`")
