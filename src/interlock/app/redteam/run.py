@@ -15,9 +15,9 @@ from interlock.app.redteam.verdicts import Verdicts
 from interlock.app.system import Settings, running
 from interlock.core.terms import Effect
 from interlock.policy.engine import Engine
+from interlock.redteam.derive import derive
 from interlock.redteam.model import Finding, Report
 from interlock.redteam.principals import Casting
-from interlock.redteam.scripts import derive
 from interlock.redteam.suspects import effects_of
 from interlock.release.load import digest_of, from_files
 
