@@ -94,7 +94,7 @@ async def _gateway(url: str, state: Path, slot: int, shared: Path) -> None:
                 n += 1
                 answer = await system.gate.call(session, Proposal(operation="local.note", arguments=b'{"n":%d}' % n))
                 if getattr(answer, "code", "") == "halted":
-                    await asyncio.sleep(0.005)  # a client that is told to stop does not hammer
+                    await asyncio.sleep(0.05)  # a client that is told to stop does not hammer
 
         print(json.dumps({"process_id": system.process_id}), flush=True)
         await asyncio.gather(*(caller(number) for number in range(CALLERS)))
