@@ -4,7 +4,10 @@ import msgspec
 import pytest
 
 from interlock.store.embedded import server
+from tests.support.memory import keep_files_in_memory
 from tests.support.postgres import TestServer
+
+keep_files_in_memory()
 
 
 class Urls(msgspec.Struct, frozen=True):

@@ -12,6 +12,9 @@ from interlock.store.migrate import migrate
 
 _numbers = itertools.count(1)
 
+# Databases are copied as files, which writes no log; little log is kept, and nothing is tidied up behind a test's back.
+SETTINGS = {"max_wal_size": "128MB", "autovacuum": "off"}
+
 
 class TestServer:
     """The worker's server. fsync is off; crash tests start their own."""
@@ -42,11 +45,14 @@ class TestServer:
 
     async def clone(self):
         if not self.has_template:
+            for name, value in SETTINGS.items():
+                await self.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            await self.execute("SELECT pg_reload_conf()")
             await self.execute(f"CREATE DATABASE template_interlock OWNER {server.OWNER}")
             await migrate(self.url(server.OWNER, "template_interlock"))
             self.has_template = True
         name = f"test{next(_numbers)}"
-        await self.execute(f"CREATE DATABASE {name} TEMPLATE template_interlock OWNER {server.OWNER}")
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE template_interlock STRATEGY FILE_COPY OWNER {server.OWNER}")
         return name
 
     async def drop(self, name):
