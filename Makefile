@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Else every process that a test or a demo starts compiles all of its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo guide test browser check bench bench-agentdojo chaos format requirements clean
 
 install: $(STAMP) ## the `interlock` command, in .venv/bin

@@ -4,10 +4,11 @@ import msgspec
 import pytest
 
 from interlock.store.embedded import server
-from tests.support.memory import keep_files_in_memory
+from tests.support.memory import keep_compiled_modules, keep_files_in_memory
 from tests.support.postgres import TestServer
 
 keep_files_in_memory()
+keep_compiled_modules()
 
 
 class Urls(msgspec.Struct, frozen=True):
@@ -22,6 +23,9 @@ class Urls(msgspec.Struct, frozen=True):
 
 @pytest.fixture(scope="session")
 def postgres():
+    from tests.support.compiled import compile_each_release_once  # noqa: PLC0415  # who needs no database need not wait for it
+
+    compile_each_release_once()
     running = TestServer()
     yield running
     running.close()

@@ -1,8 +1,9 @@
-"""Where the suite keeps its files. A cluster and a thousand databases on a disk make most of the suite a wait for that disk."""
+"""Where the suite keeps its files, and what it keeps. A thousand databases on a disk make most of the suite a wait for it."""
 
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,12 @@ def keep_files_in_memory():
     if "TMPDIR" not in os.environ and is_fit(MEMORY):
         os.environ["TMPDIR"] = str(MEMORY)
         tempfile.tempdir = None  # asked again
+
+
+def keep_compiled_modules():
+    """Whatever the shell says (PYTHONDONTWRITEBYTECODE): else each of the processes that tests start compiles all of us anew."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def is_fit(folder):
