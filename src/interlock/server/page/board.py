@@ -21,6 +21,8 @@ from interlock.server.page.calls import CHOICES, facts, filter_of
 from interlock.server.page.cookie import login_secret, token_of_cookie
 from interlock.server.page.forms import form_token
 from interlock.server.page.html import page
+from interlock.server.page.scopes import choices
+from interlock.server.page.troubles import troubles_part
 
 MAX_OPEN_SHOWN: Final = 50
 MAX_ANSWERED_SHOWN: Final = 8
@@ -40,6 +42,7 @@ def routes(plane: Plane) -> list[Any]:
         person, values = await known(request)
         values |= await approvals_part(plane, person)
         values |= await controls_part(plane, person)
+        values |= await troubles_part(plane, person)
         values |= await _calls_part(plane, person, request)
         return page("board.html", **values)
 
@@ -53,6 +56,11 @@ def routes(plane: Plane) -> list[Any]:
         person, values = await known(request)
         return page("_controls.html", **values, **await controls_part(plane, person))
 
+    @get("/page/troubles", include_in_schema=False)
+    async def troubles(request: Request[Any, Any, Any]) -> Response[str]:
+        person, values = await known(request)
+        return page("_troubles.html", **values, **await troubles_part(plane, person))
+
     @get("/page/calls", include_in_schema=False)
     async def calls(request: Request[Any, Any, Any]) -> Response[str]:
         person, values = await known(request)
@@ -63,7 +71,7 @@ def routes(plane: Plane) -> list[Any]:
         asked = urlencode({name: value for name, value in query.items() if value})
         return page("_calls.html", headers={"hx-replace-url": f"/?{asked}" if asked else "/"}, **values, **part)
 
-    return [board, approvals, controls, calls]
+    return [board, approvals, controls, troubles, calls]
 
 
 async def approvals_part(plane: Plane, person: Person) -> dict[str, Any]:
@@ -97,26 +105,15 @@ async def controls_part(plane: Plane, person: Person) -> dict[str, Any]:
     admin = plane.admin
     release = await admin.release()
     sees_all = await admin.may(person, "status")
-    stops_all, stops_own = await admin.may(person, "kill"), await admin.may(person, "kill", tenant=person.tenant)
     resumes_all, resumes_own = await admin.may(person, "resume"), await admin.may(person, "resume", tenant=person.tenant)
     sees_own = await admin.may(person, "status", tenant=person.tenant)
     status = await plane.status(person) if sees_all else None
     own = f"tenant:{person.tenant}"
-    choices: list[tuple[str, list[str]]] = []
-    if stops_all:
-        choices = [
-            ("Everything", ["fleet"]),
-            ("Agents", sorted({f"agent:{identity.agent}" for identity in release.identities})),
-            ("Tools", sorted(f"tool:{name}" for name in release.tools)),
-            ("Operations", sorted(f"operation:{name}" for name in release.contracts)),
-        ]
-    if stops_own:
-        choices.append(("Your tenant", [own]))
     return {
         "now": status,
         "stopped": [control for control in status.controls if control.halted] if status else [],
         "in_flight": sorted(status.in_flight.items())[:MAX_IN_FLIGHT_SHOWN] if status else [],
-        "choices": choices,
+        "choices": await choices(plane, person, release),
         "resumes_all": resumes_all,
         "resumes_own": own if resumes_own and not resumes_all else "",
         "worried": await plane.postures.worried(person) if sees_own else (),

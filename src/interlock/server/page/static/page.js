@@ -82,7 +82,7 @@ function showPause() {
 
 // A part that somebody is writing in, or has opened, is not replaced under their hands: neither asked for nor put in place.
 function inUse(part) {
-  if (!part || !["controls", "approvals"].includes(part.id)) return false;
+  if (!part || !["controls", "troubles", "approvals"].includes(part.id)) return false;
   const writing = part.contains(document.activeElement) && document.activeElement.matches("input, textarea, select");
   const noted = [...part.querySelectorAll("textarea, input:not([type=hidden])")].some((field) => field.value !== "");
   return writing || noted || part.querySelector("details.act[open]") !== null;
