@@ -6,7 +6,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
-from interlock.core.who import Parent
+from interlock.app.postures import PostureConflictError
+from interlock.core.terms import Posture
+from interlock.core.who import Parent, Person
 from interlock.gateway.messages import Proposal, Refusal, Returned
 from interlock.identity.dev_issuer import DevIssuer, Directory, DirectoryAgent, DirectoryUser
 from interlock.identity.errors import ExchangeRefusedError
@@ -27,6 +29,7 @@ stranger:
 )
 TREE = {
     **FILES,
+    "release.yaml": FILES["release.yaml"].replace("status:", "lower: [Security], status:"),
     "agents.yaml": AGENTS,
     "tasks.yaml": "selling: {purpose: sell, open_to: [Staff], agents: [bot, idle, helper]}\n",
     "budgets.yaml": "calls-per-session: {count: calls, per: session, limit: 6}\ncalls-per-run: {count: calls, per: run, limit: 4}\n",
@@ -227,6 +230,39 @@ async def test_worries_are_inherited(family):
     assert code(await family.note(child, "x")) == "forbidden"
     found = await family.shop.system.database.row("lineage", family.session(child).lineage.id)
     assert (found["posture"], found["tainted"], found["confidentiality"]) == ("guarded", True, 2)
+
+
+async def test_a_worry_about_an_agent_reaches_those_who_act_for_it_already_and_is_lowered_from_above(family):
+    root = await family.root()
+    child = await family.below(root)
+    grandchild = await family.below(child, agent="idle")
+    other = await family.root()
+    assert isinstance(await family.note(child, "before"), Returned)
+    ids = [family.session(token).lineage.id for token in (root, child, grandchild)]
+    postures, sam = family.plane.postures, Person(user="sam", tenant="acme", roles=("Security",))
+    await postures.set(OPERATOR, ids[0], Posture.READ_ONLY, "odd")
+    assert code(await family.note(child, "after")) == "read_only"
+    assert {item.lineage_id: item.posture for item in await postures.worried(OPERATOR)} == dict.fromkeys(ids, Posture.READ_ONLY)
+    (told,) = [body for kind, body in await family.shop.events("control") if kind == "posture.changed"]
+    assert (told["lineage_id"], told["below"]) == (ids[0], sorted(ids[1:]))
+    with pytest.raises(PostureConflictError, match="lower that one first"):
+        await postures.set(sam, ids[1], Posture.GUARDED, "fine")
+    for lineage in ids:
+        await postures.set(sam, lineage, Posture.NORMAL, "fine")
+    assert isinstance(await family.note(child, "after"), Returned)
+    await postures.set(OPERATOR, ids[1], Posture.HALTED, "odd again")
+    assert isinstance(await family.note(other, "what is below worries nobody above"), Returned)
+
+
+async def test_a_session_that_is_opened_while_its_agent_is_being_worried_about_is_worried_too(family):
+    root = await family.root()
+    lineage = family.session(root).lineage.id
+    for posture in (Posture.GUARDED, Posture.READ_ONLY, Posture.HALTED):
+        _, child = await asyncio.gather(
+            family.plane.postures.set(OPERATOR, lineage, posture, "odd"), family.below(root), return_exceptions=True
+        )
+        assert isinstance(child, str)
+        assert (await family.plane.postures._postures.get(family.session(child).lineage.id)).posture is posture
 
 
 async def test_a_session_below_goes_on_with_fresh_tokens_from_both(family):

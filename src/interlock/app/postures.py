@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, assert_never
 
 from interlock.app.administration import AdminGate, NotPermittedError
 from interlock.core.ports import Ids
@@ -10,9 +10,10 @@ from interlock.core.terms import Posture
 from interlock.core.who import Person
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import PostureChanged
-from interlock.store.postures import LineageRow, Postures
+from interlock.store.postures import LineageRow, Postures, SetPosture
 
 MAX_LISTED: Final = 200
+MAX_ROUNDS: Final = 5
 _ORDER: Final = tuple(Posture)
 
 
@@ -58,16 +59,34 @@ class PeoplesPostures:
             why = "is its user" if person.user == found.user else "raised it"
             await self._admin.refuse(person, "lower", lineage_id, why)
             raise NotPermittedError(f"lowering is for somebody else: this person {why}")
-        body = PostureChanged(
-            lineage_id=lineage_id,
-            previous=found.posture.value,
-            posture=to.value,
-            reason=reason,
-            by=person.user,
-            roles=person.roles,
-        )
-        event = draft(body, ids=self._ids)
-        if not await self._postures.set(found, to, by=person.user, reason=reason, event=event):
-            raise PostureConflictError("its posture has changed meanwhile; look again")
-        changed = await self._postures.get(lineage_id)
-        return found if changed is None else changed
+        match await self._set(person, found, to, reason):
+            case SetPosture.ABOVE:
+                raise PostureConflictError("an agent that it acts for is more worried than that; lower that one first")
+            case SetPosture.CHANGED:
+                raise PostureConflictError("its posture has changed meanwhile; look again")
+            case SetPosture.SET:
+                changed = await self._postures.get(lineage_id)
+                return found if changed is None else changed
+            case unreachable:
+                assert_never(unreachable)
+
+    async def _set(self, person: Person, found: LineageRow, to: Posture, reason: str) -> SetPosture:
+        """INVARIANT: what acts for a lineage is at least as worried as it is, from the moment that it was raised."""
+        became = SetPosture.CHANGED
+        for _ in range(MAX_ROUNDS):
+            raises = _ORDER.index(to) > _ORDER.index(found.posture)
+            below = await self._postures.less_worried_below(found.lineage_id, to) if raises else ()
+            body = PostureChanged(
+                lineage_id=found.lineage_id,
+                previous=found.posture.value,
+                posture=to.value,
+                reason=reason,
+                by=person.user,
+                roles=person.roles,
+                below=below,
+            )
+            event = draft(body, ids=self._ids)
+            became = await self._postures.set(found, to, by=person.user, reason=reason, raised=below, event=event)
+            if became is not SetPosture.CHANGED or await self._postures.get(found.lineage_id) != found:
+                break
+        return became

@@ -340,7 +340,7 @@ class ReleaseProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
 
 
 class PostureChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="posture.changed"):
-    """The posture of a lineage, or of a scope, was raised, or lowered by a person."""
+    """The posture of a lineage, or of a scope, was raised, or lowered by a person. `below` were raised with it."""
 
     lineage_id: str
     previous: str
@@ -349,6 +349,7 @@ class PostureChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     by: str
     roles: tuple[str, ...]
     scope: str = ""
+    below: tuple[str, ...] = ()
 
 
 class DatabaseChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.changed"):

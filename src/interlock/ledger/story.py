@@ -206,10 +206,8 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
             told = f"accepted as it is listed now: {body.operation} in {body.environment}, by {body.by}: {body.reason}"
             return "good", f"{told}{despite}"
         case e.PostureChanged():
-            return (
-                "plain",
-                f"posture {body.previous} → {body.posture} for {body.scope or body.lineage_id} by {body.by}: {body.reason}",
-            )
+            of = f"{body.scope or body.lineage_id}{_with(body.below)}"
+            return "plain", f"posture {body.previous} → {body.posture} for {of} by {body.by}: {body.reason}"
         case e.BreakerChanged():
             if not body.open:
                 return "good", f"{body.operation} answers again: calls go through ({body.process_id})"
@@ -229,6 +227,10 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
             return "bad", f"revoked: {body.target}{where} by {body.by}: {body.reason}"
         case _:
             assert_never(body)
+
+
+def _with(below: tuple[str, ...]) -> str:
+    return f" and {len(below)} that act for it" if below else ""
 
 
 def _changes(counts: Mapping[str, int], widens: tuple[str, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import asyncpg
 import msgspec
 
@@ -25,6 +27,14 @@ class LineageRow(msgspec.Struct, frozen=True, kw_only=True):
     confidentiality: int
 
 
+class SetPosture(StrEnum):
+    """What became of setting a posture: it is `changed` meanwhile, or an agent `above` is more worried than it would be."""
+
+    SET = "set"
+    CHANGED = "changed"
+    ABOVE = "above"
+
+
 class Postures:
     """Reads and writes postures. Every method raises `StoreUnavailableError`."""
 
@@ -40,8 +50,14 @@ class Postures:
         """Lineages that are not `normal`, of one tenant or of all (empty)."""
         return tuple(_lineage(row) for row in await self._database.rows("worried_lineages", tenant, limit))
 
-    async def set(self, lineage: LineageRow, to: Posture, *, by: str, reason: str, event: EventDraft) -> bool:
-        """Set a posture; False, and nothing changed, when it is no longer what `lineage` says."""
+    async def less_worried_below(self, lineage_id: str, to: Posture) -> tuple[str, ...]:
+        """The lineages that act for this one now and that raising it to `to` would raise as well."""
+        return tuple(row[0] for row in await self._database.rows("less_worried_below", lineage_id, to.value))
+
+    async def set(
+        self, lineage: LineageRow, to: Posture, *, by: str, reason: str, raised: tuple[str, ...], event: EventDraft
+    ) -> SetPosture:
+        """Set a posture, and that of the lineages `raised` below it. Unless it is `SET`, nothing was changed."""
         row = await self._database.row(
             "set_posture",
             lineage.lineage_id,
@@ -49,12 +65,13 @@ class Postures:
             to.value,
             by,
             reason,
+            list(raised),
             event.kind,
             event.body,
             event.salt,
             event.commitment,
         )
-        return row is not None and bool(row[0])
+        return SetPosture.CHANGED if row is None else SetPosture(row[0])
 
 
 class ScopePosture(msgspec.Struct, frozen=True, kw_only=True):

@@ -120,9 +120,15 @@ FROM lineage WHERE lineage_id = $1
 SELECT lineage_id, tenant, environment, agent, user_id, posture, posture_by, posture_reason, tainted, confidentiality
 FROM lineage WHERE posture <> 'normal' AND ($1 = '' OR tenant = $1) ORDER BY lineage_id LIMIT $2
 
+-- name: less_worried_below
+-- The lineages that act for this one now and are less worried than the posture, by id.
+SELECT lineage_id FROM lineage WHERE lineage_id = ANY (lineages_below($1))
+    AND array_position(ARRAY['normal', 'guarded', 'read_only', 'halted'], posture)
+      < array_position(ARRAY['normal', 'guarded', 'read_only', 'halted'], $2::text) ORDER BY lineage_id
+
 -- name: set_posture
--- Set the posture of a lineage, if it is still what it was.
-SELECT set_posture($1, $2, $3, $4, $5, $6, $7, $8, $9)
+-- Set the posture of a lineage, and raise those that act for it, if all is still as it was.
+SELECT set_posture($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 
 -- name: register_process
 -- Announce a process that may hold claims.
