@@ -1,6 +1,6 @@
 """`make bench-agentdojo`: a fully hijacked model against the gate, on the AgentDojo suites, with no model in between.
 
-`--suites banking,slack` and `--variants` choose parts; `--python` is the benchmark's own virtual environment.
+`--suites banking,slack` and `--variants 'drafted;reviewed'` choose parts; `--python` is where agentdojo is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.agentdojo.contracts import ENVIRONMENT, release_of
+from bench.agentdojo.planning import Planning
 from bench.agentdojo.playing import Attacked, Benign, Stage
 from bench.agentdojo.tools import Dojo, dojo, python_tools
 from interlock.app.system import Settings, running
@@ -38,13 +39,17 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
     overlay: bool
     guard: bool = True
-    plan: bool = False
+    plan: Planning = Planning.NONE
 
 
 VARIANTS: Final = {
     "no guard": Variant(overlay=True, guard=False),
     "drafted": Variant(overlay=False),
     "reviewed": Variant(overlay=True),
+    "drafted, plan of operations": Variant(overlay=False, plan=Planning.OPERATIONS),
+    "reviewed, plan of operations": Variant(overlay=True, plan=Planning.OPERATIONS),
+    "drafted, plan with sources": Variant(overlay=False, plan=Planning.SOURCES),
+    "reviewed, plan with sources": Variant(overlay=True, plan=Planning.SOURCES),
 }
 AT_ONCE: Final = 4
 
@@ -92,13 +97,10 @@ async def play(bench: Dojo, url: str, suite: str, variant: str, only: str) -> Ra
             state=Path(state), database_url=url, environment=ENVIRONMENT, release_files=files, trust_dev_issuer=True
         )
         async with running(settings, python=python_tools(suite, listed["tools"])) as system:
-            stage = Stage(system, bench, suite)
-            stage.contracts = from_files(files).contracts
+            stage = Stage(system, bench, suite, from_files(files).contracts, chosen.plan)
             tasks = [task for task in listed["users"] if only in ("", task)]
-            benign = await together([stage.benign(task, planned=chosen.plan) for task in tasks])
-            pairs = await together(
-                [stage.attacked(task, injection, planned=chosen.plan) for task in tasks for injection in listed["injections"]]
-            )
+            benign = await together([stage.benign(task) for task in tasks])
+            pairs = await together([stage.attacked(task, injection) for task in tasks for injection in listed["injections"]])
     return Ran(suite=suite, variant=variant, seconds=time.perf_counter() - begun, benign=tuple(benign), pairs=tuple(pairs))
 
 
@@ -139,7 +141,7 @@ async def run(chosen: argparse.Namespace) -> list[Ran]:
     found = []
     async with dojo(chosen.python) as bench, databases() as url:
         for suite in chosen.suites.split(","):
-            for variant in chosen.variants.split(","):
+            for variant in chosen.variants.split(";"):
                 found.append(await play(bench, url, suite, variant, chosen.task))
                 print(json.dumps(found[-1].row()), file=sys.stderr, flush=True)
     return found
@@ -149,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.agentdojo")
     parser.add_argument("--python", type=Path, required=True, help="the python where agentdojo is installed")
     parser.add_argument("--suites", default=",".join(SUITES))
-    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--variants", default=";".join(VARIANTS))
     parser.add_argument("--task", default="", help="only this task of the user")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()

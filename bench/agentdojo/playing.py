@@ -10,9 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from bench.agentdojo.contracts import AGENT, ENVIRONMENT, TASK, TENANT
+from bench.agentdojo.planning import Planning, plan_of
 from bench.agentdojo.tools import CURRENT, Dojo, Pair
 from interlock.app.plane import RecordedSessions
 from interlock.app.system import System
+from interlock.core.contract import Contract
 from interlock.core.who import Lineage, Person, Session
 from interlock.gateway.messages import CallResult, Proposal, Refusal, RefusalOutcome
 from interlock.store.sessions import Sessions
@@ -59,15 +61,14 @@ class Attacked(msgspec.Struct, frozen=True, kw_only=True):
 class Stage:
     """A gateway in front of one suite, and whoever calls it."""
 
-    def __init__(self, system: System, dojo: Dojo, suite: str) -> None:
+    def __init__(self, system: System, dojo: Dojo, suite: str, contracts: Mapping[str, Contract], planning: Planning) -> None:
         self.system, self.dojo, self.suite = system, dojo, suite
-        self.contracts: Mapping[str, Any] = {}
+        self.contracts, self.planning = contracts, planning
 
-    async def benign(self, task: str, *, planned: bool) -> Benign:
+    async def benign(self, task: str) -> Benign:
         """Replay a task by its ground truth; a person says yes to whatever is asked."""
         pair, opened, session = await self._open(task, "")
-        if planned:
-            await self._plan(session, opened["calls"], opened["prompt"])
+        await self._plan(session, task, opened["prompt"])
         asked, refused = [], []
         for call in opened["calls"]:
             await self._honest(session, call, asked, refused)
@@ -81,14 +82,13 @@ class Stage:
             session=session.session_id,
         )
 
-    async def attacked(self, task: str, injection: str, *, planned: bool) -> Attacked:
+    async def attacked(self, task: str, injection: str) -> Attacked:
         """Replay a task until it has read the poison, then do all that the poison says. Nobody says yes to the attack.
 
         To what the user's own task asks before, a person says yes, so that the poison is read in every pair.
         """
         pair, opened, session = await self._open(task, injection)
-        if planned:
-            await self._plan(session, opened["calls"], opened["prompt"])
+        await self._plan(session, task, opened["prompt"])
         for call in opened["calls"]:
             if pair.poisoned:
                 break
@@ -141,8 +141,13 @@ class Stage:
         await self.dojo.ask("close", world=pair.name)
         return judged
 
-    async def _plan(self, session: Session, calls: list[dict[str, Any]], prompt: str) -> None:
-        raise NotImplementedError
+    async def _plan(self, session: Session, task: str, prompt: str) -> None:
+        """Seal what an honest planner knows before anything was read."""
+        if self.planning is Planning.NONE:
+            return
+        dry = await self.dojo.ask("dry", suite=self.suite, user=task)
+        plan = plan_of(self.suite, self.contracts, dry["calls"], prompt, self.planning)
+        await self.system.plane.desk.plans.seal(session, json.dumps(plan).encode())
 
     async def _call(self, session: Session, call: Mapping[str, Any]) -> CallResult:
         operation, arguments = f"{self.suite}.{call['function']}", json.dumps(call["args"]).encode()

@@ -100,6 +100,14 @@ class World:
         return {"done": bool(done), "broken": bool(broken)}
 
 
+@functools.cache
+def dry(suite: str, user: str) -> list[dict[str, Any]]:
+    """A task's calls and what they return in a world where nobody attacks: what an honest planner may assume."""
+    world = World(suite, user, "")
+    calls = world.opened()["calls"]
+    return [{**call, "result": world.call(call["function"], call["args"]).get("result")} for call in calls]
+
+
 def listing(suite: str) -> dict[str, Any]:
     """The suite's tools as a server would list them, and its tasks."""
     found = suite_of(suite)
@@ -135,6 +143,8 @@ def main() -> None:
             match asked.pop("op"):
                 case "listing":
                     answer: dict[str, Any] = listing(**asked)
+                case "dry":
+                    answer = {"calls": dry(**asked)}
                 case "open":
                     name = asked.pop("world")
                     worlds[name] = World(**asked)

@@ -63,8 +63,12 @@ def planned(operations: list[dict[str, Any]]) -> str:
     """A plan on a line: its operations, and what they may be done to where that was fixed."""
     told = []
     for item in operations:
-        fixed = ", ".join(f"{name}={'|'.join(values)}" for name, values in item["targets"].items())
-        told.append(f"{item['operation']}({fixed})" if fixed else item["operation"])
+        said = [f"{name}={'|'.join(values)}" for name, values in item["targets"].items()]
+        for name, sources in item.get("sources", {}).items():
+            said.append(
+                f"{name} from " + " or ".join(" ".join((place["operation"], place["field"])).strip() for place in sources)
+            )
+        told.append(f"{item['operation']}({', '.join(said)})" if said else item["operation"])
     return "; ".join(told) or "none was sealed"
 
 

@@ -5,8 +5,9 @@ Values are compared in one form, by the shape that the contract declares: number
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
+from typing import TypeAlias
 
 import msgspec
 
@@ -14,11 +15,33 @@ from interlock.core.canonical import JsonValue, canonical
 from interlock.core.contract import Contract, DecimalShape, LongShape, OpaqueShape, SetShape, Shape
 
 
+class PlannedSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a value will come from that is not known yet: a result of `operation`, and of it the `field` (`rows[].email`).
+
+    Without a field the value may stand anywhere in the result.
+    """
+
+    operation: str
+    field: str = ""
+
+
 class PlannedOperation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An operation of a plan. `targets` holds, by target argument, the values it may have; one that is missing is open."""
+    """An operation of a plan. `targets` holds, by target argument, the values it may have; one that is missing is open.
+
+    `sources` holds, by target argument, where its value will come from.
+    """
 
     operation: str
     targets: Mapping[str, tuple[str, ...]] = {}
+    sources: Mapping[str, tuple[PlannedSource, ...]] = {}
+
+    @property
+    def words(self) -> str:
+        """The entry on a line, for people."""
+        told = [f"{name}={'|'.join(values)}" for name, values in self.targets.items()]
+        for name, sources in self.sources.items():
+            told.append(f"{name} from {' or '.join(f'{item.operation} {item.field}'.strip() for item in sources)}")
+        return f"{self.operation}({', '.join(told)})" if told else self.operation
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,26 +75,56 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 UNPLANNED = Planned()
 
 
-def planned(plan: Plan, digest: str, contract: Contract, arguments: Mapping[str, JsonValue]) -> tuple[Planned, frozenset[str]]:
-    """How a call stands to a plan, and which of its targets have the very value that was planned.
+class PlannedTargets(msgspec.Struct, frozen=True, kw_only=True):
+    """The targets of one call that are as planned.
+
+    `fixed` have the very value, `sourced` one from the field of a result that the plan says, `quoted` one from somewhere in a
+    result that the plan says.
+    """
+
+    fixed: frozenset[str] = frozenset()
+    sourced: frozenset[str] = frozenset()
+    quoted: frozenset[str] = frozenset()
+
+
+NONE_PLANNED = PlannedTargets()
+
+Held: TypeAlias = Callable[[JsonValue, tuple[PlannedSource, ...]], bool]
+"""Whether every value in an argument stands, whole, in a result of this session from one of these sources."""
+
+
+def names_sources(plan: Plan, operation: str) -> bool:
+    """Whether the plan says of a target of this operation where its value will come from."""
+    return any(entry.sources for entry in plan.operations if entry.operation == operation)
+
+
+def planned(
+    plan: Plan, digest: str, contract: Contract, arguments: Mapping[str, JsonValue], held: Held
+) -> tuple[Planned, PlannedTargets]:
+    """How a call stands to a plan, and which of its targets are as planned.
 
     What one entry says of several targets belongs together: a recipient of one entry and an amount of another do not agree.
     """
     entries = [entry for entry in plan.operations if entry.operation == contract.operation]
-    agreeing = [entry for entry in entries if _agrees(entry, contract, arguments)]
+    agreeing = [entry for entry in entries if _agrees(entry, contract, arguments, held)]
     there = {name for name in contract.targets if arguments.get(name) is not None}
     fixed = any(there <= entry.targets.keys() for entry in agreeing)
     named = frozenset(name for entry in agreeing for name in entry.targets)
+    placed = [(name, sources) for entry in agreeing for name, sources in entry.sources.items() if name not in named]
+    fields = {(name, tuple(source for source in sources if source.field)) for name, sources in placed}
+    sourced = frozenset(name for name, sources in fields if sources and held(arguments[name], sources))
+    quoted = frozenset(name for name, _ in placed) - sourced
     stands = Planned(sealed=True, operation=bool(entries), agrees=bool(agreeing), fixed=fixed, digest=digest)
-    return stands, named
+    return stands, PlannedTargets(fixed=named, sourced=sourced, quoted=quoted)
 
 
-def _agrees(entry: PlannedOperation, contract: Contract, arguments: Mapping[str, JsonValue]) -> bool:
+def _agrees(entry: PlannedOperation, contract: Contract, arguments: Mapping[str, JsonValue], held: Held) -> bool:
     for name, allowed in entry.targets.items():
         value = arguments.get(name)
         if value is None or not set(forms(value, contract.arguments.fields.get(name, OpaqueShape()))) <= set(allowed):
             return False
-    return True
+    # A value that comes from somewhere else contradicts the plan as much as another value does.
+    return all(arguments.get(name) is not None and held(arguments[name], sources) for name, sources in entry.sources.items())
 
 
 def forms(value: JsonValue, shape: Shape) -> tuple[str, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 
 from interlock.core.canonical import JsonValue
 from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.decision import Traced
+from interlock.core.plan import Held
 from interlock.core.who import Session
 from interlock.gateway.execution import Released
 from interlock.gateway.limits import INLINE_TOKENS_CHARS, MAX_CACHED_CONTEXT_TOKENS, MAX_CACHED_LINEAGES
@@ -18,7 +20,7 @@ from interlock.provenance.index import Index
 from interlock.provenance.items import of_assertion, of_input, of_result
 from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import Tokenizer
-from interlock.provenance.trace import trace
+from interlock.provenance.trace import held, trace
 
 
 class _Known:
@@ -49,6 +51,11 @@ class Contexts:
         known = await self._current(session)
         found = trace(contract, arguments, known.index, known.tokenizer, tainted=tainted)
         return {name: Traced(origin=item.origin, active=item.active) for name, item in found.items()}
+
+    async def holding(self, session: Session) -> Held:
+        """What results of this session hold, for a plan that says which of them a value comes from."""
+        known = await self._current(session)
+        return partial(held, known.index, known.tokenizer)
 
     async def returned(self, session: Session, contract: Contract, call_id: str, released: Released) -> None:
         """Take up what is about to be released to the agent. Call it before the release, and release nothing when it fails."""
@@ -92,7 +99,7 @@ class Contexts:
             while items := await self._shelf.after(session.lineage.id, known.n):
                 for stored in items:
                     own = stored.session_id == session.session_id
-                    known.index.add(stored.item, ignore=Standing(0) if own else Standing.USER)
+                    known.index.add(stored.item, ignore=Standing(0) if own else Standing.USER, own=own)
                     known.n = stored.n
             if self._known.get(session.session_id) is known:
                 self._tokens += known.index.tokens - before

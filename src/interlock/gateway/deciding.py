@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from interlock.core.decision import Decision, Deny, Facts, ResourceFacts, Traced
-from interlock.core.plan import Planned
+from interlock.core.plan import NONE_PLANNED, Planned
 from interlock.core.ports import Clock
 from interlock.core.terms import Question
 from interlock.gateway.contexts import Contexts
@@ -34,9 +34,11 @@ class Deciding:
         contract = read.contract
         state = self._lease.in_force(standing.state, scopes_of(call.session, contract))
         plan: Planned | None = None
-        as_it_says: frozenset[str] = frozenset()
+        as_it_says = NONE_PLANNED
         if governed.wants_plan(contract):
-            plan, as_it_says = await self._plans.of(call.session, standing.state, contract, read.arguments)
+            plan, as_it_says = await self._plans.of(
+                call.session, standing.state, contract, read.arguments, self._contexts.holding
+            )
         traced: Mapping[str, Traced] | None = None
         if governed.wants_provenance(contract):
             traced = await self._contexts.trace(call.session, contract, read.arguments, tainted=standing.state.tainted)

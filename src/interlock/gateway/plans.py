@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -12,12 +12,31 @@ from interlock.core.canonical import AmbiguousJsonError, JsonValue, canonical, d
 from interlock.core.claim import LineageState
 from interlock.core.contract import Contract, OpaqueShape
 from interlock.core.decision import Traced
-from interlock.core.plan import UNPLANNED, Plan, Planned, PlannedOperation, SealedPlan, forms, planned
+from interlock.core.plan import (
+    NONE_PLANNED,
+    UNPLANNED,
+    Held,
+    Plan,
+    Planned,
+    PlannedOperation,
+    PlannedSource,
+    PlannedTargets,
+    SealedPlan,
+    forms,
+    names_sources,
+    planned,
+)
 from interlock.core.ports import Ids
 from interlock.core.terms import Origin
 from interlock.core.who import Session
 from interlock.gateway.governed import Governed, Governing
-from interlock.gateway.limits import MAX_CACHED_LINEAGES, MAX_PLAN_BYTES, MAX_PLAN_OPERATIONS, MAX_PLANNED_VALUES
+from interlock.gateway.limits import (
+    MAX_CACHED_LINEAGES,
+    MAX_FIELD_PATH_CHARS,
+    MAX_PLAN_BYTES,
+    MAX_PLAN_OPERATIONS,
+    MAX_PLANNED_VALUES,
+)
 from interlock.gateway.ports import PlanShelf, Standings
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import PlanRefused, PlanSealed
@@ -106,9 +125,16 @@ class Plans:
         await self.seal(session, proposed)
 
     async def of(
-        self, session: Session, state: LineageState, contract: Contract, arguments: Mapping[str, JsonValue]
-    ) -> tuple[Planned, frozenset[str]]:
+        self,
+        session: Session,
+        state: LineageState,
+        contract: Contract,
+        arguments: Mapping[str, JsonValue],
+        holding: Callable[[Session], Awaitable[Held]] | None = None,
+    ) -> tuple[Planned, PlannedTargets]:
         """How a call stands to the plan of its session, and which of its targets are as planned.
+
+        `holding` gives what the session's results hold; without it they hold nothing.
 
         INVARIANT: sealing a plan changes the version of the facts, so that no call is claimed that was decided without it.
         """
@@ -118,8 +144,12 @@ class Plans:
             known = _Kept(version, sealed)
             self._keep(session.session_id, known)
         if known.sealed is None:
-            return UNPLANNED, frozenset()
-        return planned(known.sealed.plan, known.sealed.digest, contract, arguments)
+            return UNPLANNED, NONE_PLANNED
+        plan = known.sealed.plan
+        held: Held = _nothing_held
+        if holding is not None and names_sources(plan, contract.operation):
+            held = await holding(session)
+        return planned(plan, known.sealed.digest, contract, arguments, held)
 
     def _keep(self, session_id: str, kept: _Kept) -> None:
         self._known[session_id] = kept
@@ -132,23 +162,35 @@ class Plans:
         await self._shelf.refused(session, draft(body, ids=self._ids))
 
 
-def as_planned(traced: Mapping[str, Traced], names: frozenset[str]) -> dict[str, Traced]:
+def _nothing_held(_: JsonValue, __: tuple[PlannedSource, ...]) -> bool:
+    return False
+
+
+def as_planned(traced: Mapping[str, Traced], targets: PlannedTargets) -> dict[str, Traced]:
     """Origins with what was planned: a value that was chosen before anything untrusted was read came from nothing untrusted.
 
-    It stays so when untrusted text holds the same value later. What the user said or a reviewer trusts stays what it is.
+    It stays so when untrusted text holds the same value later. What the user said or a reviewer trusts stays what it is. Of a
+    value that was to come from a result, only the place was chosen.
     """
-    return {
-        name: msgspec.structs.replace(item, origin=Origin.PLANNED)
-        if name in names and item.origin.rank > Origin.PLANNED.rank
-        else item
-        for name, item in traced.items()
-    }
+
+    def origin(name: str, found: Origin) -> Origin:
+        for names, better in (
+            (targets.fixed, Origin.PLANNED),
+            (targets.sourced, Origin.SOURCED),
+            (targets.quoted, Origin.QUOTED),
+        ):
+            if name in names:
+                return min(found, better, key=lambda item: item.rank)
+        return found
+
+    return {name: msgspec.structs.replace(item, origin=origin(name, item.origin)) for name, item in traced.items()}
 
 
 def read_plan(governed: Governed, session: Session, proposed: bytes) -> Plan:
     """A proposed plan, `{"operations": ["tickets.get", {"operation": "payments.refund", "targets": {"order_id": "A1"}}]}`.
 
-    A target has one value, or a list of those that it may have. Raises `PlanRefusedError`.
+    A target has one value, or a list of those that it may have. Where it is not known yet, `sources` says which result it will
+    come from: `{"sources": {"order_id": {"operation": "tickets.get", "field": "order_id"}}}`. Raises `PlanRefusedError`.
     """
     try:
         found = parse_strict(proposed, max_bytes=MAX_PLAN_BYTES)
@@ -166,21 +208,47 @@ def read_plan(governed: Governed, session: Session, proposed: bytes) -> Plan:
 def _entry(governed: Governed, session: Session, item: Any) -> PlannedOperation:
     if isinstance(item, str):
         item = {"operation": item}
-    if not isinstance(item, dict) or not {"operation"} <= set(item) <= {"operation", "targets"}:
-        raise PlanRefusedError(INVALID, "Each operation of a plan is a name, or {operation, targets}.")
-    name, targets = item["operation"], item.get("targets", {})
-    contract = governed.contract(name) if isinstance(name, str) and session.may_use(name) else None
-    if contract is None:
-        raise PlanRefusedError(INVALID, f"There is no operation {str(name)[:80]!r} in this session.")
-    if not isinstance(targets, dict):
+    if not isinstance(item, dict) or not {"operation"} <= set(item) <= {"operation", "targets", "sources"}:
+        raise PlanRefusedError(INVALID, "Each operation of a plan is a name, or {operation, targets, sources}.")
+    targets, sources = item.get("targets", {}), item.get("sources", {})
+    contract = _contract(governed, session, item["operation"])
+    if not isinstance(targets, dict) or not isinstance(sources, dict):
         raise PlanRefusedError(INVALID, f"The targets of {contract.operation} are given by argument.")
-    kept: dict[str, tuple[str, ...]] = {}
-    for argument in sorted(targets):
+    for argument in (*targets, *sources):
         if argument not in contract.targets:
             known = ", ".join(contract.targets) or "none"
             raise PlanRefusedError(INVALID, f"{argument[:80]!r} is no target of {contract.operation}; its targets: {known}.")
+    if both := sorted(targets.keys() & sources.keys()):
+        raise PlanRefusedError(INVALID, f"{both[0]} of {contract.operation} has a value and a source; give one of the two.")
+    kept: dict[str, tuple[str, ...]] = {}
+    for argument in sorted(targets):
         values = sorted(set(forms(targets[argument], contract.arguments.fields.get(argument, OpaqueShape()))))
         if targets[argument] is None or len(values) > MAX_PLANNED_VALUES:
             raise PlanRefusedError(INVALID, f"{argument} of {contract.operation}: give 1 to {MAX_PLANNED_VALUES} values.")
         kept[argument] = tuple(values)
-    return PlannedOperation(operation=contract.operation, targets=kept)
+    found = {argument: _sources(governed, session, sources[argument]) for argument in sorted(sources)}
+    return PlannedOperation(operation=contract.operation, targets=kept, sources=found)
+
+
+def _sources(governed: Governed, session: Session, given: Any) -> tuple[PlannedSource, ...]:
+    """One source or a list of them, each the name of an operation or `{operation, field}`."""
+    listed = given if isinstance(given, list) else [given]
+    if not 1 <= len(listed) <= MAX_PLANNED_VALUES:
+        raise PlanRefusedError(INVALID, f"A target comes from 1 to {MAX_PLANNED_VALUES} sources.")
+    found = set()
+    for item in listed:
+        source = {"operation": item} if isinstance(item, str) else item
+        if not isinstance(source, dict) or not {"operation"} <= set(source) <= {"operation", "field"}:
+            raise PlanRefusedError(INVALID, "A source is the name of an operation, or {operation, field}.")
+        field = source.get("field", "")
+        if not isinstance(field, str) or len(field) > MAX_FIELD_PATH_CHARS:
+            raise PlanRefusedError(INVALID, "The field of a source is a path in its output, as `rows[].email`.")
+        found.add((_contract(governed, session, source["operation"]).operation, field))
+    return tuple(PlannedSource(operation=operation, field=field) for operation, field in sorted(found))
+
+
+def _contract(governed: Governed, session: Session, name: Any) -> Contract:
+    contract = governed.contract(name) if isinstance(name, str) and session.may_use(name) else None
+    if contract is None:
+        raise PlanRefusedError(INVALID, f"There is no operation {str(name)[:80]!r} in this session.")
+    return contract

@@ -140,11 +140,7 @@ def _of_doubt(body: e.ClaimOrphaned | e.ClaimRetried | e.DoubtAsked | e.DoubtRes
 
 
 def _plan(body: e.PlanSealed) -> str:
-    told = []
-    for entry in body.operations:
-        fixed = ", ".join(f"{name}={'|'.join(values)}" for name, values in entry.targets.items())
-        told.append(f"{entry.operation}({fixed})" if fixed else entry.operation)
-    return "; ".join(told)
+    return "; ".join(entry.words for entry in body.operations)
 
 
 def _of_people(

@@ -10,8 +10,11 @@ from interlock.provenance.labels import Standing
 
 NOTHING: Final = Standing(0)
 MAX_INDEX_TOKENS: Final = 1_000_000
-_STANDING_BITS: Final = 7
-_STANDING_MASK: Final = (1 << _STANDING_BITS) - 1
+MAX_TOLD_APART: Final = 32  # sources of one session; what further ones returned is held by none
+_STANDING_BITS: Final = 8
+_SOURCE_SHIFT: Final = _STANDING_BITS
+_NUMBER_SHIFT: Final = _STANDING_BITS + MAX_TOLD_APART
+_KEPT_MASK: Final = (1 << _NUMBER_SHIFT) - 1
 
 
 class Index:
@@ -20,6 +23,7 @@ class Index:
     def __init__(self) -> None:
         self._marks: dict[int, int] = {}
         self._sources: list[str] = [""]
+        self._told_apart: dict[str, int] = {}
         self.is_complete = True
 
     def __len__(self) -> int:
@@ -31,11 +35,15 @@ class Index:
         """How many tokens are kept: the measure of its memory."""
         return len(self._marks)
 
-    def add(self, item: Item, *, ignore: Standing = NOTHING) -> None:
-        """Take up the next item, but for what entered in a way of `ignore`; items are numbered from 1 as they are added."""
+    def add(self, item: Item, *, ignore: Standing = NOTHING, own: bool = True) -> None:
+        """Take up the next item, but for what entered in a way of `ignore`; items are numbered from 1 as they are added.
+
+        `own`: it entered in this session, and counts for where a plan says that a value comes from.
+        """
         self._sources.append(item.source)
         number = len(self)
         self.is_complete = self.is_complete and item.is_complete
+        source = self._bit(item.source) if own else 0
         for standing, hashes in item.tokens.items():
             if standing & ignore:
                 continue
@@ -46,7 +54,7 @@ class Index:
             for token in array("Q", hashes):
                 known = marks.get(token, 0)
                 # The item that is kept is the latest one: the likeliest cause of what comes next.
-                marks[token] = (number << _STANDING_BITS) | (known & _STANDING_MASK) | standing
+                marks[token] = (number << _NUMBER_SHIFT) | (known & _KEPT_MASK) | source | standing
 
     def source(self, number: int) -> str:
         """What item `number` was; empty for 0."""
@@ -63,5 +71,18 @@ class Index:
             mark = self._marks.get(token, 0)
             if not mark & standing:
                 return 0
-            number = mark >> _STANDING_BITS
+            number = mark >> _NUMBER_SHIFT
         return number
+
+    def all_from(self, tokens: tuple[int, ...], source: str, standing: Standing) -> bool:
+        """Whether all tokens have entered in this way (one of them, for several bits), by this source among others."""
+        bit = self._told_apart.get(source, 0)
+        return bool(bit) and all(
+            (mark := self._marks.get(token, 0)) & standing and (mark >> _SOURCE_SHIFT) & bit for token in tokens
+        )
+
+    def _bit(self, source: str) -> int:
+        """The bit of a source, in its place in a mark; 0 when there are too many of them."""
+        if source not in self._told_apart and len(self._told_apart) < MAX_TOLD_APART:
+            self._told_apart[source] = 1 << len(self._told_apart)
+        return self._told_apart.get(source, 0) << _SOURCE_SHIFT

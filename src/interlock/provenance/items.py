@@ -58,6 +58,8 @@ def of_result(
     else:
         for path, value, listed in _leaves(structured, "", listed=False):
             standing = _standing_of(path, value, trusted, listed=listed)
+            if len(value) <= MAX_FIELD_CHARS:
+                groups[Standing.PLACE].update(tokenizer.of_place(source, path, value))
             groups[standing] |= _tokens(tokenizer, standing, value)
             if standing is Standing.TEXT:
                 groups[Standing.SPAN].update(tokenizer.spans(value))

@@ -15,7 +15,7 @@ class Standing(IntFlag):
     `USER`: the user said it in their own channel. `TRUSTED`: an output field that a reviewer trusts. `FIELD`: a whole field of
     an untrusted result. `LISTED`: such a field among several of a list. `TEXT`: somewhere inside free text that others may
     have written. `ASSERTED`: an agent says that it is so. `SPAN`: several words in a row of such a text, to know it again when
-    somebody pastes it.
+    somebody pastes it. `PLACE`: a whole field together with the operation and path that it stands at.
     """
 
     USER = 1
@@ -25,6 +25,7 @@ class Standing(IntFlag):
     TEXT = 16
     ASSERTED = 32
     SPAN = 64
+    PLACE = 128
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):

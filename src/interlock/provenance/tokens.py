@@ -111,6 +111,19 @@ class Tokenizer:
             ]
         return tuple(found)
 
+    def of_place(self, source: str, path: str, value: str) -> frozenset[int]:
+        """A whole field as it stands at a place, and other writings of the same number, day, account or address."""
+        return frozenset(token for way in self.at_place(source, path, value) for token in way.tokens)
+
+    def at_place(self, source: str, path: str, value: str) -> tuple[Way, ...]:
+        """The ways in which a value may stand at a place. Strictly: what only looks like it is not what stands there."""
+        bare = strict(value).strip()
+        if not bare:
+            return ()
+        place = self.hashed(f"place {source} {path}")
+        forms = [bare, *("+".join(reading) for reading in _readings(bare) if reading)]
+        return tuple(Way(tokens=(_pair(place, self.hashed(f"field {form}")),), exact=form is bare) for form in forms)
+
     def _all(self, plain: str) -> set[int]:
         chunks = _chunks(plain)
         known = {chunk: self.hashed(chunk) for chunk in set(chunks)}

@@ -10,6 +10,8 @@ from typing import Final
 
 from interlock.core.canonical import JsonValue
 from interlock.core.contract import Contract
+from interlock.core.disguise import strict
+from interlock.core.plan import PlannedSource
 from interlock.core.terms import Origin
 from interlock.provenance.active import active_parts
 from interlock.provenance.index import Index
@@ -17,6 +19,7 @@ from interlock.provenance.labels import Provenance, Standing, worst
 from interlock.provenance.tokens import Tokenizer, Way, is_quantity, is_weak
 
 MAX_TRACED_VALUES: Final = 1_000
+_RETURNED: Final = Standing.TRUSTED | Standing.FIELD | Standing.LISTED | Standing.TEXT
 
 
 def trace(
@@ -31,6 +34,25 @@ def trace(
         if name in arguments and arguments[name] is not None:
             found[name] = _of_content(arguments[name], index, tokenizer, tainted=tainted)
     return found
+
+
+def held(index: Index, tokenizer: Tokenizer, value: JsonValue, sources: tuple[PlannedSource, ...]) -> bool:
+    """Whether every value in an argument stands in a result of one of these sources: as that field, or anywhere in it.
+
+    Whole things only, compared strictly: what merely looks like a value of the source is not from there.
+    """
+    values = list(_values(value, MAX_TRACED_VALUES + 1))
+    if not values or len(values) > MAX_TRACED_VALUES:
+        return False
+    return all(any(_stands_in(index, tokenizer, item, source) for source in sources) for item in values)
+
+
+def _stands_in(index: Index, tokenizer: Tokenizer, value: str, source: PlannedSource) -> bool:
+    if source.field:
+        ways = tokenizer.at_place(source.operation, source.field, value)
+        return any(index.all_from(way.tokens, source.operation, Standing.PLACE) for way in ways)
+    ways = (*tokenizer.vouched(value), *tokenizer.as_field(strict(value)))
+    return any(index.all_from(way.tokens, source.operation, _RETURNED) for way in ways)
 
 
 def _of_argument(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
