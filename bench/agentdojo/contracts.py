@@ -42,9 +42,9 @@ _APPROVALS: Final = "confirm: {role: Approver, show: []}\n"
 _EXTRA: Final = {"repeat": "allow"}
 
 
-def overlay_of(suite: str) -> Mapping[str, Mapping[str, Any]]:
+def overlay_of(suite: str) -> Mapping[str, Any]:
     """What the reviewer says of the suite's operations, where it differs from the suggestion."""
-    return YAML(typ="safe").load((HERE / "overlays" / f"{suite}.yaml").read_text())["operations"]
+    return YAML(typ="safe").load((HERE / "overlays" / f"{suite}.yaml").read_text())
 
 
 def tool_file(suite: str, tools: list[Mapping[str, Any]], overlay: Mapping[str, Mapping[str, Any]]) -> str:
@@ -73,11 +73,14 @@ def tool_file(suite: str, tools: list[Mapping[str, Any]], overlay: Mapping[str, 
 
 def release_of(suite: str, tools: list[Mapping[str, Any]], *, with_overlay: bool, with_guard: bool) -> dict[str, str]:
     """The files of a release in front of a suite's tools. Without the guard everything is allowed: what the guard is worth."""
-    guard = {"policies/guard/provenance.cedar": (HERE / "guard.cedar").read_text()} if with_guard else {}
+    overlay = overlay_of(suite) if with_overlay else {"operations": {}}
+    exceptions = "".join(f" || ({condition})" for condition in overlay.get("pointed_is_enough", ()))
+    policies = (HERE / "guard.cedar").read_text().replace("$EXCEPTIONS", exceptions)
+    guard = {"policies/guard/provenance.cedar": policies} if with_guard else {}
     return {
         "release.yaml": _RELEASE.format(suite=suite),
         "agents.yaml": _AGENTS.format(suite=suite),
         "tasks.yaml": _TASKS,
         "approvals.yaml": _APPROVALS,
-        f"tools/{suite}.yaml": tool_file(suite, tools, overlay_of(suite) if with_overlay else {}),
+        f"tools/{suite}.yaml": tool_file(suite, tools, overlay["operations"]),
     } | guard

@@ -231,7 +231,33 @@ INVALID = [
     (b'{"operations": [{"operation": "shop.pay", "targets": {"order_id": null}}]}', "1 to 100 values"),
     (b'{"operations": [{"operation": "shop.pay", "operation": "shop.note"}]}', "cannot be read"),
     (b'{"operations": [3]}', "a name, or"),
+    (b'{"operations": [{"operation": "shop.pay", "sources": {"note": "shop.stock"}}]}', "no target of shop.pay"),
+    (b'{"operations": [{"operation": "shop.pay", "sources": {"order_id": "shop.nothing"}}]}', "no operation 'shop.nothing'"),
+    (b'{"operations": [{"operation": "shop.pay", "sources": {"order_id": []}}]}', "1 to 100 sources"),
+    (b'{"operations": [{"operation": "shop.pay", "sources": {"order_id": {"field": "item"}}}]}', "A source is"),
+    (
+        b'{"operations": [{"operation": "shop.pay", "targets": {"order_id": "A"}, "sources": {"order_id": "shop.stock"}}]}',
+        "a value and a source",
+    ),
 ]
+
+
+async def test_a_target_comes_from_where_the_plan_says_or_the_call_is_none_of_the_plan(shop, session):
+    source = {"operation": "shop.stock", "field": "item"}
+    plan = text({"operation": "shop.stock", "targets": {}}, {"operation": "shop.pay", "sources": {"order_id": source}})
+    await shop.system.plans.seal(session, plan)
+    early = await shop.call(session, "pay", order_id="tea", amount="19.00")
+    await shop.call(session, "stock", item="tea")
+    planned = await shop.call(session, "pay", order_id="tea", amount="20.00")
+    elsewhere = await shop.call(session, "pay", order_id="A-99", amount="20.00")
+    found = []
+    for call in (early, planned, elsewhere):
+        facts = next(body for kind, body in await shop.events(call.call_id) if kind == "call.decided")["facts"]
+        found.append((facts["plan"]["agrees"], facts["provenance"]["order_id"]["origin"]))
+    assert found == [(False, "model"), (True, "sourced"), (False, "model")]
+    assert elsewhere.code == "forbidden"
+    story = msgspec.json.encode(await shop.system.plane.desk.traces.show(_person(session), session.session_id)).decode()
+    assert "shop.pay(order_id from shop.stock item)" in story
 
 
 async def test_a_plan_that_does_not_fit_is_refused_and_says_why(shop, session):
@@ -284,6 +310,6 @@ async def test_by_http_and_mcp_and_for_people_to_see(shop):
         wrong = await office.post("/v1/plans", token, {"operations": ["shop.nowhere"]})
         assert (wrong.status_code, wrong.json()["why"]) == (400, "invalid")
         seen = (await office.get(f"/v1/sessions/{session}", office.person("zoe"))).json()
-        assert seen["plan"] == [{"operation": "shop.pay", "targets": {"order_id": ["A-77"]}}]
+        assert seen["plan"] == [{"operation": "shop.pay", "targets": {"order_id": ["A-77"]}, "sources": {}}]
         story = (await office.get(f"/v1/traces/{session}", office.person("zoe"))).json()
         assert "shop.pay(order_id=A-77)" in msgspec.json.encode(story).decode()

@@ -6,21 +6,27 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial
+from typing import Any, Final
+
+import msgspec
 
 from interlock.core.canonical import JsonValue
 from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.decision import Traced
 from interlock.core.plan import Held
+from interlock.core.terms import Effect
 from interlock.core.who import Session
 from interlock.gateway.execution import Released
 from interlock.gateway.limits import INLINE_TOKENS_CHARS, MAX_CACHED_CONTEXT_TOKENS, MAX_CACHED_LINEAGES
 from interlock.gateway.ports import ContextShelf
-from interlock.provenance.index import Index
+from interlock.provenance.index import NOTHING, Index
 from interlock.provenance.items import of_assertion, of_input, of_result
 from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import Tokenizer
-from interlock.provenance.trace import held, trace
+from interlock.provenance.trace import held, points, trace
+
+_OF_THE_SESSION: Final = Standing.USER | Standing.POINTED
 
 
 class _Known:
@@ -32,7 +38,7 @@ class _Known:
 
 
 class Contexts:
-    """Contexts by session. What a user said vouches in the session in which they said it; everything else is the lineage's.
+    """Contexts by session. What a user said, or pointed at, counts in the session in which they did; all else is the lineage's.
 
     Every method raises `StoreUnavailableError`: the call is then refused.
     """
@@ -50,17 +56,23 @@ class Contexts:
             return {}
         known = await self._current(session)
         found = trace(contract, arguments, known.index, known.tokenizer, tainted=tainted)
-        return {name: Traced(origin=item.origin, active=item.active) for name, item in found.items()}
+        return {name: Traced(origin=item.origin, active=item.active, pointed=item.pointed) for name, item in found.items()}
 
     async def holding(self, session: Session) -> Held:
         """What results of this session hold, for a plan that says which of them a value comes from."""
         known = await self._current(session)
         return partial(held, known.index, known.tokenizer)
 
-    async def returned(self, session: Session, contract: Contract, call_id: str, released: Released) -> None:
-        """Take up what is about to be released to the agent. Call it before the release, and release nothing when it fails."""
+    async def returned(
+        self, session: Session, contract: Contract, call_id: str, released: Released, arguments: bytes = b"{}"
+    ) -> None:
+        """Take up what is about to be released to the agent. Call it before the release, and release nothing when it fails.
+
+        `arguments` (JSON text) are those of the call: whether the user named what was read is told from them.
+        """
         if not released.content and released.structured is None:
             return
+        pointed = not released.is_error and await self._points(session, contract, arguments)
         texts = tuple(text for block in released.content if isinstance(text := block.get("text"), str))
         tokenizer = Tokenizer(session.lineage.id)
 
@@ -72,11 +84,18 @@ class Contexts:
                 structured=released.structured,
                 texts=texts,
                 trusted=() if released.is_error else contract.trusted,
+                pointed=pointed,
             )
 
         # A long output takes long to cut into tokens; the event loop must not wait for that.
         item = cut() if sum(map(len, texts)) <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
         await self._shelf.add(session.lineage.id, session.session_id, item)
+
+    async def _points(self, session: Session, contract: Contract, arguments: bytes) -> bool:
+        if not contract.targets or Effect.READ not in contract.effects:
+            return False
+        known = await self._current(session)
+        return points(contract, msgspec.json.decode(arguments, type=dict[str, Any]), known.index, known.tokenizer)
 
     async def said(self, session: Session, input_id: str, text: str) -> None:
         """Take up what the user said in their own channel."""
@@ -99,7 +118,7 @@ class Contexts:
             while items := await self._shelf.after(session.lineage.id, known.n):
                 for stored in items:
                     own = stored.session_id == session.session_id
-                    known.index.add(stored.item, ignore=Standing(0) if own else Standing.USER, own=own)
+                    known.index.add(stored.item, ignore=NOTHING if own else _OF_THE_SESSION, own=own)
                     known.n = stored.n
             if self._known.get(session.session_id) is known:
                 self._tokens += known.index.tokens - before

@@ -463,7 +463,7 @@ class Gate:
         ending = await self._executor.run(
             work,
             lambda raw: release_output(work.contract, decision, raw),
-            taken_up=lambda released: self._contexts.returned(work.session, work.contract, call.id, released),
+            taken_up=lambda released: self._contexts.returned(work.session, work.contract, call.id, released, work.arguments),
         )
         if way.place is not None:
             way.place.leave(ending.answered)

@@ -234,7 +234,8 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
         "origins": origins_section(facts, contract),
         "plan": plan_section(facts),
         "provenance": {
-            name: {"origin": traced.origin, "active": list(traced.active)} for name, traced in (facts.provenance or {}).items()
+            name: {"origin": traced.origin, "active": list(traced.active), "pointed": traced.pointed}
+            for name, traced in (facts.provenance or {}).items()
         },
     }
 
@@ -242,24 +243,29 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
 def origins_section(facts: Facts, contract: Contract) -> Section:
     """`context.origins`: the worst origin among targets, the worst among what acts in texts, and the kinds of what acts.
 
-    `anchored`: at least one target is the user's own, trusted or planned.
+    `anchored`: at least one target is the user's own, trusted or planned. `pointed`: some are doubtful, and all of those stand
+    in something that the user named.
     """
     if facts.provenance is None:
         unknown = Origin.UNTRUSTED.value
-        return {"targets": unknown, "content": unknown, "active": [], "anchored": False}
+        return {"targets": unknown, "content": unknown, "active": [], "anchored": False, "pointed": False}
     worst = {"targets": Origin.USER, "content": Origin.USER}
     active: set[str] = set()
     anchored = False
+    doubtful: list[bool] = []
     for name, traced in facts.provenance.items():
         kind = "content" if name in contract.content else "targets"
         worst[kind] = max(worst[kind], traced.origin, key=lambda item: item.rank)
         anchored = anchored or (kind == "targets" and traced.origin in ANCHORS)
         active.update(traced.active)
+        if kind == "targets" and traced.origin.is_doubtful:
+            doubtful.append(traced.pointed)
     return {
         "targets": worst["targets"].value,
         "content": worst["content"].value,
         "active": sorted(active),
         "anchored": anchored,
+        "pointed": bool(doubtful) and all(doubtful),
     }
 
 

@@ -42,11 +42,12 @@ def of_result(
     structured: Mapping[str, Any] | None,
     texts: tuple[str, ...],
     trusted: tuple[str, ...],
+    pointed: bool = False,
 ) -> Item:
     """What a tool returned: structured fields by their paths, and free text.
 
-    `trusted` are the contract's trusted output paths (`amount`, `rows[].id`), or `*` for all of it. Where there is structured
-    content, the text beside it is only the same again.
+    `trusted` are the contract's trusted output paths (`amount`, `rows[].id`), or `*` for all of it. `pointed`: the user named
+    what was read (`trace.points`). Where there is structured content, the text beside it is only the same again.
     """
     groups: dict[Standing, set[int]] = defaultdict(set)
     if structured is None:
@@ -55,6 +56,8 @@ def of_result(
             groups[standing] |= _tokens(tokenizer, standing, text)
             if standing is Standing.TEXT:
                 groups[Standing.SPAN].update(tokenizer.spans(text))
+            if pointed:
+                groups[Standing.POINTED].update(tokenizer.of_user_text(text))
     else:
         for path, value, listed in _leaves(structured, "", listed=False):
             standing = _standing_of(path, value, trusted, listed=listed)
@@ -63,6 +66,8 @@ def of_result(
             groups[standing] |= _tokens(tokenizer, standing, value)
             if standing is Standing.TEXT:
                 groups[Standing.SPAN].update(tokenizer.spans(value))
+            if pointed:
+                groups[Standing.POINTED].update(tokenizer.of_user_text(value))
     return _item(source, reference, {standing: frozenset(hashes) for standing, hashes in groups.items()})
 
 

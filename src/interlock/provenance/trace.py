@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import msgspec
+
 from interlock.core.canonical import JsonValue
 from interlock.core.contract import Contract
 from interlock.core.disguise import strict
 from interlock.core.plan import PlannedSource
-from interlock.core.terms import Origin
+from interlock.core.terms import Effect, Origin
 from interlock.provenance.active import active_parts
 from interlock.provenance.index import Index
 from interlock.provenance.labels import Provenance, Standing, worst
@@ -34,6 +36,19 @@ def trace(
         if name in arguments and arguments[name] is not None:
             found[name] = _of_content(arguments[name], index, tokenizer, tainted=tainted)
     return found
+
+
+def points(contract: Contract, arguments: Mapping[str, JsonValue], index: Index, tokenizer: Tokenizer) -> bool:
+    """Whether the user named what a call reads: it has targets that name something, and all of those were said by them.
+
+    How many, and of which day, names nothing: such targets neither help nor harm.
+    """
+    if Effect.READ not in contract.effects:
+        return False
+    given = [arguments[name] for name in contract.targets if arguments.get(name) is not None]
+    named = [item for value in given for item in _values(value, MAX_TRACED_VALUES) if not is_quantity(item)]
+    said = {Origin.USER, Origin.DERIVED}
+    return bool(named) and all(_of_value(item, index, tokenizer, tainted=True).origin in said for item in named)
 
 
 def held(index: Index, tokenizer: Tokenizer, value: JsonValue, sources: tuple[PlannedSource, ...]) -> bool:
@@ -70,7 +85,7 @@ def _of_content(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainted
             kinds.add(kind)
             parts.append(_of_value(part, index, tokenizer, tainted=tainted))
     traced = worst(parts)
-    return Provenance(origin=traced.origin, item=traced.item, active=tuple(sorted(kinds)))
+    return msgspec.structs.replace(traced, active=tuple(sorted(kinds)))
 
 
 def _of_value(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
@@ -84,6 +99,14 @@ def _of_value(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) 
         number = index.all_in(way.tokens, Standing.TRUSTED)
         if number:
             return Provenance(origin=Origin.TRUSTED, item=number)
+    found = _of_others(value, index, tokenizer, tainted=tainted)
+    if found.origin.is_doubtful and (number := _first(index, tokenizer.vouched(value), Standing.POINTED)):
+        return Provenance(origin=found.origin, item=number, pointed=True)
+    return found
+
+
+def _of_others(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
+    """The origin of a value that neither the user nor a reviewer vouches for."""
     accused, field = tokenizer.accused(value), tokenizer.as_field(value)
     if number := _first(index, accused, Standing.TEXT):
         return Provenance(origin=Origin.UNTRUSTED, item=number)

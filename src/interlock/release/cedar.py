@@ -145,7 +145,7 @@ def _context(contract: Contract, user_attributes: Mapping[str, str]) -> dict[str
     text, number, flag = _ATTRIBUTES["string"], _ATTRIBUTES["long"], _ATTRIBUTES["bool"]
     user = {"id": text, "tenant": text, "roles": _ATTRIBUTES["set"]}
     user |= {name: {**_ATTRIBUTES[kind], "required": False} for name, kind in user_attributes.items()}
-    traced = _record({"origin": text, "active": _ATTRIBUTES["set"]})
+    traced = _record({"origin": text, "active": _ATTRIBUTES["set"], "pointed": flag})
     session = dict.fromkeys(("id", "tenant", "environment", "task", "purpose", "posture"), text)
     return _record(
         {
@@ -155,7 +155,9 @@ def _context(contract: Contract, user_attributes: Mapping[str, str]) -> dict[str
             "session": _record({**session, "tainted": flag, "confidentiality": number}),
             "data": _record({"classification": text, "rank": number}),
             "call": _record({"entities": number}),
-            "origins": _record({"targets": text, "content": text, "active": _ATTRIBUTES["set"], "anchored": flag}),
+            "origins": _record(
+                {"targets": text, "content": text, "active": _ATTRIBUTES["set"], "anchored": flag, "pointed": flag}
+            ),
             "provenance": _record({name: {**traced, "required": False} for name in (*contract.targets, *contract.content)}),
             "plan": _record(dict.fromkeys(("sealed", "operation", "agrees", "fixed"), flag)),
             "now": {"type": "Extension", "name": "datetime"},
