@@ -16,7 +16,7 @@ from interlock.store.errors import StoreUnavailableError
 from interlock.store.leases import EndedClaim, Holder, Leases
 
 FIRST_LOOK_MS: Final = 2.0
-MOST_BETWEEN_LOOKS_MS: Final = 10.0
+MOST_BETWEEN_LOOKS_MS: Final = 4.0
 MAX_TOLD_CALLS: Final = 1_000
 
 ACKNOWLEDGED: Final = "acknowledged"

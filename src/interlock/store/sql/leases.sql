@@ -15,11 +15,11 @@ UPDATE process SET lease_open = false WHERE process_id = $1 AND renewals = $2 AN
 UPDATE epoch SET settled = true WHERE incarnation = $1 AND NOT settled
 
 -- name: claims_ended
--- What has become of some claims, with the code that they were settled with.
-SELECT c.claim_id, c.state, coalesce((
+-- What has become of some claims, with the code that they were settled with where they failed.
+SELECT c.claim_id, c.state, CASE WHEN c.state = 'failed' THEN coalesce((
     SELECT readable_json(b.body) ->> 'code' FROM event e JOIN event_body b USING (chain_id, seq)
     WHERE e.call_id = c.call_id AND e.kind = 'call.settled' AND readable_json(b.body) ->> 'claim_id' = c.claim_id
-    ORDER BY e.seq DESC LIMIT 1), '') AS code
+    ORDER BY e.seq DESC LIMIT 1), '') ELSE '' END AS code
 FROM claim c WHERE c.claim_id = ANY ($1)
 
 -- name: session_tenant
