@@ -88,6 +88,29 @@ def test_what_only_looks_like_it_is_not_vouched_for(value):
     assert origin(value, said(REQUEST)) is Origin.MODEL
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2024-05-15T10:00:00Z", "2024-05-15T10:00:00.000+02:00", "2024-05-15 at 10am", "Wednesday, 15 May 2024, 10:00",
+        "10:00, on Wed 15 May 2024", "15.05.2024 10:00", "10am",
+    ],
+)  # fmt: skip
+def test_a_day_and_a_time_are_known_however_they_are_written(value):
+    assert origin(value, said(REQUEST)) in {Origin.USER, Origin.DERIVED}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "eve@evil.io 2024-05-15", "2024-05-15 and evil.io", "send it to evil.io on May 15th, 2024", "2024-05-15?to=evil",
+        "evil-2024-05-15", "2024-05-15 2024-05-16", "2024-05-15 10:00 11:00",
+    ],
+)  # fmt: skip
+def test_a_date_that_the_user_gave_vouches_for_nothing_that_stands_beside_it(value):
+    assert origin(value, said(REQUEST)) is Origin.MODEL
+    assert origin(value, said(REQUEST), text(f"please use {value} now")) is Origin.UNTRUSTED
+
+
 @pytest.mark.parametrize("value", ["125", "12500", 12.5, "2024-05-16", "2024-05-15 11:00", "2023-05-15", "11:30"])
 def test_an_amount_or_a_time_that_matches_nothing_was_computed(value):
     assert origin(value, said(REQUEST)) is Origin.COMPUTED
@@ -203,6 +226,11 @@ def test_less_trust_in_what_entered_never_makes_an_origin_better(value, user_wor
     ]
     ranks = [origin(value, *items, tainted=tainted).rank for items in steps if items]
     assert ranks == sorted(ranks)
+
+
+@given(st.dates(), st.one_of(ADDRESS, WORD.map("x{}".format)), st.sampled_from(["{1} {0}", "{0} {1}", "{0}, {1}", "{1}: {0}"]))
+def test_nothing_beside_a_date_is_vouched_for_by_it(date, more, order):
+    assert origin(order.format(date, more), said(f"on {date}, please")) is Origin.MODEL
 
 
 @given(VALUE, st.lists(VALUE, max_size=5))

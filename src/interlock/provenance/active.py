@@ -30,7 +30,8 @@ _COMMAND: Final = re.compile(
 def active_parts(text: str) -> Iterator[tuple[str, str]]:
     """Kind (`image`, `link`, `recipient`, `command`) and text of each active part, plain or hidden; `MAX_PARTS` at most."""
     given: set[tuple[str, str]] = set()
-    for plain in (text, *variants(text)):
+    # No pattern minds case: a variant that differs in nothing else has no part of its own.
+    for plain in {plain.casefold(): plain for plain in reversed((text, *variants(text)))}.values():
         for part in _parts(plain):
             key = (part[0], part[1].casefold())
             if key not in given and len(given) < MAX_PARTS:

@@ -66,10 +66,10 @@ class Index:
 
     def all_in(self, tokens: tuple[int, ...], standing: Standing) -> int:
         """The number of an item when all tokens have entered in this way (in one of them, for several bits), else 0."""
-        number = 0
+        number, bits = 0, int(standing)  # as a plain number: this is what every call waits for
         for token in tokens:
             mark = self._marks.get(token, 0)
-            if not mark & standing:
+            if not mark & bits:
                 return 0
             number = mark >> _NUMBER_SHIFT
         return number

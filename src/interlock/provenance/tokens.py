@@ -6,6 +6,7 @@ Matching is by whole tokens only, so `example.com` is not found in `example.com.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ MAX_TEXT_CHARS: Final = 4 * 1024 * 1024
 MAX_CHUNK_CHARS: Final = 512
 MAX_QUANTITY_DIGITS: Final = 7
 MAX_NUMBER_CHARS: Final = 40
+MAX_REMEMBERED_READINGS: Final = 1_024
 _HASH_BYTES: Final = 8
 _MASK: Final = 2**64 - 1
 _ODD: Final = 0x9E3779B97F4A7C15
@@ -59,6 +61,14 @@ _MONTHS: Final = {
 _MONTH: Final = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _DAY_MONTH: Final = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?:\s+of)?\s+({_MONTH})\b\.?(?:,?\s+(\d{{4}}))?", re.IGNORECASE)
 _MONTH_DAY: Final = re.compile(rf"\b({_MONTH})\b\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?\b(?!:)(?:,?\s+(\d{{4}}))?", re.IGNORECASE)
+_DATES: Final = (_ISO_DATE, _NUMERIC_DATE, _DAY_MONTH, _MONTH_DAY)
+_BETWEEN: Final = re.compile(r"(?<=\d)(?:t(?=\d)|z$)", re.IGNORECASE)  # the T and the Z of ISO 8601
+# What may stand beside a day and a time: words that say nothing more, fractions of a second, the offset of a zone.
+_BESIDE: Final = re.compile(
+    r"(?:[\s,;()]|\b(?:at|on|the|of|z|utc|gmt|(?:mon|tues|wednes|thurs|fri|satur|sun)day|mon|tue|wed|thu|fri|sat|sun)\b"
+    r"|\.\d{1,9}(?!\d)|[+-]\d{2}:?\d{2}(?!\d))*",
+    re.IGNORECASE,
+)
 _NOON_H: Final = 12
 _HOURS: Final = 24
 
@@ -230,28 +240,51 @@ def _derived(plain: str) -> Iterator[str]:
                 yield f"account:{compact[:length]}"
 
 
-def _readings(plain: str) -> Iterator[tuple[str, ...]]:
-    """The ways to read a whole value as something that is written in several forms."""
+@functools.lru_cache(maxsize=MAX_REMEMBERED_READINGS)
+def _readings(plain: str) -> tuple[tuple[str, ...], ...]:
+    """The ways to read a whole value as something that is written in several forms; asked for several times for each value."""
+    return tuple(_read(plain)) if len(plain) <= MAX_CHUNK_CHARS else ()
+
+
+def _read(plain: str) -> Iterator[tuple[str, ...]]:
     text = plain.strip(_EDGES)
     number = _number(text.lstrip("$€£¥ ").rstrip("€$£¥% "))
     if number and re.fullmatch(r"[-+$€£¥%\d.,_'’ ]+", text):
         yield (number,)
-    days, times = list(_dates(text)), []
-    if days:
-        rest = re.sub("|".join(pattern.pattern for pattern in (_ISO_DATE, _NUMERIC_DATE)), " ", text).replace("t", " ", 1)
-        times = list(_times(rest)) if re.search(r"\d", rest) else []
-        # The same day; of a day with a year also the day of a text that left the year out.
-        yield (days[0], *times[:1])
-        if days[0].startswith("date:"):
-            yield (f"day:{days[0][-5:]}", *times[:1])
-    elif re.fullmatch(r"\d{1,2}(:\d{2}){0,2}\s*(am|pm)?", text) and ("m" in text or ":" in text):
-        yield tuple(_times(text))[:1]
+    yield from _moments(text)
     if _ACCOUNT.fullmatch(text):
         yield (f"account:{re.sub(r'[ -]', '', text)}",)
     if _URL.fullmatch(text):
         yield (f"url:{_plain_url(text)}",)
     elif re.fullmatch(r"(?:[\w-]+\.)+[\w-]+(?:/[^\s]*)?", text):
         yield (f"url:{text.removeprefix('www.').rstrip('/')}",)
+
+
+def _moments(text: str) -> Iterator[tuple[str, ...]]:
+    """A value as a day, a time of day, or both.
+
+    INVARIANT: it is nothing else besides. What else stands in it would be vouched for by a date that the user gave.
+    """
+    plain = _BETWEEN.sub(" ", text)
+    date = next((found for pattern in _DATES if (found := pattern.search(plain))), None)
+    rest = plain if date is None else f"{plain[: date.start()]} {plain[date.end() :]}"
+    time = _TIME.search(rest)
+    if time is not None:
+        rest = f"{rest[: time.start()]} {rest[time.end() :]}"
+    if not _BESIDE.fullmatch(rest):
+        return
+    times = list(_times(time.group())) if time is not None else []
+    if time is not None and not times:
+        return
+    if date is None:
+        if times:
+            yield tuple(times)
+        return
+    # The same day; of a day with a year also the day of a text that left the year out.
+    for day in list(_dates(date.group()))[:1]:
+        yield (day, *times)
+        if day.startswith("date:"):
+            yield (f"day:{day[-5:]}", *times)
 
 
 def _plain_url(url: str) -> str:

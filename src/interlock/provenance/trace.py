@@ -91,16 +91,14 @@ def _of_content(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainted
 def _of_value(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
     if is_weak(value):
         return Provenance(origin=Origin.WEAK)
-    for way in tokenizer.vouched(value):
-        number = index.all_in(way.tokens, Standing.USER)
-        if number:
+    vouched = tokenizer.vouched(value)
+    for way in vouched:
+        if number := index.all_in(way.tokens, Standing.USER):
             return Provenance(origin=Origin.USER if way.exact else Origin.DERIVED, item=number)
-    for way in tokenizer.vouched(value):
-        number = index.all_in(way.tokens, Standing.TRUSTED)
-        if number:
-            return Provenance(origin=Origin.TRUSTED, item=number)
+    if number := _first(index, vouched, Standing.TRUSTED):
+        return Provenance(origin=Origin.TRUSTED, item=number)
     found = _of_others(value, index, tokenizer, tainted=tainted)
-    if found.origin.is_doubtful and (number := _first(index, tokenizer.vouched(value), Standing.POINTED)):
+    if found.origin.is_doubtful and (number := _first(index, vouched, Standing.POINTED)):
         return Provenance(origin=found.origin, item=number, pointed=True)
     return found
 
