@@ -98,8 +98,13 @@ async def test_an_unknown_and_an_internal_operation_look_the_same(shop):
 
 async def test_a_limit_on_an_argument_is_a_ceiling(shop):
     session = await shop.session()
-    assert code(await shop.call(session, "refund", order_id="A1", amount="100.01")) == "arguments_not_permitted"
+    told = await shop.call(session, "refund", order_id="A1", amount="100.01")
+    assert (code(told), told.field) == ("arguments_not_permitted", "amount")
+    assert "not with these arguments: `amount` has to be at most 100.00. Nothing was changed." in told.text
     assert shop.shop.count("refund") == 0
+    # Whoever is not entitled to the object learns no limit.
+    told = await shop.call(session, "refund", order_id="B1", amount="100.01")
+    assert (code(told), told.field) == ("user_not_permitted", "")
 
 
 async def test_what_needs_a_person_comes_back_as_such_and_is_not_done(shop):

@@ -16,6 +16,7 @@ from interlock.release.model import (
     Administration,
     AgentIdentity,
     ApprovalRule,
+    Limit,
     Policy,
     PolicyTest,
     Release,
@@ -212,7 +213,7 @@ RULED = {
     Budget: set(limits.BUDGET_RULES),
 }
 # Compared as a whole: any difference of a part is a difference, and unknown or neutral as such.
-WHOLE = {CliRule, Evidence, Sign, ResourceRule, EntitiesOf, PolicyTest, *typing.get_args(Shape)}
+WHOLE = {CliRule, Evidence, Limit, Sign, ResourceRule, EntitiesOf, PolicyTest, *typing.get_args(Shape)}
 
 
 def structs_of(kind, found):

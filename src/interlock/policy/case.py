@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import cedarpy
+import msgspec
 
 from interlock.core.contract import Contract
 from interlock.core.decision import Facts, Obligations, PolicyRef, Reason, Requirement
@@ -14,10 +15,11 @@ from interlock.policy.codes import LAYER_CODE, SPEAKING_LAYERS, Code
 from interlock.policy.encoding import ArgumentEncoder, Section, json_text, now_section, resource_attributes, sections
 from interlock.policy.errors import FactsRefusedError, ObligationError, PolicyError
 from interlock.policy.evaluate import Memo, Outcome, evaluate, failed
+from interlock.policy.limits import first_unmet
 from interlock.policy.obligations import NONE, fill, meet
 from interlock.policy.reads import WHOLE
 from interlock.policy.slices import USER_LAYERS, Handle, LayerSlice, OperationSlices, Rule, Slices
-from interlock.release.model import ApprovalRule, Release
+from interlock.release.model import ApprovalRule, Limit, Release
 
 READ_ONLY_EFFECTS: Final = frozenset({Effect.READ})
 GUARDED_ID: Final = "posture:guarded"
@@ -368,7 +370,20 @@ class Case:
         return Reason(code=code, say=rule.policy.say if speaks else "", policy_id=rule.policy.id)
 
     def _no(self, layer: Layer) -> None:
-        raise StoppedError(self.question, Reason(code=LAYER_CODE[layer]))
+        reason = Reason(code=LAYER_CODE[layer])
+        if layer is Layer.CAPABILITY:
+            unmet = first_unmet(self._limits(), self.facts.arguments)
+            if unmet is not None:
+                say = f"This tool may be used, but not with these arguments: {unmet.say}"
+                reason = msgspec.structs.replace(reason, say=say, field=unmet.argument)
+        raise StoppedError(self.question, reason)
+
+    def _limits(self) -> list[tuple[Limit, ...]]:
+        """The limits of the grants by which this user may let this agent do it: what they may know when it is not enough."""
+        rules, said = self._prepared.slices.rules, {ref.id for ref in self.policies if ref.layer is Layer.DELEGATION}
+        grants = (name for name in sorted(said) if name.startswith("grant:"))
+        own = (rules.get(f"{name.removesuffix(Layer.DELEGATION.value)}{Layer.CAPABILITY.value}") for name in grants)
+        return [rule.policy.limits for rule in own if rule is not None]
 
     def _no_errors(self, outcome: Outcome) -> None:
         if outcome.errors:

@@ -15,6 +15,7 @@ import msgspec
 from interlock.core.contract import BoolShape, Contract, DecimalShape, LongShape, SetShape, Shape, StringShape
 from interlock.core.terms import Classification, Layer
 from interlock.release.cedar import pattern_literal, text_literal
+from interlock.release.model import Limit
 
 OneOrMore: TypeAlias = str | list[str]
 _RATE: Final = re.compile(r"^([1-9]\d{0,5})/([1-9]\d{0,5})s$")
@@ -75,6 +76,7 @@ class Compiled(msgspec.Struct, frozen=True, kw_only=True):
 
     layer: Layer
     text: str
+    limits: tuple[Limit, ...] = ()
 
 
 class Grantee(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +122,7 @@ class _Compiler:
         made = [
             self._made(Layer.IDENTITY, "permit", as_agent, [self._in_environment()]),
             self._made(Layer.DELEGATION, "permit", "principal", [self._is_in_role(), *self._who()]),
-            self._made(Layer.CAPABILITY, "permit", as_agent, call),
+            msgspec.structs.replace(self._made(Layer.CAPABILITY, "permit", as_agent, call), limits=limits_of(grant)),
             self._made(Layer.DATA, "permit", "principal", data),
         ]
         made += [self._duty(Layer.DATA, "principal", call, f"redact:{tag}") for tag in grant.data.redact]
@@ -188,6 +190,15 @@ class _Compiler:
                 raise GrantError("until is a date such as 2027-01-31; the grant ends as that day begins, UTC")
             conditions.append(f"context.now < datetime({text_literal(self._grant.until)})")
         return conditions
+
+
+def limits_of(grant: GrantSpec) -> tuple[Limit, ...]:
+    """What the grant demands of arguments, in its own order."""
+    found = []
+    for name, rule in grant.where.items():
+        for verb, value in ({"in": rule} if isinstance(rule, list) else rule).items():
+            found.append(Limit(argument=name, verb=verb, value=msgspec.json.encode(value).decode()))
+    return tuple(found)
 
 
 def resource_condition(contract: Contract, name: str, rule: Any) -> str:

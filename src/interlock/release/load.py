@@ -337,7 +337,8 @@ class _Loader:
                         if statement.est is None:
                             self.problems.add(inside, f"grant {number} of {agent} cannot be compiled: {statement.error}")
                             continue
-                        made.append(_policy(statement, entry.layer, "agents.yaml", inside.line))
+                        policy = _policy(statement, entry.layer, "agents.yaml", inside.line)
+                        made.append(msgspec.structs.replace(policy, limits=entry.limits))
         return made
 
     def _named(self, on: str | list[str], contracts: Mapping[str, Contract], node: Node) -> list[Contract]:

@@ -62,11 +62,20 @@ class ApprovalRule(msgspec.Struct, frozen=True, kw_only=True):
     show: tuple[str, ...] = ()
 
 
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit of a grant on an argument, to be told to whoever it stops: `verb` as in agents.yaml, `value` as JSON text."""
+
+    argument: str
+    verb: str
+    value: str
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """One Cedar policy, compiled from a grant or written by hand.
 
     `actions` holds the operations or action groups its scope names (None: every action); `cedar` is the text and `est`
     the same as Cedar JSON text of one policy. `layer` is where it speaks; `file` and `line` where it was written.
+    `limits` are what a grant's capability demands of arguments, for people to read; what decides is the text alone.
     """
 
     id: str
@@ -79,6 +88,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     say: str = ""
     approval: str = ""
     obligations: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
     file: str = ""
     line: int = 0
 

@@ -57,8 +57,9 @@ def _told(policy: Policy) -> str:
     return "; ".join([f"{policy.effect}s {actions}", *lifted])
 
 
-# Where a policy stands and how it is printed is no difference; its text is compared as what it means, by `_fires`.
-PLACE: Final = frozenset({"file", "line", "cedar"})
+# Where a policy stands and how it is printed is no difference; its text, and with it the limits that it was made of, is
+# compared as what it means, by `_fires`.
+PLACE: Final = frozenset({"file", "line", "cedar", "limits"})
 COMPARED: Final = frozenset({"id", "effect", "approval", "obligations", "actions", "est"})
 SAID: Final = frozenset({"say", "owner"})
 UNSURE: Final = frozenset({"layer"})
