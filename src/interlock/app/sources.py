@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import string
 import time
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -52,3 +54,8 @@ def dice() -> float:
 
 def _base32(number: int, chars: int) -> str:
     return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(chars - 1, -1, -1))
+
+
+def secret_text(chars: int) -> str:
+    """A secret of small letters and digits that nobody can guess."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(chars))

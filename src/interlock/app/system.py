@@ -21,10 +21,12 @@ from interlock.app.logins import LoginDesk
 from interlock.app.outside_logins import OutsideLogins
 from interlock.app.pause import pause_guard
 from interlock.app.plane import Plane, RecordedSessions
+from interlock.app.risk import RiskWatch
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import SystemClock, SystemIds, dice
 from interlock.app.tools import Tools
 from interlock.app.upstream_watch import WATCH_S, UpstreamWatch
+from interlock.core.risk import RiskRules
 from interlock.core.who import Session
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.gate import Gate
@@ -48,6 +50,7 @@ from interlock.ledger.events import ClaimOrphaned
 from interlock.ledger.heads import sign_heads
 from interlock.policy.errors import UnusableReleaseError
 from interlock.release.errors import ReleaseError
+from interlock.risk.injection import InjectionRules
 from interlock.store.answers import KeptAnswers
 from interlock.store.approvals import Approvals
 from interlock.store.breakers import BreakerRows
@@ -65,6 +68,7 @@ from interlock.store.postures import Postures, ScopePostures
 from interlock.store.processes import ClaimWatch, Processes
 from interlock.store.releases import Proposals
 from interlock.store.revocations import Revocations
+from interlock.store.risk import RiskRows
 from interlock.store.sessions import Sessions
 from interlock.store.tools import ToolRecords
 from interlock.store.traces import RefusalCount, Traces
@@ -153,7 +157,15 @@ class System:
             self.connectors = connectors(self.clock)
         shelf = StoredReleases(self.controls, settings.variables)
         sessions = Sessions(database)
-        self.contexts = Contexts(ContextItems(database))
+        self.risk = RiskWatch(
+            rows=RiskRows(database, settings.environment),
+            postures=Postures(database),
+            rules=lambda: RiskRules() if shelf.latest is None else shelf.latest.risk,
+            detectors=(InjectionRules(),),
+            clock=self.clock,
+            ids=self.ids,
+        )
+        self.contexts = Contexts(ContextItems(database), self.risk)
         self.governing = Governing(shelf, self.connectors)
         standings = LoadedStandings(sessions)
         self.plans = Plans(PlanRows(database), standings, self.governing, self.ids)
@@ -166,6 +178,7 @@ class System:
             settlements=self.watch,
             approvals=self.approvals,
             contexts=self.contexts,
+            watch=self.risk,
             plans=self.plans,
             governing=self.governing,
             connectors=self.connectors,
@@ -307,6 +320,7 @@ class System:
         """Register, put the given release in force if it is not, and get it ready. Raises when the process cannot serve."""
         await self.processes.register(self.process_id, self.settings.environment)
         self.writer.start()
+        self.risk.start()
         await self.keeper.start()
         files = self.settings.release_files
         if files is not None:
@@ -375,6 +389,7 @@ class System:
         self.lease.surrender()
         await self.keeper.stop()
         await self.plane.live.close()
+        await self.risk.close()
         await self.watch.close()
         await self.writer.close()
         await self.connectors.aclose()
@@ -411,6 +426,7 @@ async def running(
             asyncio.create_task(_every(HEARTBEAT_S, system.keeper.close_run_out), name="leases"),
             asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
             asyncio.create_task(_every(HEARTBEAT_S, system.breakers.tend), name="breakers"),
+            asyncio.create_task(_every(HEARTBEAT_S, system.risk.tend), name="risk-habits"),
             asyncio.create_task(_every(FORGET_S, system.breakers.forget), name="forget-breakers"),
             asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
             asyncio.create_task(_every(HEARTBEAT_S, system.upstreams.tend), name="quarantine"),

@@ -74,6 +74,7 @@ _policy.command(f"{_HERE}.release:run", name="test", help="Run the release's own
 _policy.command(f"{_HERE}.release:explain", name="explain", help="For one request: which policy of which layer said what.")
 _policy.command(f"{_HERE}.diff:diff", name="diff", help="How two releases differ, and what they decide differently.")
 app.command(_policy)
+app.command(f"{_HERE}.canary:canary", name="canary", help="Make a secret to plant: whoever sends it off is stopped.")
 app.command(f"{_HERE}.redteam:redteam", name="redteam", help="Attack a release in a dry world, and say what stopped each.")
 
 _approvals = App(name="approvals", help="What waits for people, and their answers.")

@@ -69,6 +69,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     now_us: int
     approvals: tuple[Lift, ...] = ()
     provenance: Mapping[str, Traced] | None = None
+    canaries: tuple[str, ...] = ()
     plan: Planned | None = None
 
 

@@ -19,12 +19,12 @@ from interlock.core.terms import Effect
 from interlock.core.who import Session
 from interlock.gateway.execution import Released
 from interlock.gateway.limits import INLINE_TOKENS_CHARS, MAX_CACHED_CONTEXT_TOKENS, MAX_CACHED_LINEAGES
-from interlock.gateway.ports import ContextShelf
+from interlock.gateway.ports import ContextShelf, Watch
 from interlock.provenance.index import NOTHING, Index
 from interlock.provenance.items import of_assertion, of_input, of_result
 from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import Tokenizer
-from interlock.provenance.trace import held, points, trace
+from interlock.provenance.trace import held, points, texts_in, trace
 
 _OF_THE_SESSION: Final = Standing.USER | Standing.POINTED
 
@@ -43,8 +43,9 @@ class Contexts:
     Every method raises `StoreUnavailableError`: the call is then refused.
     """
 
-    def __init__(self, shelf: ContextShelf) -> None:
+    def __init__(self, shelf: ContextShelf, watch: Watch) -> None:
         self._shelf = shelf
+        self._watch = watch
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._tokens = 0
 
@@ -90,6 +91,9 @@ class Contexts:
         # A long output takes long to cut into tokens; the event loop must not wait for that.
         item = cut() if sum(map(len, texts)) <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
         await self._shelf.add(session.lineage.id, session.session_id, item)
+        structured = () if released.structured is None else tuple(texts_in(dict(released.structured)))
+        # Where there is structured content, the text beside it is only the same again.
+        await self._watch.entered(session, contract.operation, call_id, structured or texts)
 
     async def _points(self, session: Session, contract: Contract, arguments: bytes) -> bool:
         if not contract.targets or Effect.READ not in contract.effects:
@@ -102,11 +106,13 @@ class Contexts:
         known = await self._current(session)
         item = of_input(known.tokenizer, input_id, text, seen=known.index.has_span)
         await self._shelf.add(session.lineage.id, session.session_id, item)
+        await self._watch.entered(session, "input", input_id, (text,))
 
     async def asserted(self, session: Session, input_id: str, text: str) -> None:
         """Take up what the agent says, of itself or of the user."""
         item = of_assertion(Tokenizer(session.lineage.id), input_id, text)
         await self._shelf.add(session.lineage.id, session.session_id, item)
+        await self._watch.entered(session, "asserted", input_id, (text,))
 
     async def _current(self, session: Session) -> _Known:
         known = self._known.get(session.session_id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from interlock.core.decision import Decision, Deny, Facts, ResourceFacts, Traced
 from interlock.core.plan import NONE_PLANNED, Planned
 from interlock.core.ports import Clock
@@ -44,8 +46,10 @@ class Deciding:
             traced = await self._contexts.trace(call.session, contract, read.arguments, tainted=standing.state.tainted)
             traced = as_planned(traced, as_it_says)
 
+        canaries = governed.canaries.seen(read.arguments)
+
         def facts_with(resource: ResourceFacts | None) -> Facts:
-            return governed.facts(
+            facts = governed.facts(
                 call.session,
                 contract,
                 read.raw,
@@ -57,6 +61,7 @@ class Deciding:
                 plan,
                 self._clock.wall_us(),
             )
+            return msgspec.structs.replace(facts, canaries=canaries) if canaries else facts
 
         if contract.resource is None:
             facts = facts_with(None)

@@ -59,7 +59,7 @@ from interlock.gateway.messages import CallResult, Proposal, VisibleOperation
 from interlock.gateway.ordering import Turns
 from interlock.gateway.outputs import release_output, worst_labels
 from interlock.gateway.plans import PlanRefusedError, Plans
-from interlock.gateway.ports import ApprovalDesk, ClaimDesk, DoubtDesk, Settlements, Standing, Standings
+from interlock.gateway.ports import ApprovalDesk, ClaimDesk, DoubtDesk, Settlements, Standing, Standings, Watch
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
 from interlock.gateway.reconciling import Reconciler
 from interlock.gateway.recording import Recording
@@ -68,7 +68,7 @@ from interlock.gateway.replaying import Replays
 from interlock.gateway.resources import Resources
 from interlock.gateway.stability import Shut, Stability
 from interlock.gateway.standing import Beliefs
-from interlock.gateway.under_way import Call
+from interlock.gateway.under_way import Call, called_as
 from interlock.gateway.ways import Way, Ways
 from interlock.ledger.events import CallClaimed, CallDecided
 from interlock.policy.permit import mint
@@ -93,6 +93,7 @@ class Gate:
         approvals: ApprovalDesk,
         contexts: Contexts,
         plans: Plans,
+        watch: Watch,
         governing: Governing,
         connectors: Connectors,
         lease: Lease,
@@ -124,6 +125,7 @@ class Gate:
         self._approving = Approving(approvals, clock=clock, ids=ids)
         self._contexts = contexts
         self._plans = plans
+        self._watch = watch
         resources = Resources(call=internal, clock=clock, ids=ids)
         self._deciding = Deciding(lease=lease, contexts=contexts, plans=plans, resources=resources, clock=clock)
         self._recording = Recording(desk, self._beliefs)
@@ -147,6 +149,7 @@ class Gate:
         task = asyncio.create_task(self._through(call))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda done: self._watch.called(session, called_as(call, done)))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -250,6 +253,8 @@ class Gate:
         )
         match decision:
             case Deny():
+                if facts.canaries:
+                    await self._watch.sent_off(call.session, call.id, facts.operation, facts.canaries)
                 detail = "; ".join(f"{reason.policy_id} {reason.detail}".strip() for reason in decision.reasons)
                 return await self._recording.record(call, standing, of_deny(call.id, decision), decided, detail)
             case RequireApproval():

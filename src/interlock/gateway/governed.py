@@ -20,6 +20,7 @@ from interlock.policy.engine import Engine
 from interlock.policy.obligations import parse
 from interlock.policy.slices import EFFECT_GROUPS
 from interlock.release.model import Release
+from interlock.risk.canaries import Canaries
 from interlock.tools.directory import Connectors
 
 _PROVENANCE: Final = frozenset({"origins", "provenance"})
@@ -44,6 +45,7 @@ class Governed:
         self._read_plan: dict[str, bool] = {}
         self._inputs: dict[str, jsonschema_rs.Validator] = {}
         self._budgets: dict[str, tuple[Budget, ...]] = {}
+        self.canaries = Canaries(release.risk.canaries)
         self._named_budgets = {budget.name: budget for budget in release.budgets}
 
     def contract(self, operation: str) -> Contract | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
 from interlock.core.approval import Approval, ApprovalRequest, ApprovalState, Requested
+from interlock.core.canonical import JsonValue
 from interlock.core.claim import (
     ClaimAnswer,
     ClaimRequest,
@@ -111,6 +113,31 @@ class PlanShelf(Protocol):
     async def refused(self, session: Session, event: EventDraft) -> None:
         """Put on record that a plan was refused."""
         ...
+
+
+class Watch(Protocol):
+    """Looks for evidence of risk, and raises postures. Raises `store.StoreUnavailableError`: the call is then refused."""
+
+    async def entered(self, session: Session, source: str, reference: str, texts: tuple[str, ...]) -> None:
+        """Look at what is about to enter a context, for a bounded time; what takes longer is looked at afterwards."""
+        ...
+
+    async def sent_off(self, session: Session, call_id: str, operation: str, canaries: tuple[str, ...]) -> None:
+        """A call carried planted secrets. Answers when the lineage's posture is raised."""
+        ...
+
+    def called(self, session: Session, call: CalledAs) -> None:
+        """A call has ended, in whatever way. Never waits."""
+        ...
+
+
+class CalledAs(msgspec.Struct, frozen=True, kw_only=True):
+    """A call as it ended: `made`, `denied`, `asked`, `malformed` or `other`; its arguments when they could be read."""
+
+    call_id: str
+    operation: str
+    outcome: str
+    arguments: Mapping[str, JsonValue]
 
 
 class DoubtDesk(Protocol):

@@ -137,6 +137,7 @@ _SAME_TO_CALLERS: Final = {
     "operation_internal": "unknown_operation",
     "operation_not_reviewed": "unknown_operation",
     "task_unknown": "user_not_permitted",
+    "canary": "forbidden",
 }
 _SILENT: Final = {Question.MAY_THE_AGENT, Question.FOR_THIS_USER}
 

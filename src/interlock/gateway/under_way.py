@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 import msgspec
 
 from interlock.core.canonical import digest
@@ -9,8 +12,8 @@ from interlock.core.claim import RecordRequest
 from interlock.core.event import EventDraft
 from interlock.core.ports import Ids
 from interlock.core.who import Session
-from interlock.gateway.messages import Proposal, Refusal
-from interlock.gateway.ports import Standing
+from interlock.gateway.messages import CallResult, Proposal, Refusal, RefusalOutcome, Returned
+from interlock.gateway.ports import CalledAs, Standing
 from interlock.gateway.reading import ReadProposal
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallClaimed, CallDecided, CallProposed, CallRefused, CallReplayed
@@ -84,3 +87,23 @@ class Call:
             facts_version=None if standing is None else standing.state.facts_version,
             events=events,
         )
+
+
+_ENDS: Final = {
+    RefusalOutcome.DENIED: "denied",
+    RefusalOutcome.INVALID: "malformed",
+    RefusalOutcome.NEEDS_APPROVAL: "asked",
+}
+
+
+def called_as(call: Call, task: asyncio.Task[CallResult]) -> CalledAs:
+    """How a call ended, for whoever watches."""
+    outcome = "other"
+    if not task.cancelled() and task.exception() is None:
+        result = task.result()
+        if isinstance(result, Returned):
+            outcome = "made"
+        else:
+            outcome = "contradiction" if result.code == "plan_refused" else _ENDS.get(result.outcome, "other")
+    arguments = {} if call.read is None else call.read.arguments
+    return CalledAs(call_id=call.id, operation=call.proposal.operation[:200], outcome=outcome, arguments=arguments)

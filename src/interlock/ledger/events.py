@@ -15,6 +15,7 @@ from interlock.core.budget import Reserved
 from interlock.core.claim import Epochs, Labels
 from interlock.core.decision import Decision
 from interlock.core.plan import PlannedOperation
+from interlock.core.risk import Signal
 from interlock.core.who import AttributeValue, Parent
 
 
@@ -339,8 +340,19 @@ class ReleaseProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     widens: tuple[str, ...] = ()
 
 
+class RiskNoted(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="risk.noted"):
+    """Evidence of risk was found: in what an operation answered, in an input, or in how calls go (`source` is `calls`)."""
+
+    source: str
+    reference: str
+    signals: tuple[Signal, ...]
+
+
 class PostureChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="posture.changed"):
-    """The posture of a lineage, or of a scope, was raised, or lowered by a person. `below` were raised with it."""
+    """The posture of a lineage, or of a scope, was raised, or lowered by a person. `below` were raised with it.
+
+    When it was raised on evidence, `signals` are all that counted and `score` what they came to.
+    """
 
     lineage_id: str
     previous: str
@@ -350,6 +362,8 @@ class PostureChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     roles: tuple[str, ...]
     scope: str = ""
     below: tuple[str, ...] = ()
+    score: int = 0
+    signals: tuple[Signal, ...] = ()
 
 
 class DatabaseChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.changed"):
@@ -443,6 +457,7 @@ ControlBody: TypeAlias = (
     | ControlRefused
     | ReleaseActivated
     | ReleaseProposed
+    | RiskNoted
     | PostureChanged
     | BreakerChanged
     | LoginStarted

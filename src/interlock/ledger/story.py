@@ -201,6 +201,9 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
             despite = f", despite {'; '.join(body.despite)}" if body.despite else ""
             told = f"accepted as it is listed now: {body.operation} in {body.environment}, by {body.by}: {body.reason}"
             return "good", f"{told}{despite}"
+        case e.RiskNoted():
+            told = "; ".join(f"{item.kind.value} {item.subject} ({item.score}): {item.evidence}" for item in body.signals)
+            return "bad", f"evidence in {body.source}: {told}"
         case e.PostureChanged():
             of = f"{body.scope or body.lineage_id}{_with(body.below)}"
             return "plain", f"posture {body.previous} → {body.posture} for {of} by {body.by}: {body.reason}"

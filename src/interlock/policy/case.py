@@ -22,6 +22,7 @@ from interlock.policy.slices import USER_LAYERS, Handle, LayerSlice, OperationSl
 from interlock.release.model import ApprovalRule, Limit, Release
 
 READ_ONLY_EFFECTS: Final = frozenset({Effect.READ})
+CANARY_ID: Final = "canary:"
 GUARDED_ID: Final = "posture:guarded"
 GUARDED_SAY: Final = "Under the present posture a person looks at every change first."
 
@@ -111,6 +112,10 @@ class Case:
         if facts.resource is not None and (contract.resource is None or facts.resource.type != contract.resource.type):
             raise StoppedError(Question.WHICH_TOOL, invalid_facts("the resource is not of the contract's type"))
         self.contract = contract
+        if facts.canaries:
+            # INVARIANT: no policy and no person lifts this. Nobody has a reason to send a planted secret anywhere.
+            told = (Reason(code=Code.CANARY, policy_id=f"{CANARY_ID}{name}") for name in facts.canaries)
+            raise StoppedError(Question.WHAT_IS_FORBIDDEN, *told)
         if facts.posture is Posture.HALTED:
             raise StoppedError(Question.WHAT_IS_FORBIDDEN, Reason(code=Code.HALTED))
         if facts.posture is Posture.READ_ONLY and facts.effects != READ_ONLY_EFFECTS:

@@ -24,6 +24,7 @@ class Code(StrEnum):
     DATA_NOT_PERMITTED = "data_not_permitted"
     APPROVAL_REQUIRED = "approval_required"
     FORBIDDEN = "forbidden"
+    CANARY = "canary"
     HALTED = "halted"
     READ_ONLY = "read_only"
     RESOURCE_UNKNOWN = "resource_unknown"

@@ -22,6 +22,7 @@ from interlock.provenance.tokens import Tokenizer, Way, is_quantity, is_weak
 
 MAX_TRACED_VALUES: Final = 1_000
 _RETURNED: Final = Standing.TRUSTED | Standing.FIELD | Standing.LISTED | Standing.TEXT
+MAX_TEXTS: Final = 100_000
 
 
 def trace(
@@ -68,6 +69,11 @@ def _stands_in(index: Index, tokenizer: Tokenizer, value: str, source: PlannedSo
         return any(index.all_from(way.tokens, source.operation, Standing.PLACE) for way in ways)
     ways = (*tokenizer.vouched(value), *tokenizer.as_field(strict(value)))
     return any(index.all_from(way.tokens, source.operation, _RETURNED) for way in ways)
+
+
+def texts_in(value: JsonValue) -> Iterator[str]:
+    """Every text in a value, names of properties included, at most `MAX_TEXTS`."""
+    return _values(value, MAX_TEXTS)
 
 
 def _of_argument(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:

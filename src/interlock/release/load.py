@@ -29,6 +29,7 @@ from interlock.release.model import (
     Task,
     Tool,
 )
+from interlock.release.risk import read_risk
 from interlock.release.testfiles import TEST_FILE, read_tests
 
 MAX_FILES: Final = 2_000
@@ -39,7 +40,7 @@ _OBLIGATION: Final = re.compile(
     r"^(redact:[\w.-]+|columns:[^:]*:[\w,.-]+|rows:[^:]+\[\]:[\w]+=.+|rate:[1-9]\d*/[1-9]\d*s|read-only|log)$"
 )
 _KNOWN_PLACES: Final = re.compile(
-    r"^(release|agents|tasks|approvals|budgets|issuers)\.yaml$|^tools/[^/]+\.yaml$|^policies/[^/]+/[^/]+\.cedar$|^tests/[^/]+\.yaml$|\.md$"
+    r"^(release|agents|tasks|approvals|budgets|issuers|risk)\.yaml$|^tools/[^/]+\.yaml$|^policies/[^/]+/[^/]+\.cedar$|^tests/[^/]+\.yaml$|\.md$"
 )
 
 
@@ -173,6 +174,7 @@ class _Loader:
                 for test in read_tests(self._node(name), contracts, self.problems)
             ),
             budgets=read_budgets(self._node("budgets.yaml", needed=False), contracts, approvals, self.problems),
+            risk=read_risk(self._node("risk.yaml", needed=False), self.problems),
         )
 
     def _valid_attributes(self, spec: ReleaseSpec) -> dict[str, str]:

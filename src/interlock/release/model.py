@@ -8,6 +8,7 @@ import msgspec
 
 from interlock.core.budget import CEILINGS, Budget
 from interlock.core.contract import Contract
+from interlock.core.risk import RiskRules
 from interlock.core.terms import Layer, Origin
 from interlock.release.issuers import Issuer
 
@@ -173,3 +174,4 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     tests: tuple[PolicyTest, ...] = ()
     guarded: str = ""
     budgets: tuple[Budget, ...] = CEILINGS
+    risk: RiskRules = RiskRules()

@@ -15,6 +15,7 @@ from interlock.release.diff.grants import FILE, grant_changes
 from interlock.release.diff.limits import budget_changes
 from interlock.release.diff.parts import part_changes
 from interlock.release.diff.policies import GRANTED, policy_changes
+from interlock.release.diff.risk import risk_changes
 from interlock.release.diff.trust import issuer_changes
 from interlock.release.model import Release
 from interlock.release.ownership import changed, owners_of
@@ -42,6 +43,7 @@ SEEN_AS: Final[Mapping[str, tuple[frozenset[str], str]]] = {
     "approvals": (frozenset({"approval rule"}), "approvals.yaml"),
     "issuers": (frozenset({"issuer"}), "issuers.yaml"),
     "budgets": (frozenset({"budget"}), "budgets.yaml"),
+    "risk": (frozenset({"risk", "canary"}), "risk.yaml"),
     "policies": (frozenset({"policy", "grant", "identity", "operation"}), "policies"),
     "cedar_schema": (frozenset({"operation", "user attribute"}), "release.yaml"),
     "tests": (frozenset({"test"}), "tests"),
@@ -77,6 +79,7 @@ def diff(old: Release, new: Release) -> Diff:
         *contract_changes(old, new, was, now),
         *budget_changes(old, new, was, now),
         *issuer_changes(old, new, was, now),
+        *risk_changes(old, new, was, now),
         *part_changes(old, new, was, now),
     ]
     found += _compiled_otherwise(old, new, found)

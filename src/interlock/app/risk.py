@@ -1,0 +1,262 @@
+"""Watches what enters contexts and how calls end; notes evidence, and raises postures. It never lowers one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from interlock.core.ports import Clock, Ids
+from interlock.core.risk import RiskRules, Signal, SignalKind
+from interlock.core.terms import Posture
+from interlock.core.who import Session
+from interlock.gateway.ports import CalledAs
+from interlock.ledger.drafts import draft
+from interlock.ledger.events import PostureChanged, RiskNoted
+from interlock.risk.combine import Assessment, assess, reason
+from interlock.risk.detectors import TextDetector
+from interlock.risk.habits import Done, Window, features, rate_feature, unusual
+from interlock.store.errors import StoreError
+from interlock.store.postures import Postures, SetPosture
+from interlock.store.risk import RiskRows
+
+_log = logging.getLogger(__name__)
+
+BY: Final = "risk"
+INLINE_CHARS: Final = 4_096
+MAX_TEXT_CHARS: Final = 1_000_000
+MAX_BEHIND: Final = 64
+MAX_CALLS_QUEUED: Final = 2_000
+MAX_LINEAGES: Final = 10_000
+MAX_AGENTS: Final = 1_000
+NOTED_AGAIN_US: Final = 60_000_000
+FAILED_SCORE: Final = 20
+_ORDER: Final = tuple(Posture)
+
+
+class RiskWatch:
+    """Implements the gate's `Watch`. `start` before use, `close` at the end."""
+
+    def __init__(
+        self,
+        *,
+        rows: RiskRows,
+        postures: Postures,
+        rules: Callable[[], RiskRules],
+        detectors: Sequence[TextDetector],
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._rows = rows
+        self._postures = postures
+        self._rules = rules
+        self._detectors = tuple(detectors)
+        self._clock = clock
+        self._ids = ids
+        self._behind: set[asyncio.Task[None]] = set()
+        self._calls: asyncio.Queue[tuple[Session, Done, CalledAs]] = asyncio.Queue(MAX_CALLS_QUEUED)
+        self._windows: OrderedDict[str, Window] = OrderedDict()
+        self._baselines: OrderedDict[tuple[str, str], dict[str, int]] = OrderedDict()
+        self._learnt: Counter[tuple[str, str, str]] = Counter()
+        self._noted: OrderedDict[tuple[str, str, str], tuple[int, int]] = OrderedDict()
+        self._overrun: dict[str, Session] = {}
+        self._worker: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look at how calls end."""
+        self._worker = asyncio.create_task(self._work(), name="risk")
+
+    async def close(self) -> None:
+        """Stop; what was not looked at is lost, what was learnt is kept if the database answers."""
+        for task in (*self._behind, *([self._worker] if self._worker else [])):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        try:
+            await self.tend()
+        except StoreError:
+            _log.warning("what was learnt about agents could not be kept")
+
+    async def entered(self, session: Session, source: str, reference: str, texts: tuple[str, ...]) -> None:
+        """Look at what is about to enter a context; a short text at once, a long one in a thread for `text_ms` at most.
+
+        What a text says that took longer is noted when it is known. Raises `StoreUnavailableError`.
+        """
+        rules = self._rules()
+        text = "\n".join(texts)
+        if not rules.thresholds or not text.strip():
+            return
+        if len(text) <= INLINE_CHARS:
+            await self._found(session, source, reference, self._look(text), rules)
+            return
+        looking = asyncio.create_task(self._look_behind(session, source, reference, text, rules), name="risk-text")
+        if len(self._behind) >= MAX_BEHIND:
+            looking.cancel()
+            await self._found(session, source, reference, (_failed("texts", "too many texts at once"),), rules)
+            return
+        self._behind.add(looking)
+        looking.add_done_callback(self._behind.discard)
+        done, _ = await asyncio.wait({looking}, timeout=rules.text_ms / 1000)
+        if done:
+            looking.result()  # that it could not be noted is not swallowed
+
+    async def sent_off(self, session: Session, call_id: str, operation: str, canaries: tuple[str, ...]) -> None:
+        """Raise the lineage's posture, for it tried to send planted secrets off. Raises `StoreUnavailableError`."""
+        known = {canary.name: canary.posture for canary in self._rules().canaries}
+        to = max((known.get(name, Posture.HALTED) for name in canaries), key=_ORDER.index, default=Posture.HALTED)
+        why = f"planted secret {', '.join(canaries)} in a call of {operation} ({call_id})"
+        await self._ratchet(session, to, why, None)
+
+    def called(self, session: Session, call: CalledAs) -> None:
+        """Take up how a call ended. Never waits; when there is too much to look at, that is evidence too."""
+        if not self._rules().thresholds or self._worker is None:
+            return
+        done = Done(at_us=self._clock.wall_us(), call_id=call.call_id, operation=call.operation, outcome=call.outcome)
+        try:
+            self._calls.put_nowait((session, done, call))
+        except asyncio.QueueFull:
+            if len(self._overrun) < MAX_LINEAGES:
+                self._overrun[session.lineage.id] = session
+
+    async def tend(self) -> None:
+        """Keep what was learnt, and note what could not be looked at. Raises `StoreUnavailableError`: nothing is lost then."""
+        rules = self._rules()
+        for lineage_id, session in list(self._overrun.items()):
+            await self._found(session, "calls", "", (_failed("calls", "too many calls at once"),), rules)
+            self._overrun.pop(lineage_id, None)
+        learnt, self._learnt = self._learnt, Counter()
+        if learnt:
+            try:
+                await self._rows.add_habits(learnt)
+            except StoreError:
+                self._learnt.update(learnt)
+                raise
+
+    async def caught_up(self) -> None:
+        """Wait until everything that was taken up has been looked at."""
+        await self._calls.join()
+        if self._behind:
+            await asyncio.wait(set(self._behind))
+
+    def _look(self, text: str) -> tuple[Signal, ...]:
+        """What every detector finds. One that fails is a signal itself."""
+        found: list[Signal] = []
+        for detector in self._detectors:
+            try:
+                found += detector.look(text[:MAX_TEXT_CHARS])
+            except Exception as error:  # noqa: BLE001  # whatever breaks a detector must not look like a harmless text
+                _log.exception("a detector failed: %s", detector.name)
+                found.append(_failed(detector.name, type(error).__name__))
+        if len(text) > MAX_TEXT_CHARS:
+            found.append(_failed("length", f"only {MAX_TEXT_CHARS} characters of {len(text)} were looked at"))
+        return tuple(found)
+
+    async def _look_behind(self, session: Session, source: str, reference: str, text: str, rules: RiskRules) -> None:
+        signals = await asyncio.to_thread(self._look, text)
+        await self._found(session, source, reference, signals, rules)
+
+    async def _found(
+        self, session: Session, source: str, reference: str, signals: tuple[Signal, ...], rules: RiskRules
+    ) -> None:
+        """Note what is new, weigh everything that counts, and raise the posture."""
+        now_us = self._clock.wall_us()
+        fresh = tuple(signal for signal in signals if self._is_fresh(session, signal, now_us))
+        if not fresh:
+            return
+        body = RiskNoted(source=source, reference=reference, signals=fresh)
+        event = draft(body, ids=self._ids, call_id=reference if reference.startswith("call_") else "")
+        counting = await self._rows.note(session, fresh, event, forget_after_s=rules.forget_after_s)
+        assessment = assess(counting, rules)
+        if assessment.posture is not Posture.NORMAL:
+            await self._ratchet(session, assessment.posture, reason(assessment), assessment)
+
+    def _is_fresh(self, session: Session, signal: Signal, now_us: int) -> bool:
+        """Whether a signal says more than was noted of this lineage in the last minute, so that none can fill the ledger."""
+        key = (session.lineage.id, signal.kind.value, signal.subject)
+        at_us, score = self._noted.get(key, (0, -1))
+        if signal.score <= score and now_us - at_us < NOTED_AGAIN_US:
+            return False
+        self._noted[key] = (now_us, signal.score)
+        self._noted.move_to_end(key)
+        while len(self._noted) > MAX_LINEAGES:
+            self._noted.popitem(last=False)
+        return True
+
+    async def _ratchet(self, session: Session, to: Posture, why: str, assessment: Assessment | None) -> None:
+        """Raise a lineage's posture, if it is not as high already.
+
+        INVARIANT: nothing here lowers a posture.
+        """
+        while True:
+            found = await self._postures.get(session.lineage.id)
+            if found is None or _ORDER.index(to) <= _ORDER.index(found.posture):
+                return
+            below = await self._postures.less_worried_below(found.lineage_id, to)
+            body = PostureChanged(
+                lineage_id=found.lineage_id,
+                previous=found.posture.value,
+                posture=to.value,
+                reason=why,
+                by=BY,
+                roles=(),
+                below=below,
+                score=0 if assessment is None else assessment.score,
+                signals=() if assessment is None else assessment.counted,
+            )
+            event = draft(body, ids=self._ids)
+            became = await self._postures.set(found, to, by=BY, reason=why, raised=below, event=event)
+            if became is SetPosture.SET:
+                return
+            # Somebody was quicker; without a person it only ever gets higher, so this ends.
+
+    async def _work(self) -> None:
+        while True:
+            session, done, call = await self._calls.get()
+            try:
+                await self._take_up(session, done, call)
+            except StoreError:
+                _log.warning("how a call ended could not be weighed: %s", done.call_id)
+                self._overrun.setdefault(session.lineage.id, session)
+            except Exception:  # noqa: BLE001  # one odd call must not end the watch
+                _log.exception("how a call ended could not be weighed: %s", done.call_id)
+                self._overrun.setdefault(session.lineage.id, session)
+            finally:
+                self._calls.task_done()
+
+    async def _take_up(self, session: Session, done: Done, call: CalledAs) -> None:
+        lineage = session.lineage
+        window = self._windows.setdefault(lineage.id, Window())
+        self._windows.move_to_end(lineage.id)
+        while len(self._windows) > MAX_LINEAGES:
+            self._windows.popitem(last=False)
+        baseline = await self._baseline(lineage.tenant, lineage.agent)
+        of_call = Done(
+            at_us=done.at_us,
+            call_id=done.call_id,
+            operation=done.operation,
+            outcome=done.outcome,
+            features=features(window.last, done.operation, call.arguments),
+        )
+        window.add(of_call)
+        signals = unusual(of_call, window, baseline)
+        # What looks odd teaches nothing: else whoever does it often enough makes it usual.
+        if done.outcome == "made" and not signals:
+            for feature in (*of_call.features, rate_feature(window, done.at_us)):
+                baseline[feature] = baseline.get(feature, 0) + 1
+                self._learnt[(lineage.tenant, lineage.agent, feature)] += 1
+        if signals:
+            await self._found(session, "calls", done.call_id, signals, self._rules())
+
+    async def _baseline(self, tenant: str, agent: str) -> dict[str, int]:
+        key = (tenant, agent)
+        if key not in self._baselines:
+            self._baselines[key] = await self._rows.habits(tenant, agent)
+        self._baselines.move_to_end(key)
+        while len(self._baselines) > MAX_AGENTS:
+            self._baselines.popitem(last=False)
+        return self._baselines[key]
+
+
+def _failed(what: str, why: str) -> Signal:
+    return Signal(kind=SignalKind.DETECTOR, subject=what, score=FAILED_SCORE, evidence=why)

@@ -1,0 +1,145 @@
+"""What a session does against what its agent usually does: rate, order of operations, refusals, sizes of arguments.
+
+The baseline counts features of calls that were made in a normal posture, by tenant and agent. Until it holds enough of them,
+nothing is unusual: nobody knows yet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from interlock.core.budget import units_of
+from interlock.core.canonical import JsonValue
+from interlock.core.risk import Signal, SignalKind
+
+WINDOW_CALLS: Final = 20
+WINDOW_US: Final = 60_000_000
+MIN_KNOWN_CALLS: Final = 200
+MIN_TRIED: Final = 8
+MANY_DENIED_PERCENT: Final = 60
+MANY_MALFORMED: Final = 4
+BUSY_TIMES: Final = 4
+BUSY_LEAST: Final = 30
+ALL: Final = "all"
+START: Final = "-"
+MAX_NUMBERS: Final = 20
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """One call as far as it counts here. `outcome` is `made`, `denied`, `asked`, `malformed` or `other`."""
+
+    at_us: int
+    call_id: str
+    operation: str
+    outcome: str
+    features: tuple[str, ...] = ()
+
+
+class Window:
+    """The last calls of one lineage, in one process."""
+
+    __slots__ = ("_calls", "last")
+
+    def __init__(self) -> None:
+        self._calls: deque[Done] = deque(maxlen=WINDOW_CALLS * BUSY_TIMES * 4)
+        self.last = START
+
+    def add(self, done: Done) -> None:
+        """Take up the next call."""
+        self._calls.append(done)
+        if done.outcome == "made":
+            self.last = done.operation
+
+    def recent(self) -> tuple[Done, ...]:
+        """The last `WINDOW_CALLS`."""
+        return tuple(self._calls)[-WINDOW_CALLS:]
+
+    def a_minute(self, now_us: int) -> int:
+        """How many calls the last minute held."""
+        return sum(done.at_us > now_us - WINDOW_US for done in self._calls)
+
+
+def features(before: str, operation: str, arguments: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    """What is counted of a call: itself, what it came after, and the size of its numbers."""
+    return (ALL, f"op:{operation}", f"after:{before}>{operation}", *_sizes(operation, arguments))
+
+
+def _sizes(operation: str, arguments: Mapping[str, JsonValue]) -> Iterator[str]:
+    numbered = 0
+    for name in sorted(arguments):
+        value = arguments[name]
+        units = None if isinstance(value, str) and not _is_decimal(value) else units_of(value)
+        if units is not None and numbered < MAX_NUMBERS:
+            numbered += 1
+            yield f"size:{operation}.{name}:{Decimal(abs(units) or 1).adjusted()}"
+
+
+def _is_decimal(text: str) -> bool:
+    return "." in text
+
+
+def unusual(done: Done, window: Window, baseline: Mapping[str, int]) -> tuple[Signal, ...]:
+    """What of this call, and of the calls before it, is unusual. `window` holds the call already."""
+    found = [*_refusals(done, window)]
+    if baseline.get(ALL, 0) >= MIN_KNOWN_CALLS:
+        found += _new(done, baseline)
+        found += _busy(done, window, baseline)
+    return tuple(found)
+
+
+def _refusals(done: Done, window: Window) -> Iterator[Signal]:
+    recent = window.recent()
+    denied = sum(item.outcome == "denied" for item in recent)
+    malformed = sum(item.outcome == "malformed" for item in recent)
+    if len(recent) >= MIN_TRIED and denied * 100 >= MANY_DENIED_PERCENT * len(recent):
+        told = f"{denied} of the last {len(recent)} calls were denied"
+        yield Signal(kind=SignalKind.DENIALS, subject="ratio", score=45, evidence=told, reference=done.call_id)
+    if malformed >= MANY_MALFORMED:
+        told = f"{malformed} of the last {len(recent)} calls did not fit their tools"
+        yield Signal(kind=SignalKind.MALFORMED, subject="ratio", score=25, evidence=told, reference=done.call_id)
+
+
+def _new(done: Done, baseline: Mapping[str, int]) -> Iterator[Signal]:
+    if done.outcome != "made":
+        return
+    for feature in done.features:
+        if baseline.get(feature, 0):
+            continue
+        kind, _, what = feature.partition(":")
+        if kind == "op":
+            told = f"this agent never called {what} before"
+            yield Signal(kind=SignalKind.NOVELTY, subject=feature, score=25, evidence=told, reference=done.call_id)
+        elif kind == "after" and baseline.get(f"op:{done.operation}", 0):
+            told = f"this agent never called {done.operation} after {what.partition('>')[0]}"
+            yield Signal(kind=SignalKind.NOVELTY, subject=feature, score=15, evidence=told, reference=done.call_id)
+        elif kind == "size" and _is_larger(what, baseline):
+            told = f"{what.rpartition(':')[0]} is larger than this agent ever sent"
+            yield Signal(
+                kind=SignalKind.OUTLIER, subject=what.rpartition(":")[0], score=35, evidence=told, reference=done.call_id
+            )
+
+
+def _is_larger(what: str, baseline: Mapping[str, int]) -> bool:
+    """Whether a size is beyond all that are known of its argument. Of an argument never sent, nobody knows."""
+    name, _, size = what.rpartition(":")
+    known = [int(feature.rpartition(":")[2]) for feature in baseline if feature.startswith(f"size:{name}:")]
+    return bool(known) and int(size) > max(known)
+
+
+def _busy(done: Done, window: Window, baseline: Mapping[str, int]) -> Iterator[Signal]:
+    rate = window.a_minute(done.at_us)
+    known = [int(feature.removeprefix("rate:")) for feature in baseline if feature.startswith("rate:")]
+    usual = max(known, default=0)
+    if usual and rate >= max(BUSY_LEAST, BUSY_TIMES * usual):
+        told = f"{rate} calls in a minute; this agent made {usual} at most"
+        yield Signal(kind=SignalKind.RATE, subject="minute", score=35, evidence=told, reference=done.call_id)
+
+
+def rate_feature(window: Window, now_us: int) -> str:
+    """How busy a lineage is, as it is counted in the baseline."""
+    return f"rate:{window.a_minute(now_us)}"
