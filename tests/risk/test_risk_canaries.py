@@ -77,11 +77,11 @@ async def test_a_canary_says_how_far_it_goes_and_of_several_the_gravest_counts(s
     assert (await shop.system.plane.postures._postures.get(session.lineage.id)).posture is Posture.HALTED
 
 
-async def test_no_approval_lifts_it(shop):
-    """Neither does an approval that was given before the secret was planted: the canary is asked first."""
+async def test_nobody_is_asked_and_nothing_is_looked_up_for_it(shop):
+    """The call would wait for a lead, and its order would be read; with a planted secret in it neither happens."""
     session = await shop.session()
     told = await shop.call(session, "refund", order_id="A1", amount="80.00", note=SECRET)
-    assert told.code == "forbidden"
+    assert (told.code, shop.shop.calls) == ("forbidden", [])
 
 
 async def test_without_canaries_nothing_is_different(database_urls, tmp_path):

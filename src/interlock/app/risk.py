@@ -25,7 +25,7 @@ from interlock.store.risk import RiskRows
 _log = logging.getLogger(__name__)
 
 BY: Final = "risk"
-INLINE_CHARS: Final = 4_096
+INLINE_CHARS: Final = 1_024
 MAX_TEXT_CHARS: Final = 1_000_000
 MAX_BEHIND: Final = 64
 MAX_CALLS_QUEUED: Final = 2_000

@@ -66,10 +66,11 @@ class Deciding:
         if contract.resource is None:
             facts = facts_with(None)
             return facts, governed.engine.decide(facts)
-        # Objects are read only for agents that may run the operation at all, so that a refusal reaches no tool.
+        # Objects are read only for agents that may run the operation at all, and never for a call that carries a planted
+        # secret, so that a refusal reaches no tool.
         unread = facts_with(ResourceFacts(type=contract.resource.type, id=""))
         first = governed.engine.decide(unread)
-        if isinstance(first, Deny) and first.question in {Question.WHICH_TOOL, Question.MAY_THE_AGENT}:
+        if isinstance(first, Deny) and (canaries or first.question in {Question.WHICH_TOOL, Question.MAY_THE_AGENT}):
             return unread, first
         resource = await self._resources.of(
             call.session, contract, governed.release.contracts, read.arguments, call.id, governed.release.digest

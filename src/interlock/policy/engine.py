@@ -23,6 +23,7 @@ from interlock.policy.encoding import RESERVED_ENTITY_TYPES, check_user_attribut
 from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
 from interlock.policy.evaluate import MEMO_MAX_ENTRIES, Memo
 from interlock.policy.explain import Explanation, explain
+from interlock.policy.graver import calmer_than, stricter
 from interlock.policy.slices import EFFECT_GROUPS, Slices
 from interlock.policy.visible import VISIBLE_MEMO_MAX_ENTRIES, VISIBLE_TIME_STEP_US, Viewer, reads_the_time, visible
 from interlock.release.model import Release
@@ -76,6 +77,17 @@ class Engine:
             facts_digest = digest_of(facts)
         except (ValueError, TypeError) as error:
             return self._deny(facts_digest="", question=Question.WHICH_TOOL, reasons=(invalid_facts(str(error)),))
+        decision = self._once(facts, facts_digest)
+        # INVARIANT: whatever policies say of the posture, what a calmer one would refuse or ask for, a graver one does too.
+        for calmer in calmer_than(facts.posture):
+            if isinstance(decision, Deny):
+                break
+            other = self._once(msgspec.structs.replace(facts, posture=calmer), facts_digest)
+            decision = other if isinstance(other, Deny) else stricter(decision, other)
+        return decision
+
+    def _once(self, facts: Facts, facts_digest: str) -> Decision:
+        """The answer under just this posture."""
         case = Case(self.prepared, facts)
         try:
             case.answer()

@@ -31,7 +31,10 @@ MAX_NUMBERS: Final = 20
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
-    """One call as far as it counts here. `outcome` is `made`, `denied`, `asked`, `malformed` or `other`."""
+    """One call as far as it counts here.
+
+    `outcome` is `made`, `denied`, `asked`, `malformed`, `contradiction` or `other`.
+    """
 
     at_us: int
     call_id: str
@@ -99,6 +102,9 @@ def _refusals(done: Done, window: Window) -> Iterator[Signal]:
     if len(recent) >= MIN_TRIED and denied * 100 >= MANY_DENIED_PERCENT * len(recent):
         told = f"{denied} of the last {len(recent)} calls were denied"
         yield Signal(kind=SignalKind.DENIALS, subject="ratio", score=45, evidence=told, reference=done.call_id)
+    if done.outcome == "contradiction":
+        told = "its plan contradicts the one that is sealed, or came too late"
+        yield Signal(kind=SignalKind.CONTRADICTION, subject="plan", score=30, evidence=told, reference=done.call_id)
     if malformed >= MANY_MALFORMED:
         told = f"{malformed} of the last {len(recent)} calls did not fit their tools"
         yield Signal(kind=SignalKind.MALFORMED, subject="ratio", score=25, evidence=told, reference=done.call_id)

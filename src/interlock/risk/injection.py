@@ -20,15 +20,16 @@ _FLAGS: Final = re.IGNORECASE | re.DOTALL
 
 
 class Rule(NamedTuple):
-    """A pattern and how much it says, were it all there is."""
+    """A pattern and how much it says, were it all there is. `words`: without one of these the pattern cannot fit."""
 
     name: str
     score: int
+    words: tuple[str, ...]
     pattern: re.Pattern[str]
 
 
-def _rule(name: str, score: int, *patterns: str) -> Rule:
-    return Rule(name, score, re.compile("|".join(patterns), _FLAGS))
+def _rule(name: str, score: int, words: str, *patterns: str) -> Rule:
+    return Rule(name, score, tuple(words.split("|")), re.compile("|".join(patterns), _FLAGS))
 
 
 _ORDERS: Final = r"(?:instructions?|directives?|prompts?|rules|guidelines|commands?|programming|training|restrictions)"
@@ -36,6 +37,7 @@ RULES: Final = (
     _rule(
         "override",
         75,
+        "ignor|disregard|forget|overrid|bypass|neglect|negeer|only follow",
         rf"\b(?:ignore|disregard|forget|override|bypass|neglect)\b.{{0,30}}\b(?:all|any|every|your|my|these|the)\b.{{0,30}}"
         rf"\b(?:previous|prior|above|earlier|preceding|initial|original|system)\b.{{0,20}}\b{_ORDERS}\b",
         rf"\b(?:ignore|disregard|forget|override|bypass)\b.{{0,20}}\b(?:your|all)\b.{{0,20}}\b{_ORDERS}\b",
@@ -46,6 +48,7 @@ RULES: Final = (
     _rule(
         "markup",
         60,
+        "<|[inst|[/inst|## ",
         r"<\|(?:im_start|im_end|system|endoftext)\|>|\[/?INST\]|<</?SYS>>",
         r"<\s*/?\s*(?:system|information|important|instructions?|admin|assistant|secret)(?: message| prompt)?\s*/?>",
         r"^\s*#{2,}\s*(?:system|new instructions?)\s*:",
@@ -53,7 +56,8 @@ RULES: Final = (
     _rule(
         "new-task",
         55,
-        r"\byour (?:new|real|actual|true|updated) (?:task|goal|objective|mission|instructions?|role)\b",
+        "your |before you|follow|execute|carry out|perform|obey",
+        r"\byour (?:new|real|actual|true) (?:task|goal|objective|mission|instructions?) (?:is|are)\b",
         r"\bbefore you (?:can |may )?(?:solve|continue|answer|complete|finish|proceed|do)\b.{0,60}"
         r"\b(?:task|request|question|job)\b",
         r"\b(?:execute|follow|carry out|perform|obey) (?:only )?the following (?:instructions?|task|commands?|request)\b",
@@ -62,8 +66,9 @@ RULES: Final = (
     _rule(
         "to-the-model",
         45,
+        "ai|llm|model|assistant|gpt|claude|gemini|chatbot|dan|unrestricted|jailbr|message from me",
         r"\b(?:dear|hey|hello|hi|attention|note to(?: the)?)[ ,:]+"
-        r"(?:ai|llm|(?:ai |language )?(?:model|assistant|agent)|chatbot|gpt|claude|gemini)\b",
+        r"(?:ai|llm|(?:ai|language) (?:model|assistant|agent)|chatbot|gpt|claude|gemini)\b",
         r"\byou are (?:now |no longer )?(?:an? )?"
         r"(?:ai|large language model|language model|assistant|chatbot|dan|unrestricted|jailbroken)\b",
         r"\b(?:important )?message from me\b.{0,40}\bto you\b",
@@ -72,6 +77,7 @@ RULES: Final = (
     _rule(
         "secrecy",
         40,
+        "do not|don't|never|without",
         r"\b(?:do not|don't|never|without)\b.{0,20}"
         r"\b(?:tell(?:ing)?|mention(?:ing)?|inform(?:ing)?|reveal(?:ing)?|alert(?:ing)?|notify(?:ing)?|let)\b.{0,25}"
         r"\bthe (?:user|human|operator|person you)\b",
@@ -79,18 +85,21 @@ RULES: Final = (
     _rule(
         "no-limits",
         60,
-        r"\b(?:developer|god|debug|unrestricted|jailbreak) mode\b.{0,30}\b(?:enabled|on|activated|now)\b",
+        " mode|jailbreak|anything now|no longer bound|without any",
+        r"\b(?:developer|god|debug|unrestricted|jailbreak) mode\b.{0,30}\b(?:enabled|activated)\b",
         r"\b(?:jailbreak|do anything now|no longer bound by|without any (?:restrictions|filters|limitations))\b",
     ),
     _rule(
         "prompt-leak",
         60,
+        "prompt|instructions",
         r"\b(?:reveal|print|repeat|show|output|disclose|tell me)\b.{0,30}"
         r"\b(?:system prompt|initial instructions|hidden (?:prompt|instructions)|your (?:instructions|prompt))\b",
     ),
     _rule(
         "take-out",
         50,
+        "password|api|credential|secret|token|key|2fa|security code|all |history",
         r"\b(?:send|forward|post|upload|e?mail|exfiltrate|leak|copy)\b.{0,80}"
         r"\b(?:passwords?|api[ _-]?keys?|credentials?|secrets?|access tokens?|private keys?|2fa|security codes?|"
         r"all (?:the )?(?:e-?mails?|files|contacts|messages|records|documents)|"
@@ -100,6 +109,7 @@ RULES: Final = (
     _rule(
         "tool-talk",
         30,
+        "tool|function",
         r"\b(?:call|invoke|use|trigger)\b.{0,20}\b[a-z]+(?:_[a-z]+)+\b.{0,30}\b(?:tool|function)\b",
         r"\b(?:call|invoke|use)\b.{0,12}\bthe\b.{0,30}\b(?:tool|function)\b.{0,60}\bwith\b.{0,30}\b(?:parameters?|arguments?)\b",
     ),
@@ -118,10 +128,11 @@ class InjectionRules:
         """One signal for each rule that fits anywhere in the text, and for what the text hides."""
         looked = text[:MAX_LOOKED_AT_CHARS]
         seen = " ".join(variants(looked)) if not _is_plain(looked) else looked
+        lowered = seen.lower()
         found = [
             Signal(kind=SignalKind.INJECTION, subject=rule.name, score=rule.score, evidence=_excerpt(match.group()))
             for rule in RULES
-            if (match := rule.pattern.search(seen)) is not None
+            if any(word in lowered for word in rule.words) and (match := rule.pattern.search(seen)) is not None
         ]
         return (*found, *_hidden(looked))
 
