@@ -17,8 +17,10 @@ from typing import Any, Final
 import msgspec
 
 from interlock.app.plane import RecordedSessions
-from interlock.app.sources import SystemIds
+from interlock.app.risk import RiskWatch
+from interlock.app.sources import SystemClock, SystemIds
 from interlock.core.contract import Contract, RecordShape
+from interlock.core.risk import RiskRules
 from interlock.core.terms import Effect
 from interlock.core.who import Lineage, Session
 from interlock.gateway.contexts import Contexts
@@ -28,6 +30,8 @@ from interlock.store.context import ContextItems
 from interlock.store.database import open_database
 from interlock.store.embedded import server as embedded
 from interlock.store.migrate import migrate
+from interlock.store.postures import Postures
+from interlock.store.risk import RiskRows
 from interlock.store.sessions import Sessions
 
 RESULTS: Final = 16
@@ -91,7 +95,16 @@ async def measure(url: str) -> dict[str, float]:
         expires_at_us=2**60,
     )
     await RecordedSessions(Sessions(database), ids).open(session, "")
-    contexts = Contexts(ContextItems(database))
+    # A release without thresholds: nothing is looked for, so that what is measured is provenance alone.
+    watch = RiskWatch(
+        rows=RiskRows(database, "bench"),
+        postures=Postures(database),
+        rules=RiskRules,
+        detectors=(),
+        clock=SystemClock(),
+        ids=ids,
+    )
+    contexts = Contexts(ContextItems(database), watch)
     await contexts.said(session, "inp_1", "Write to kim@corp.example and lee@corp.example by May 15th, 2027 about 1,250.50.")
     taking = []
     for number in range(RESULTS):
