@@ -244,7 +244,31 @@ async def test_a_release_that_says_nothing_has_ceilings(database_urls, tmp_path)
         claimed = [body for kind, body in await shop.events(session.session_id) if kind == "call.claimed"]
         named = {item["budget"] for item in claimed[0]["reserved"]}
         # The ceiling for one call is recorded only when it is gone beyond.
-        assert named == {budget.name for budget in CEILINGS} - {"entities-per-call"}
+        assert named == {budget.name for budget in CEILINGS} - {"entities-per-call", "lookups-per-session"}
+
+
+async def test_a_caller_that_is_told_no_cannot_have_objects_read_for_ever(database_urls, tmp_path):
+    budgets = "lookups-per-session: {count: lookups, per: session, limit: 3}\ncalls-per-session: {count: calls, per: session, limit: 2}\n"
+    async with budgeted(database_urls.app, tmp_path, budgets) as shop:
+        session = await shop.session()
+        for number in range(3):
+            told = await shop.call(session, "refund", order_id="B1", amount=f"{number + 1}.00")
+            assert code(told) == "user_not_permitted"
+        told = await shop.call(session, "refund", order_id="B1", amount="9.00")
+        assert (code(told), told.retry) == ("over_budget", "never")
+        assert told.meta()["budget"] == {
+            "name": "lookups-per-session", "per": "session", "counts": "lookups", "limit": "3", "used": "3", "takes": "1",
+        }  # fmt: skip
+        assert (
+            "3 are used and what this call is about would have to be looked up once more. It does not free again" in told.text
+        )
+        assert shop.shop.count("lookup") == 3
+        # What was looked up took nothing of the calls, and another session has its own.
+        for item in ("a", "b"):
+            assert isinstance(await shop.call(session, "stock", item=item), Returned)
+        assert isinstance(await shop.call(await shop.session(), "refund", order_id="A1", amount="1.00"), Returned)
+        claimed = [body for kind, body in await shop.events(session.session_id) if kind == "call.claimed"]
+        assert claimed[0]["reserved"] == [{"budget": "lookups-per-session", "amount": "1"}]
 
 
 async def test_processes_race_for_money_and_the_tool_never_pays_more_than_the_budget(database_urls, tmp_path):

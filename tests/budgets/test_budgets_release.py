@@ -63,6 +63,8 @@ def test_what_is_written_is_counted_in_exact_units():
         ("a: {count: sum, per: run, limit: 5}", "one of count"),
         ("a: {count: calls, per: run, limit: 5, ask: nobody}", "no approval rule"),
         ("a: {count: calls, on: shop.gone, per: run, limit: 5}", "no operation"),
+        ("a: {count: lookups, per: run, limit: 5}", "per session or lineage"),
+        ("a: {count: lookups, per: session, limit: 5, ask: refunds}", "nobody can be asked"),
         ("A b: {count: calls, per: run, limit: 5}", "cannot be a budget's name"),
         ("handed-down: {count: calls, per: session, limit: 5}", "cannot be a budget's name"),
         ("calls-per-run: {count: writes, per: run, limit: 5}", "is the ceiling of"),

@@ -42,6 +42,12 @@ async def test_what_was_done_is_found_by_its_own_key_and_told_to_whoever_repeats
     assert await reserved(payments) == ("30", "0")
 
 
+async def test_to_find_out_takes_nothing_of_what_the_agent_may_have_looked_up(payments):
+    await lost(payments)
+    await reconcile(payments, seconds=31)
+    assert not [item for item in await payments.system.plane.budgets.usage(OPERATOR) if item.counts == "lookups"]
+
+
 async def test_what_was_not_done_frees_its_key_and_its_budget_and_may_be_made(payments):
     session, _, same = await lost(payments, how="before")
     payments.tool.table.append({"order": "A1", "amount": "30.00", "key": "of another"})

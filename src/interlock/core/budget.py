@@ -24,6 +24,7 @@ longer than the window, and never shorter. The store cuts in the same way."""
 
 CEILING_CALLS_PER_RUN: Final = 5_000
 CEILING_CALLS_PER_SESSION: Final = 20_000
+CEILING_LOOKUPS_PER_SESSION: Final = 40_000
 CEILING_WRITES_PER_SESSION: Final = 2_000
 CEILING_ENTITIES_PER_CALL: Final = 1_000
 CEILING_ENTITIES_PER_DAY: Final = 20_000
@@ -33,9 +34,13 @@ _DECIMAL: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,4})?", re.ASCII)
 
 
 class Counted(StrEnum):
-    """What a budget counts. `writes` and `entities` are those of calls that may change or send something."""
+    """What a budget counts. `writes` and `entities` are those of calls that may change or send something.
+
+    `lookups` are what the gateway reads for itself to learn about the object of a call, also of one that is then refused.
+    """
 
     CALLS = "calls"
+    LOOKUPS = "lookups"
     WRITES = "writes"
     ENTITIES = "entities"
     TOKENS = "tokens"
@@ -87,6 +92,7 @@ CEILINGS: Final = (
     Budget(name="calls-per-run", counted=Counted.CALLS, per=Per.RUN, limit=CEILING_CALLS_PER_RUN),
     Budget(name="calls-per-session", counted=Counted.CALLS, per=Per.SESSION, limit=CEILING_CALLS_PER_SESSION),
     Budget(name="writes-per-session", counted=Counted.WRITES, per=Per.SESSION, limit=CEILING_WRITES_PER_SESSION),
+    Budget(name="lookups-per-session", counted=Counted.LOOKUPS, per=Per.SESSION, limit=CEILING_LOOKUPS_PER_SESSION),
     Budget(name="entities-per-call", counted=Counted.ENTITIES, per=Per.CALL, limit=CEILING_ENTITIES_PER_CALL),
     Budget(name="entities-per-day", counted=Counted.ENTITIES, per=Per.LINEAGE, limit=CEILING_ENTITIES_PER_DAY, window_s=DAY_S),
 )

@@ -57,6 +57,22 @@ def charges(
     return tuple(found)
 
 
+def lookup_charges(budgets: Iterable[Budget], session: Session, reader: Contract) -> tuple[Charge, ...]:
+    """The charges of one reading of the gateway's own: of the budgets that count `lookups`, and of no other.
+
+    Calls that are refused on what was looked up are charged for nothing else, so without this a caller that is told no could
+    have a tool read for ever.
+    """
+    found = []
+    for budget in budgets:
+        if budget.counted is Counted.LOOKUPS and (not budget.on or reader.operation in budget.on):
+            account, about = _account(budget, session, "", reader)
+            found.append(
+                Charge(budget=budget.name, account=account, amount=1, limit=budget.limit, window_s=budget.window_s, about=about)
+            )
+    return tuple(found)
+
+
 def _handed_down(session: Session) -> Iterator[Charge]:
     own = Parent(session_id=session.session_id, agent=session.lineage.agent, max_calls=session.max_calls)
     for holder in (own, *session.parents):
@@ -126,7 +142,7 @@ def _amount(budget: Budget, taking: Taking) -> int:
             return min(taking.entities, MAX_UNITS) if acts else 0
         case Counted.WALL_MS:
             return taking.contract.timeout_ms
-        case Counted.TOKENS:
+        case Counted.TOKENS | Counted.LOOKUPS:
             return 0  # a tool call takes none
         case Counted.SUM:
             units = units_of(taking.arguments.get(budget.argument))

@@ -73,7 +73,13 @@ class Deciding:
         if isinstance(first, Deny) and (canaries or first.question in {Question.WHICH_TOOL, Question.MAY_THE_AGENT}):
             return unread, first
         resource = await self._resources.of(
-            call.session, contract, governed.release.contracts, read.arguments, call.id, governed.release.digest
+            call.session,
+            contract,
+            governed.release.contracts,
+            read.arguments,
+            call.id,
+            governed.release.digest,
+            governed.release.budgets,
         )
         facts = facts_with(resource)
         return facts, governed.engine.decide(facts)

@@ -9,8 +9,9 @@ from typing import Any, Final, TypeAlias, assert_never
 
 import msgspec
 
+from interlock.core.budget import Budget
 from interlock.core.canonical import digest
-from interlock.core.claim import Claimed, Labels, NotSettled, Settled, SettleRequest
+from interlock.core.claim import Claimed, Labels, NotSettled, OverBudget, Settled, SettleRequest
 from interlock.core.contract import Contract
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
@@ -39,10 +40,14 @@ class RawOutput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoppedError(Exception):
-    """The call this read was for must end: `code` is a refusal code, `after_ms` when to come back where that is known."""
+    """The call this read was for must end: `code` is a refusal code, `after_ms` when to come back where that is known.
 
-    def __init__(self, code: str, say: str = "", after_ms: int = 0) -> None:
+    `over` is the budget that had no room for the read.
+    """
+
+    def __init__(self, code: str, say: str = "", after_ms: int = 0, over: tuple[Budget, OverBudget] | None = None) -> None:
         super().__init__(code)
+        self.over = over
         self.code = code
         self.say = say
         self.after_ms = after_ms

@@ -184,7 +184,10 @@ class Gate:
             except PlanRefusedError as refused:
                 return await self._recording.tell(call, refusal(call.id, "plan_refused", say=str(refused)), detail=refused.why)
             except StoppedError as stopped:
-                told = refusal(call.id, stopped.code, say=stopped.say, retry_after_ms=stopped.after_ms)
+                if stopped.over is None:
+                    told = refusal(call.id, stopped.code, say=stopped.say, retry_after_ms=stopped.after_ms)
+                else:
+                    told = of_budget(call.id, *stopped.over)
                 return await self._recording.tell(call, told)
         except StoreUnavailableError:
             pass

@@ -6,6 +6,7 @@ from typing import assert_never
 
 import msgspec
 
+from interlock.core.budget import Budget, Charge, Reserved
 from interlock.core.canonical import digest
 from interlock.core.claim import (
     ApprovalGone,
@@ -25,6 +26,7 @@ from interlock.core.decision import Allow
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import QUARANTINE
 from interlock.core.who import Session
+from interlock.gateway.budgeting import lookup_charges
 from interlock.gateway.execution import Executor, MoreEvents, RawOutput, Released, StoppedError, Work
 from interlock.gateway.keys import call_hash
 from interlock.gateway.lease import Lease
@@ -63,9 +65,19 @@ class InternalCalls:
         self._ids = ids
 
     async def __call__(
-        self, session: Session, contract: Contract, arguments: bytes, call_id: str, more_events: MoreEvents
+        self,
+        session: Session,
+        contract: Contract,
+        arguments: bytes,
+        call_id: str,
+        more_events: MoreEvents,
+        budgets: tuple[Budget, ...] = (),
     ) -> RawOutput | None:
-        """The raw output, or None when the tool gave none. Raises `StoppedError` when execution is stopped."""
+        """The raw output, or None when the tool gave none. Raises `StoppedError` when execution is stopped.
+
+        `budgets` are those that count it: of a caller who has it made, and none for what is read to find out about a doubt.
+        """
+        charges = lookup_charges(budgets, session, contract)
         hashed = call_hash(contract.operation, arguments)
         for _ in range(MAX_ORDERED_DECISION_ROUNDS):
             standing = await self.beliefs.of(session)
@@ -78,7 +90,7 @@ class InternalCalls:
                 raise StoppedError(entered.code, say=say_of_shut(entered), after_ms=entered.after_ms)
             try:
                 claim_id = self._ids.new("clm")
-                request = self._request(session, contract, arguments, hashed, call_id, claim_id, standing)
+                request = self._request(session, contract, arguments, hashed, call_id, claim_id, standing, charges)
                 answer = await self.desk.claim(request)
                 if isinstance(answer, Claimed):
                     return await self._run(
@@ -94,8 +106,11 @@ class InternalCalls:
                     raise StoppedError("quarantined" if answer.scope.startswith(f"{QUARANTINE}:") else "halted")
                 case SessionEnded():
                     raise StoppedError("session_ended")
-                case Duplicate() | KeyReused() | OverRate() | OverBudget() | ApprovalGone():
-                    return None  # cannot happen without a key, a rate, a charge or an approval; then nothing was learnt
+                case OverBudget():
+                    over = next(budget for budget in budgets if budget.name == answer.charge.budget)
+                    raise StoppedError("over_budget", over=(over, answer))
+                case Duplicate() | KeyReused() | OverRate() | ApprovalGone():
+                    return None  # cannot happen without a key, a rate or an approval; then nothing was learnt
                 case _:
                     assert_never(answer)
         raise StoppedError("contended")
@@ -153,6 +168,7 @@ class InternalCalls:
         call_id: str,
         claim_id: str,
         standing: Standing,
+        charges: tuple[Charge, ...],
     ) -> ClaimRequest:
         proposed = CallProposed(
             operation=contract.operation,
@@ -160,7 +176,12 @@ class InternalCalls:
             arguments_digest=digest(arguments),
             call_hash=hashed,
         )
-        claimed = CallClaimed(claim_id=claim_id, operation=contract.operation, worst_labels=Labels())
+        claimed = CallClaimed(
+            claim_id=claim_id,
+            operation=contract.operation,
+            worst_labels=Labels(),
+            reserved=tuple(Reserved(budget=charge.budget, amount=str(charge.amount)) for charge in charges),
+        )
         return ClaimRequest(
             claim_id=claim_id,
             call_id=call_id,
@@ -174,6 +195,7 @@ class InternalCalls:
             scopes=scopes_of(session, contract),
             idempotency=None,
             settle_by_ms=contract.timeout_ms + SETTLE_MARGIN_MS,
+            charges=charges,
             events=(
                 draft(proposed, ids=self._ids, call_id=call_id),
                 draft(claimed, ids=self._ids, call_id=call_id),

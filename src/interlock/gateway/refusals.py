@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from interlock.core.approval import Approval, Requested
-from interlock.core.budget import SHARED, Budget, Per
+from interlock.core.budget import SHARED, Budget, Counted, Per
 from interlock.core.claim import OverBudget
 from interlock.core.contract import Contract
 from interlock.core.decision import Deny, RequireApproval
@@ -238,7 +238,9 @@ def of_budget(call_id: str, budget: Budget, over: OverBudget, asked: tuple[Reque
         limit |= {name: budget.shown(units) for name, units in shown.items()}
         used = "" if budget.per is Per.CALL else f"{limit['used']} are used and "
         allows = f"The budget {budget.name} allows {limit['limit']} per {budget.per.value}{window}"
-        said = [f"{allows}: {used}this call takes {limit['takes']}."]
+        looks = budget.counted is Counted.LOOKUPS
+        takes = "what this call is about would have to be looked up once more" if looks else f"this call takes {limit['takes']}"
+        said = [f"{allows}: {used}{takes}."]
     if asked:
         waiting = " and ".join(f"{item.role} ({item.approval_id}, until {_at(item.expires_at_us)})" for item in asked)
         said.append(f"{waiting} may let it through; once that is given, repeat the call with the same arguments.")

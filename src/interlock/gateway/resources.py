@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from interlock.core.budget import Budget
 from interlock.core.canonical import JsonValue, canonical
 from interlock.core.contract import Contract, ResourceRule
 from interlock.core.decision import ResourceFacts
@@ -24,7 +25,13 @@ class InternalCall(Protocol):
     """A call of the gateway's own: claimed, executed and settled like any other, but decided by the contract alone."""
 
     async def __call__(
-        self, session: Session, contract: Contract, arguments: bytes, call_id: str, more_events: Any
+        self,
+        session: Session,
+        contract: Contract,
+        arguments: bytes,
+        call_id: str,
+        more_events: Any,
+        budgets: tuple[Budget, ...] = (),
     ) -> RawOutput | None:
         """The raw output, or None when there was none for whatever reason. Raises `HaltedError` when execution is stopped."""
         ...
@@ -52,6 +59,7 @@ class Resources:
         arguments: Mapping[str, JsonValue],
         call_id: str,
         release_digest: str,
+        budgets: tuple[Budget, ...],
     ) -> ResourceFacts | None:
         """The object the call is about; None when the contract names none, attributes None when they could not be learnt."""
         rule = contract.resource
@@ -66,7 +74,7 @@ class Resources:
         remembered = self._remembered.get(key)
         if contract.is_read_only and remembered is not None and remembered.until_s > self._clock.monotonic_s():
             return ResourceFacts(type=rule.type, id=name, attributes=remembered.attributes)
-        attributes = await self._read(session, rule, contracts.get(rule.read), identifier, call_id)
+        attributes = await self._read(session, rule, contracts.get(rule.read), identifier, call_id, budgets)
         if attributes is not None:
             self._remembered[key] = _Remembered(attributes, self._clock.monotonic_s() + RESOURCE_CACHE_S)
             self._remembered.move_to_end(key)
@@ -75,7 +83,13 @@ class Resources:
         return ResourceFacts(type=rule.type, id=name, attributes=attributes)
 
     async def _read(
-        self, session: Session, rule: ResourceRule, reader: Contract | None, identifier: str | int, call_id: str
+        self,
+        session: Session,
+        rule: ResourceRule,
+        reader: Contract | None,
+        identifier: str | int,
+        call_id: str,
+        budgets: tuple[Budget, ...],
     ) -> Mapping[str, AttributeValue] | None:
         if reader is None or not reader.is_read_only:
             return None
@@ -87,7 +101,7 @@ class Resources:
             )
             return [draft(body, ids=self._ids, call_id=call_id)]
 
-        raw = await self._call(session, reader, canonical({argument: identifier}), call_id, recorded)
+        raw = await self._call(session, reader, canonical({argument: identifier}), call_id, recorded, budgets)
         if raw is None:
             raise StoppedError("tool_unavailable")
         return _attributes(rule, raw)

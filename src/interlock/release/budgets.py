@@ -71,8 +71,12 @@ def _budget(name: str, spec: BudgetSpec, node: Node, contracts: Mapping[str, Con
         return None
     if (spec.count is None) == (not spec.sum) or spec.count is Counted.SUM:
         problems.add(
-            node, f"{name}: say one of count (calls, writes, entities, tokens, wall_ms) and sum (tool.operation.argument)"
+            node,
+            f"{name}: say one of count (calls, lookups, writes, entities, tokens, wall_ms) and sum (tool.operation.argument)",
         )
+        return None
+    if spec.count is Counted.LOOKUPS and (spec.per not in {Per.SESSION, Per.LINEAGE} or spec.ask):
+        problems.add(node, f"{name}: lookups are counted per session or lineage, and nobody can be asked about one")
         return None
     on, argument = _counted_on(spec, node, contracts, problems)
     limit = _limit(spec)
