@@ -75,6 +75,12 @@ def test_evidence_is_short_and_can_be_printed():
     assert all(len(signal.evidence) <= 80 and signal.evidence.isprintable() for signal in found)
 
 
+@pytest.mark.parametrize("before", [0, 3_500, 3_590, 4_090, 4_096, 50_000])
+def test_where_in_a_long_text_it_stands_does_not_matter(before):
+    found = InjectionRules().look("a b " * (before // 4) + HOSTILE["override"] + " c d" * 2_000)
+    assert "override" in {signal.subject for signal in found}
+
+
 def test_the_same_text_gives_the_same_evidence():
     text = " ".join(HOSTILE.values())
     assert InjectionRules().look(text) == InjectionRules().look(text)

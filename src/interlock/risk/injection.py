@@ -13,6 +13,8 @@ from interlock.core.disguise import tags_in, variants
 from interlock.core.risk import Signal, SignalKind
 
 MAX_LOOKED_AT_CHARS: Final = 256 * 1024
+PIECE_CHARS: Final = 4_096
+OVERLAP_CHARS: Final = 512
 EVIDENCE_CHARS: Final = 80
 _INVISIBLE: Final = re.compile("[\u200b\u200c\u2060\u2061-\u2064\u202a-\u202e\u2066-\u2069\ufeff]")
 _FEW_INVISIBLE: Final = 3
@@ -126,15 +128,23 @@ class InjectionRules:
 
     def look(self, text: str) -> tuple[Signal, ...]:
         """One signal for each rule that fits anywhere in the text, and for what the text hides."""
-        looked = text[:MAX_LOOKED_AT_CHARS]
-        seen = " ".join(variants(looked)) if not _is_plain(looked) else looked
-        lowered = seen.lower()
-        found = [
-            Signal(kind=SignalKind.INJECTION, subject=rule.name, score=rule.score, evidence=_excerpt(match.group()))
-            for rule in RULES
-            if any(word in lowered for word in rule.words) and (match := rule.pattern.search(seen)) is not None
-        ]
-        return (*found, *_hidden(looked))
+        found: dict[str, Signal] = {}
+        # In pieces: a search in a long text would keep every other thread waiting until it is done.
+        for start in range(0, max(len(text[:MAX_LOOKED_AT_CHARS]) - OVERLAP_CHARS, 1), PIECE_CHARS - OVERLAP_CHARS):
+            for signal in _in_piece(text[start : start + PIECE_CHARS]):
+                found.setdefault(signal.subject, signal)
+        return tuple(found.values())
+
+
+def _in_piece(piece: str) -> tuple[Signal, ...]:
+    seen = piece if _is_plain(piece) else " ".join(variants(piece))
+    lowered = seen.lower()
+    found = [
+        Signal(kind=SignalKind.INJECTION, subject=rule.name, score=rule.score, evidence=_excerpt(match.group()))
+        for rule in RULES
+        if any(word in lowered for word in rule.words) and (match := rule.pattern.search(seen)) is not None
+    ]
+    return (*found, *_hidden(piece))
 
 
 _ENCODED: Final = re.compile(r"[A-Za-z0-9+/_-]{24,}|%[0-9A-Fa-f]{2}|&#?\w{2,8};|\b(?:[0-9A-Fa-f]{2}){12,}\b")
