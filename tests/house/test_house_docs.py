@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
@@ -87,3 +88,27 @@ LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 def test_every_link_to_a_file_leads_somewhere(page):
     for target in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
+
+
+def test_each_claim_of_the_threat_model_names_a_test_or_how_it_is_measured():
+    page = (ROOT / "docs" / "threat-model.md").read_text()
+    claims = page[page.index("## Guaranteed by structure") : page.index("## Known limits")]
+    rows = [line for line in claims.splitlines() if line.startswith("| ") and not line.startswith(("| what ", "|--"))]
+    assert len(rows) > 20
+    for row in rows:
+        evidence = row.rstrip(" |").rsplit("|", 1)[1]
+        assert TEST.search(evidence) or "python -m bench." in evidence, row
+
+
+def test_the_figures_of_the_threat_model_are_the_ones_that_were_measured():
+    page = (ROOT / "docs" / "threat-model.md").read_text()
+    kept = json.loads((ROOT / "bench" / "results" / "detectors.json").read_text())
+    whole = kept["public"]["all"]
+    assert f"Of {whole['texts']} attack texts" in page
+    assert f"{round(whole['recall_percent'])} %: all that" in page
+    stated = [kept["public"][name] for name in ("direct", "ignore_previous", "system_message")]
+    assert {round(item["recall_percent"]) for item in stated} == {9}
+    benign = kept["benign"]
+    assert (benign["benign_flagged"], benign["benign_held_out_flagged"]) == (0, 0)
+    assert f"none of {benign['benign_texts']} benign" in page
+    assert f"none of {benign['benign_held_out_texts']} that were written afterwards" in page
