@@ -1,7 +1,9 @@
-"""How long a kill takes to answer while eight gateways call as fast as they can, and what their tools see begin afterwards.
+"""How long a kill takes to answer while eight gateways are called, and what their tools see begin afterwards.
 
-The tools judge: each execution notes its number and time in memory that this process shares. `python -m bench.kill --trials 20`
-is a quick run; `python -m bench.kill gateway URL STATE SLOT FILE` is one of the gateways.
+The tools judge: each execution notes its number and time in memory that all processes share. Three rounds: everybody calls as
+fast as they can, the same with one gateway paused, and half of the rate that it came to (so that the answer is not made of
+waiting for a processor). `python -m bench.kill --trials 20` is a quick run; `python -m bench.kill gateway URL STATE SLOT FILE`
+is one of the gateways.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ import uvloop
 from interlock.app.containment import Containment, KillAnswer
 from interlock.app.plane import RecordedSessions
 from interlock.app.sources import SystemClock, SystemIds
-from interlock.app.system import Settings, running
+from interlock.app.system import Settings, keep_what_is_loaded, running
 from interlock.core.who import Lineage, Session
 from interlock.gateway.messages import Proposal
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ControlChanged
 from interlock.store.controls import Controls
-from interlock.store.database import open_database
+from interlock.store.database import Database, open_database
 from interlock.store.embedded import server as embedded
 from interlock.store.leases import Leases
 from interlock.store.migrate import migrate
@@ -44,11 +46,18 @@ from interlock.tools.python import PythonFunction, PythonTools
 PROCESSES: Final = 8
 CALLERS: Final = 4
 TRIALS: Final = 200
+HALF_TRIALS: Final = 100
 PAUSED_TRIALS: Final = 10
 WATCH_S: Final = 0.15
+RATE_S: Final = 3.0
 AGAIN_S: Final = 20.0
+FULL: Final = f"{PROCESSES} processes"
+HALF: Final = f"{PROCESSES} processes, half of the rate"
+PAUSED: Final = f"{PROCESSES} processes, one paused"
 IDS: Final = SystemIds()
 SLOT: Final = struct.Struct("qd")  # executions begun so far, and when the last one did (CLOCK_MONOTONIC, shared by all)
+PACE: Final = struct.Struct("d")  # behind the slots: seconds from one call of a caller to its next
+PACE_AT: Final = PROCESSES * SLOT.size
 FILES: Final = {
     "release.yaml": "name: bench\n",
     "agents.yaml": """
@@ -78,6 +87,7 @@ async def _gateway(url: str, state: Path, slot: int, shared: Path) -> None:
 
     settings = Settings(state=state, database_url=url, environment="bench", release_files=FILES)
     async with running(settings, python=PythonTools({"local:note": PythonFunction(function=note)})) as system:
+        keep_what_is_loaded()
 
         async def caller(number: int) -> None:
             session = Session(
@@ -115,6 +125,16 @@ class Fleet:
         """Processes in which an execution has begun since."""
         return sum(SLOT.unpack_from(self._memory, slot * SLOT.size)[1] > answered_s for slot in range(len(self.processes)))
 
+    def pace(self, every_s: float) -> None:
+        """Let each caller call once in so many seconds; 0 for as fast as it can."""
+        PACE.pack_into(self._memory, PACE_AT, every_s)
+
+    async def rate(self) -> float:
+        """Executions a second, measured now."""
+        before, began_s = sum(self.begun()), time.monotonic()
+        await asyncio.sleep(RATE_S)
+        return (sum(self.begun()) - before) / (time.monotonic() - began_s)
+
     async def all_at_work(self) -> None:
         """Wait until each has begun something new."""
         before = self.begun()
@@ -129,7 +149,7 @@ class Fleet:
 def fleet(url: str, folder: Path) -> Iterator[Fleet]:
     """Eight gateways under load."""
     shared = folder / "begun"
-    shared.write_bytes(bytes(PROCESSES * SLOT.size))
+    shared.write_bytes(bytes(PACE_AT + PACE.size))
     with shared.open("r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)
     processes: list[subprocess.Popen[str]] = []
@@ -150,80 +170,108 @@ def fleet(url: str, folder: Path) -> Iterator[Fleet]:
                 process.stdout.close()
 
 
-async def _trials(url: str, fleet: Fleet, trials: int, paused_trials: int) -> dict[str, float]:
-    database = await open_database(url)
-    controls = Controls(database)
-    containment = Containment(controls=controls, leases=Leases(database), clock=SystemClock())
+class Bench:
+    """Kills and resumes, and what is noted of it."""
 
-    def event(*, halted: bool) -> Any:
+    def __init__(self, fleet: Fleet, database: Database) -> None:
+        self.fleet = fleet
+        self.flying: list[int] = []
+        self.claims: list[float] = []
+        self._controls = Controls(database)
+        self._containment = Containment(controls=self._controls, leases=Leases(database), clock=SystemClock())
+        self._change = self._controls.change
+        self._controls.change = self._timed  # type: ignore[method-assign]  # how much was waiting for claims under way
+
+    async def _timed(self, **more: Any) -> Any:
+        began_s = time.monotonic()
+        answer = await self._change(**more)
+        if more["halted"]:
+            self.claims.append((time.monotonic() - began_s) * 1000)
+            self.flying.append(len(answer.in_flight))
+        return answer
+
+    def _event(self, *, halted: bool) -> Any:
         return draft(ControlChanged(scope="fleet", halted=halted, reason="bench", by="bench"), ids=IDS)
 
-    async def kill() -> tuple[float, float, KillAnswer]:
+    async def _kill(self) -> tuple[float, float, KillAnswer]:
         began_s = time.monotonic()
-        answer = await containment.stop(scope="fleet", reason="bench", by="bench", event=event(halted=True))
+        answer = await self._containment.stop(scope="fleet", reason="bench", by="bench", event=self._event(halted=True))
         answered_s = time.monotonic()
         return (answered_s - began_s) * 1000, answered_s, answer
 
-    async def resume() -> None:
-        await controls.change(scope="fleet", halted=False, reason="bench", by="bench", event=event(halted=False))
+    async def _resume(self) -> None:
+        await self._change(scope="fleet", halted=False, reason="bench", by="bench", event=self._event(halted=False))
 
-    change, claims = controls.change, list[float]()
+    async def live(self, trials: int) -> tuple[list[float], int]:
+        """Kill with everybody alive: how long each took in ms, and in how many processes something began afterwards."""
+        took, late = [], 0
+        for _ in range(trials):
+            await self.fleet.all_at_work()
+            took_ms, answered_s, answer = await self._kill()
+            took.append(took_ms)
+            if answer.processes is None or any(held.lease != "acknowledged" for held in answer.processes):
+                raise RuntimeError(f"a live process did not acknowledge: {answer.processes}")
+            await asyncio.sleep(WATCH_S)
+            late += self.fleet.late(answered_s)
+            await self._resume()
+        return took, late
 
-    async def timed(**more: Any) -> Any:
-        began_s = time.monotonic()
-        answer = await change(**more)
-        if more["halted"]:
-            claims.append((time.monotonic() - began_s) * 1000)
-        return answer
+    async def paused(self, trials: int) -> tuple[list[float], int]:
+        """Kill while one gateway is paused, wake it after the answer, and see what begins anywhere."""
+        took, late = [], 0
+        for trial in range(trials):
+            await self.fleet.all_at_work()
+            pid = self.fleet.processes[trial % PROCESSES].pid
+            os.kill(pid, signal.SIGSTOP)
+            took_ms, answered_s, _ = await self._kill()
+            took.append(took_ms)
+            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(WATCH_S * 4)
+            late += self.fleet.late(answered_s)
+            await self._resume()
+        return took, late
 
-    controls.change = timed  # type: ignore[method-assign]  # how much of it was waiting for claims under way
-    live: list[float] = []
-    paused: list[float] = []
-    late = woken = flying = 0
-    first, began_s = sum(fleet.begun()), time.monotonic()
-    for _ in range(trials):
-        await fleet.all_at_work()
-        took_ms, answered_s, answer = await kill()
-        live.append(took_ms)
-        flying += answer.in_flight_total
-        if answer.processes is None or any(held.lease != "acknowledged" for held in answer.processes):
-            raise RuntimeError(f"a live process did not acknowledge: {answer.processes}")
-        await asyncio.sleep(WATCH_S)
-        late += fleet.late(answered_s)
-        await resume()
-    raced, seconds = sum(fleet.begun()) - first, time.monotonic() - began_s
-    for trial in range(paused_trials):
-        await fleet.all_at_work()
-        pid = fleet.processes[trial % PROCESSES].pid
-        os.kill(pid, signal.SIGSTOP)
-        took_ms, answered_s, _ = await kill()
-        paused.append(took_ms)
-        os.kill(pid, signal.SIGCONT)
-        await asyncio.sleep(WATCH_S * 4)
-        woken += fleet.late(answered_s)
-        await resume()
-    await database.close()
-    live.sort()
-    paused.sort()
+
+def _figures(name: str, took: list[float], late: int) -> dict[str, float]:
+    took = sorted(took)
     return {
-        f"kill to answer p50 ms, {PROCESSES} processes": statistics.median(live),
-        f"kill to answer p99 ms, {PROCESSES} processes": live[min(len(live) - 1, int(len(live) * 0.99))],
-        f"kill to answer max ms, {PROCESSES} processes": live[-1],
-        "of it until no claim could commit any more, p50 ms": statistics.median(claims[:trials]),
-        "kill to answer p50 ms, one process paused": statistics.median(paused) if paused else 0.0,
-        "kill to answer max ms, one process paused": paused[-1] if paused else 0.0,
-        "executions begun after the answer": late,
-        "executions begun after the answer by a process that was paused": woken,
-        "kill trials": trials,
-        "kill trials with one process paused": paused_trials,
-        "executions raced by the kills": raced,
-        "executions a second while killed and resumed": raced / seconds,
-        "calls in flight at a kill, mean": flying / trials,
-        "machine load before": os.getloadavg()[0],
+        f"kill to answer p50 ms, {name}": statistics.median(took),
+        f"kill to answer p99 ms, {name}": took[min(len(took) - 1, int(len(took) * 0.99))],
+        f"kill to answer max ms, {name}": took[-1],
+        f"kills, {name}": len(took),
+        f"executions begun after the answer, {name}": late,
     }
 
 
-def run(trials: int = TRIALS, paused_trials: int = PAUSED_TRIALS) -> dict[str, float]:
+async def _trials(url: str, fleet: Fleet, trials: int, half_trials: int, paused_trials: int) -> dict[str, float]:
+    database = await open_database(url)
+    bench = Bench(fleet, database)
+    await fleet.all_at_work()
+    keep_what_is_loaded()
+    full = await fleet.rate()
+    first, began_s = sum(fleet.begun()), time.monotonic()
+    found = _figures(FULL, *await bench.live(trials))
+    raced = sum(fleet.begun()) - first
+    found |= {
+        "of it until no claim could commit any more, p50 ms": statistics.median(bench.claims),
+        "calls in flight at a kill, mean": statistics.mean(bench.flying),
+        "executions raced by the kills": raced,
+        "executions a second while killed and resumed": raced / (time.monotonic() - began_s),
+        "executions a second, eight gateways together": full,
+        "machine load during the kills": os.getloadavg()[0],
+    }
+    if paused_trials:
+        found |= _figures(PAUSED, *await bench.paused(paused_trials))
+    if half_trials:
+        fleet.pace(PROCESSES * CALLERS / (full / 2))
+        await fleet.all_at_work()
+        half = await fleet.rate()
+        found |= {**_figures(HALF, *await bench.live(half_trials)), "executions a second at half of the rate": half}
+    await database.close()
+    return found
+
+
+def run(trials: int = TRIALS, half_trials: int = HALF_TRIALS, paused_trials: int = PAUSED_TRIALS) -> dict[str, float]:
     """Kill and resume eight gateways under load, on a durable Postgres of their own."""
     folder = Path(tempfile.mkdtemp(prefix="interlock-bench-"))
     lease = embedded.acquire(folder)
@@ -231,7 +279,7 @@ def run(trials: int = TRIALS, paused_trials: int = PAUSED_TRIALS) -> dict[str, f
         asyncio.run(migrate(lease.running.owner_url))
         load = os.getloadavg()[0]
         with fleet(lease.running.app_url, folder) as made:
-            found = uvloop.run(_trials(lease.running.app_url, made, trials, paused_trials))
+            found = uvloop.run(_trials(lease.running.app_url, made, trials, half_trials, paused_trials))
         return {**found, "machine load before": load}
     finally:
         lease.release()
@@ -240,13 +288,21 @@ def run(trials: int = TRIALS, paused_trials: int = PAUSED_TRIALS) -> dict[str, f
 def main() -> None:
     """A table and, with `--json FILE`, JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.kill")
-    parser.add_argument("--trials", type=int, default=TRIALS)
-    parser.add_argument("--paused", type=int, default=PAUSED_TRIALS)
+    parser.add_argument("--trials", type=int, default=TRIALS, help="kills with everybody calling as fast as they can")
+    parser.add_argument("--half", type=int, default=HALF_TRIALS, help="kills at half of that rate")
+    parser.add_argument("--paused", type=int, default=PAUSED_TRIALS, help="kills with one gateway paused")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    found = run(chosen.trials, chosen.paused)
+    found = run(chosen.trials, chosen.half, chosen.paused)
+    print(f"{'kill to answer':60} {'kills':>6} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8} {'begun after it':>15}")
+    for name in (FULL, HALF, PAUSED):
+        if f"kills, {name}" in found:
+            p50, p99, most = (found[f"kill to answer {which} ms, {name}"] for which in ("p50", "p99", "max"))
+            late = found[f"executions begun after the answer, {name}"]
+            print(f"{name:60} {found[f'kills, {name}']:6} {p50:8.1f} {p99:8.1f} {most:8.1f} {late:15}")
     for name, value in found.items():
-        print(f"{name:66} {value:12,.1f}")
+        if not name.endswith((FULL, HALF, PAUSED)):
+            print(f"{name:60} {value:8,.1f}")
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(found, indent=2) + "\n")
 

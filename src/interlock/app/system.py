@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -399,6 +400,15 @@ class System:
             await self.flush_refusals()
             await self.sign_heads()
             await self.processes.leave(self.process_id)
+
+
+def keep_what_is_loaded() -> None:
+    """What a serving process has loaded by now stays until it ends: the collector need not look through it again and again.
+
+    While it looks, every thread of the process stands still, the one that acknowledges a kill among them.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @contextlib.asynccontextmanager

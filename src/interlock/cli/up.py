@@ -15,7 +15,7 @@ import asyncpg
 import uvicorn
 from cyclopts import Parameter
 
-from interlock.app.system import ReleaseInForceError, Settings, System, running
+from interlock.app.system import ReleaseInForceError, Settings, System, keep_what_is_loaded, running
 from interlock.cli.common import DEFAULT_STATE, Environment, Json, State, read_variables
 from interlock.cli.output import OK, UNREACHABLE, USAGE, Failure, print_json
 from interlock.identity.errors import IdentityError
@@ -83,6 +83,7 @@ def up(
 
 async def _serve(settings: Settings, listening: socket.socket, hosts: frozenset[str], *, as_json: bool) -> None:
     async with running(settings) as system:
+        keep_what_is_loaded()
         router = Router(
             gate=system.gate, session_of=system.plane.session, plane=system.plane, allowed_hosts=hosts, doors=system.plane.doors
         )
