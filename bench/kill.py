@@ -102,9 +102,11 @@ async def _gateway(url: str, state: Path, slot: int, shared: Path) -> None:
             n = 0
             while True:
                 n += 1
+                begun_s = time.monotonic()
                 answer = await system.gate.call(session, Proposal(operation="local.note", arguments=b'{"n":%d}' % n))
-                if getattr(answer, "code", "") == "halted":
-                    await asyncio.sleep(0.05)  # a client that is told to stop does not hammer
+                least_s = 0.05 if getattr(answer, "code", "") == "halted" else 0.0  # who is told to stop does not hammer
+                until_s = max(begun_s + PACE.unpack_from(memory, PACE_AT)[0], time.monotonic() + least_s)
+                await asyncio.sleep(max(0.0, until_s - time.monotonic()))
 
         print(json.dumps({"process_id": system.process_id}), flush=True)
         await asyncio.gather(*(caller(number) for number in range(CALLERS)))

@@ -22,8 +22,6 @@ _log = logging.getLogger(__name__)
 RENEW_EVERY_S: Final = 0.25
 RETRY_AFTER_S: Final = 0.05
 THREAD: Final = "lease"
-# How long this thread waits for its turn while the gate's is busy. CPython's own 5 ms are most of what a kill may take.
-TURN_S: Final = 0.0005
 # A busy gate gives the interpreter away to the lease's thread after this long, not after Python's 5 ms; there is no cost
 # while no other thread wants it.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -60,7 +58,6 @@ class LeaseKeeper:
         home = asyncio.get_running_loop()
         started: asyncio.Future[None] = home.create_future()
         self._ended = home.create_future()
-        sys.setswitchinterval(TURN_S)
         # The same kind of loop as the gate's: uvloop where there is one.
         self._thread = threading.Thread(target=self._live, args=(home, started), name=THREAD, daemon=True)
         self._thread.start()

@@ -15,9 +15,6 @@ from interlock.store.queries import load
 
 RENEW_TIMEOUT_S: Final = 1.0
 CHANNEL: Final = "interlock_control"
-# Nobody waits for a disk to hear of a renewal: what a crash of the database loses of them belongs to a life in which no lease
-# counts any more, and whoever has read an acknowledgement knows that it was acted on before.
-_NOT_DURABLE: Final = {"synchronous_commit": "off"}
 
 
 class Renewal(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +104,7 @@ class LeaseLine:
 
     async def _open(self) -> asyncpg.Connection[asyncpg.Record]:
         connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
-            self._url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=_NOT_DURABLE
+            self._url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S
         )
         try:
             await asyncio.wait_for(connection.add_listener(CHANNEL, self._heard), CONNECT_TIMEOUT_S)
