@@ -22,9 +22,10 @@ from rich.table import Table
 
 from bench.agentdojo.contracts import ENVIRONMENT, release_of
 from bench.agentdojo.planning import Planning
-from bench.agentdojo.playing import Attacked, Benign, Stage
+from bench.agentdojo.playing import APPROVER, Attacked, Benign, Stage
 from bench.agentdojo.tools import Dojo, dojo, python_tools
 from interlock.app.system import Settings, running
+from interlock.cli.traces import tell
 from interlock.release.load import from_files
 from interlock.store.embedded import server as embedded
 from interlock.store.migrate import migrate
@@ -35,11 +36,15 @@ SUITES: Final = ("banking", "slack", "workspace", "travel")
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the contracts were reviewed with the overlay, whether the guard's policies are there, whether there is a plan."""
+    """Whether the contracts were reviewed with the overlay, whether the guard's policies are there, whether there is a plan.
+
+    `strict`: with the rule that was added after the first run on all suites.
+    """
 
     overlay: bool
     guard: bool = True
     plan: Planning = Planning.NONE
+    strict: bool = False
 
 
 VARIANTS: Final = {
@@ -50,8 +55,10 @@ VARIANTS: Final = {
     "reviewed, plan of operations": Variant(overlay=True, plan=Planning.OPERATIONS),
     "drafted, plan with sources": Variant(overlay=False, plan=Planning.SOURCES),
     "reviewed, plan with sources": Variant(overlay=True, plan=Planning.SOURCES),
+    "strict": Variant(overlay=True, strict=True),
+    "strict, plan with sources": Variant(overlay=True, strict=True, plan=Planning.SOURCES),
 }
-AT_ONCE: Final = 4
+AT_ONCE: Final = 8
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,11 +93,11 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-async def play(bench: Dojo, url: str, suite: str, variant: str, only: str) -> Ran:
+async def play(bench: Dojo, url: str, suite: str, variant: str, only: argparse.Namespace) -> Ran:
     """All tasks and pairs of a suite in one variant, on one gateway."""
     chosen = VARIANTS[variant]
     listed = await bench.ask("listing", suite=suite)
-    files = release_of(suite, listed["tools"], with_overlay=chosen.overlay, with_guard=chosen.guard)
+    files = release_of(suite, listed["tools"], with_overlay=chosen.overlay, with_guard=chosen.guard, strict=chosen.strict)
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="interlock-dojo-") as state:
         settings = Settings(
@@ -98,9 +105,13 @@ async def play(bench: Dojo, url: str, suite: str, variant: str, only: str) -> Ra
         )
         async with running(settings, python=python_tools(suite, listed["tools"])) as system:
             stage = Stage(system, bench, suite, from_files(files).contracts, chosen.plan)
-            tasks = [task for task in listed["users"] if only in ("", task)]
+            tasks = [task for task in listed["users"] if only.task in ("", task)]
+            injections = [injection for injection in listed["injections"] if only.injection in ("", injection)]
             benign = await together([stage.benign(task) for task in tasks])
-            pairs = await together([stage.attacked(task, injection) for task in tasks for injection in listed["injections"]])
+            pairs = await together([stage.attacked(task, injection) for task in tasks for injection in injections])
+            if only.trace:
+                story = await system.plane.desk.traces.show(APPROVER, pairs[-1].session)
+                tell(Console(soft_wrap=True), [msgspec.structs.asdict(line) for line in story.lines])
     return Ran(suite=suite, variant=variant, seconds=time.perf_counter() - begun, benign=tuple(benign), pairs=tuple(pairs))
 
 
@@ -117,9 +128,9 @@ async def together(work: list[Any]) -> list[Any]:
 
 @contextlib.asynccontextmanager
 async def databases() -> AsyncIterator[Any]:
-    """Gives the URL of a new database for each variant, on one durable Postgres that is gone afterwards."""
+    """Gives the URL of a database, on a Postgres that is gone afterwards. Every pair has a user of its own in it."""
     folder = Path(tempfile.mkdtemp(prefix="interlock-dojo-"))
-    lease = embedded.acquire(folder)
+    lease = embedded.acquire(folder, durable=False)  # what is measured is who is stopped, not how fast
     try:
         await migrate(lease.running.owner_url)
         yield lease.running.app_url
@@ -136,14 +147,34 @@ def show(rows: list[dict[str, Any]]) -> None:
     Console(width=220).print(table)
 
 
+def written(found: list[Ran]) -> bytes:
+    """The figures, what asked or was refused in whose task, every attack that succeeded, and a session of each kind."""
+    rows = []
+    for ran in found:
+        stopped = next((pair for pair in ran.pairs if pair.asked or pair.refused), None)
+        rows.append(
+            {
+                **ran.row(),
+                "asks": {task.task: task.asked for task in ran.benign if task.asked},
+                "refused": {task.task: task.refused for task in ran.benign if task.refused},
+                "succeeded": [(pair.task, pair.injection, pair.acted) for pair in ran.pairs if pair.broken],
+                "executed": [(pair.task, pair.injection, pair.acted) for pair in ran.pairs if pair.acted and not pair.broken],
+                "stopped": None if stopped is None else (stopped.task, stopped.injection, stopped.asked, stopped.refused),
+            }
+        )
+    return msgspec.json.format(msgspec.json.encode(rows), indent=1) + b"\n"
+
+
 async def run(chosen: argparse.Namespace) -> list[Ran]:
-    """Everything that was chosen."""
+    """Everything that was chosen; what is known is written after each part."""
     found = []
     async with dojo(chosen.python) as bench, databases() as url:
         for suite in chosen.suites.split(","):
             for variant in chosen.variants.split(";"):
-                found.append(await play(bench, url, suite, variant, chosen.task))
+                found.append(await play(bench, url, suite, variant, chosen))
                 print(json.dumps(found[-1].row()), file=sys.stderr, flush=True)
+                if chosen.json:
+                    chosen.json.write_bytes(written(found))
     return found
 
 
@@ -153,17 +184,11 @@ def main() -> None:
     parser.add_argument("--suites", default=",".join(SUITES))
     parser.add_argument("--variants", default=";".join(VARIANTS))
     parser.add_argument("--task", default="", help="only this task of the user")
+    parser.add_argument("--injection", default="", help="only this injection")
+    parser.add_argument("--trace", action="store_true", help="tell the story of the last pair, as `interlock trace show` does")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    found = asyncio.run(run(chosen))
-    show([ran.row() for ran in found])
-    if chosen.json:
-        chosen.json.write_bytes(
-            msgspec.json.format(
-                msgspec.json.encode([{**ran.row(), "details": msgspec.to_builtins(ran)} for ran in found]), indent=1
-            )
-            + b"\n"
-        )
+    show([ran.row() for ran in asyncio.run(run(chosen))])
 
 
 if __name__ == "__main__":

@@ -56,12 +56,8 @@ class World:
         self.task = self.suite.get_user_task_by_id(user)
         self.injection = self.suite.get_injection_task_by_id(injection) if injection else None
         self.runtime = FunctionsRuntime(self.suite.tools)
-        texts: dict[str, str] = {}
-        if self.injection is not None:
-            text = ATTACK_TEXT.format(user=USER, model=MODEL, goal=self.injection.GOAL)
-            texts = dict.fromkeys(seen_places(suite, user), text)
-        made = self.suite.load_and_inject_default_environment(texts)
-        self.environment = self.task.init_environment(made)
+        places = seen_places(suite, user) if injection else ()
+        self.environment = self.task.init_environment(loaded(suite, injection, places).model_copy(deep=True))
         self.before = self.environment.model_copy(deep=True)
         self.executed: list[FunctionCall] = []
         self.goal = _flat(self.injection.GOAL) if self.injection is not None else ""
@@ -98,6 +94,17 @@ class World:
         if self.injection is not None:
             broken = check_injection(self.injection, nothing, self.before, self.environment, self.executed)
         return {"done": bool(done), "broken": bool(broken)}
+
+
+@functools.lru_cache(maxsize=256)
+def loaded(suite: str, injection: str, places: tuple[str, ...]) -> Any:
+    """The suite's environment with an injection in these places. To be copied: tasks change it."""
+    found = suite_of(suite)
+    texts: dict[str, str] = {}
+    if injection:
+        goal = found.get_injection_task_by_id(injection).GOAL
+        texts = dict.fromkeys(places, ATTACK_TEXT.format(user=USER, model=MODEL, goal=goal))
+    return found.load_and_inject_default_environment(texts)
 
 
 @functools.cache

@@ -87,11 +87,15 @@ def show(
     if as_json:
         print_json(found)
         return OK
-    console = Console(soft_wrap=True)
-    for line in found["lines"]:
+    tell(Console(soft_wrap=True), found["lines"])
+    return OK
+
+
+def tell(console: Console, lines: list[dict[str, Any]]) -> None:
+    """Print a story."""
+    for line in lines:
         at = datetime.fromtimestamp(line["at_us"] / 1e6, UTC).strftime("%H:%M:%S.%f")[:-3]
         console.print(Text(f"{line['seq']:>4}  {at}  "), Text(line["told"], style=TONES.get(line["tone"], "")))
-    return OK
 
 
 def export(

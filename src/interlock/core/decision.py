@@ -23,12 +23,14 @@ class ResourceFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Traced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where an argument came from, and the kinds of active parts found in a text.
 
-    `pointed`: it is doubtful, and all that is doubtful in it stands in something that the user named.
+    `pointed`: it is doubtful, and all that is doubtful in it stands in something that the user named. `found_in` is the
+    operation whose result held it last (or `input`, `asserted`), for people to read.
     """
 
     origin: Origin
     active: tuple[str, ...] = ()
     pointed: bool = False
+    found_in: str = ""
 
 
 class Lift(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,7 +57,10 @@ class Contexts:
             return {}
         known = await self._current(session)
         found = trace(contract, arguments, known.index, known.tokenizer, tainted=tainted)
-        return {name: Traced(origin=item.origin, active=item.active, pointed=item.pointed) for name, item in found.items()}
+        return {
+            name: Traced(origin=item.origin, active=item.active, pointed=item.pointed, found_in=known.index.source(item.item))
+            for name, item in found.items()
+        }
 
     async def holding(self, session: Session) -> Held:
         """What results of this session hold, for a plan that says which of them a value comes from."""

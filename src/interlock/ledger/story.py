@@ -8,7 +8,7 @@ from typing import Any, assert_never
 import msgspec
 
 from interlock.core.decision import Allow, Decision, Deny, RequireApproval
-from interlock.core.terms import Question
+from interlock.core.terms import Origin, Question
 from interlock.ledger import events as e
 from interlock.ledger.drafts import read_body
 
@@ -89,7 +89,8 @@ def _words(body: e.Body) -> tuple[str, str]:
             known = "could not be learnt" if body.attributes is None else _short(dict(body.attributes))
             return "plain", f"looked at: {body.type} {body.id} by {body.operation}: {known}"
         case e.CallDecided():
-            return _decision(body.decision)
+            tone, told = _decision(body.decision)
+            return tone, told if isinstance(body.decision, Allow) else told + _origins(body.facts)
         case e.CallClaimed():
             given = f", using up {', '.join(body.approvals)}" if body.approvals else ""
             counted = ", ".join(f"{item.amount} of {item.budget}" for item in body.reserved)
@@ -256,6 +257,19 @@ def _decision(decision: Decision) -> tuple[str, str]:
             return "wait", f"needs approval: {rules}, asked for by {by} [release {_digest(decision.release_digest)}]"
         case _:
             assert_never(decision)
+
+
+def _origins(facts: object) -> str:
+    """Of a call that was not let through: which of its arguments nobody stands behind, and where those were read."""
+    traced = facts.get("provenance") if isinstance(facts, Mapping) else None
+    if not isinstance(traced, Mapping):
+        return ""
+    told = []
+    for name, item in traced.items():
+        origin = Origin(item["origin"])
+        if origin.is_doubtful or origin in {Origin.QUOTED, Origin.SELECTED}:
+            told.append(f"{name} is {origin}{f', it stands in {found}' if (found := item.get('found_in')) else ''}")
+    return f"; {'; '.join(told)}" if told else ""
 
 
 def _policies(decision: Decision) -> str:

@@ -59,7 +59,8 @@ def of_result(
             if pointed:
                 groups[Standing.POINTED].update(tokenizer.of_user_text(text))
     else:
-        for path, value, listed in _leaves(structured, "", listed=False):
+        # The names of properties come again with every row, and often their values do.
+        for path, value, listed in dict.fromkeys(_leaves(structured, "", listed=False)):
             standing = _standing_of(path, value, trusted, listed=listed)
             if len(value) <= MAX_FIELD_CHARS:
                 groups[Standing.PLACE].update(tokenizer.of_place(source, path, value))
@@ -89,7 +90,7 @@ def _leaves(value: Any, path: str, *, listed: bool) -> Iterator[tuple[str, str, 
         case dict():
             for name, inside in value.items():
                 # Names of properties can be data too, so they are text that others may have written.
-                yield f"{path}.<name>".lstrip("."), str(name), listed
+                yield "<name>", str(name), False
                 yield from _leaves(inside, f"{path}.{name}".lstrip("."), listed=listed)
         case list() | tuple():
             for inside in value:

@@ -84,11 +84,13 @@ class Tokenizer:
     """Hashes tokens under a key of its own, so that stored tokens of one lineage say nothing about those of another."""
 
     def __init__(self, key: str) -> None:
-        self._key = key.encode()[:64]
+        self._keyed = hashlib.blake2b(digest_size=_HASH_BYTES, key=key.encode()[:64])
 
     def hashed(self, token: str) -> int:
         """The 64-bit hash that stands for a token in an index."""
-        return int.from_bytes(hashlib.blake2b(token.encode(), digest_size=_HASH_BYTES, key=self._key).digest())
+        made = self._keyed.copy()
+        made.update(token.encode())
+        return int.from_bytes(made.digest())
 
     def of_user_text(self, text: str) -> frozenset[int]:
         """What a text of the user vouches for: its tokens in strict form."""
