@@ -48,6 +48,21 @@ async def test_a_person_sees_the_budgets_of_the_own_tenant_and_only_with_the_rol
             await shop.system.plane.budgets.usage(Person(user="ana", tenant="acme", roles=("Staff",)))
 
 
+async def test_what_is_nearly_used_up_is_found_by_its_window_and_looked_at_once_for_everybody(shop, monkeypatch):
+    monkeypatch.setattr("interlock.app.budgets.TIGHT_HOLDS_S", 3600.0)
+    await pay(shop, await shop.session(), "79.99")
+    assert await shop.system.plane.budgets.tight(OPERATOR) == ()
+    session = await shop.session("ben")
+    await pay(shop, session, "60.00")
+    await pay(shop, session, "20.00", order_id="A2")
+    assert await shop.system.plane.budgets.tight(OPERATOR) == ()  # for some seconds
+    shop.system.plane.budgets._tight.clear()
+    (found,) = await shop.system.plane.budgets.tight(OPERATOR)
+    assert (found.name, found.used, found.about) == ("paid-per-hour", "80", "agent bot for user ben of acme in test")
+    with pytest.raises(NotPermittedError):
+        await shop.system.plane.budgets.tight(Person(user="ana", tenant="acme", roles=("Staff",)))
+
+
 async def test_a_budget_that_the_release_no_longer_has_is_said_not_to_be_in_force(shop):
     await pay(shop, await shop.session(), "10.00")
     files = {

@@ -219,7 +219,7 @@ class Plane:
             load_now=load_now,
         )
         self.breakers = PeoplesBreakers(breakers, self.admin, environment=environment)
-        self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment)
+        self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment, clock=clock)
         self.doubts = doubts(self.admin)
         self.postures = PeoplesPostures(postures, self.admin, ids)
         self.live = LiveCalls(live, self.desk.sights)

@@ -98,6 +98,11 @@ class Budgets:
         rows = await self._database.rows("budgets", tenant, environment, name, limit)
         return tuple(Usage(**dict(row)) for row in rows)
 
+    async def tight(self, *, tenant: str, environment: str, percent: int, limit: int) -> tuple[Usage, ...]:
+        """The fullest budgets of which at least `percent` is used, of one tenant or of all (empty)."""
+        rows = await self._database.rows("tight_budgets", tenant, environment, percent, limit)
+        return tuple(Usage(**dict(row)) for row in rows)
+
     async def forget(self) -> int:
         """Forget counters that nothing can ask for any more; gives how many."""
         row = await self._database.row("forget_budgets", FORGET_AFTER_S, MAX_FORGOTTEN_AT_ONCE)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from itertools import groupby
 from typing import Any, Final
 
 import msgspec
 
-from interlock.app.budgets import BudgetView
+from interlock.app.budgets import BudgetView, percent_used
 from interlock.app.doubts import DoubtView
 from interlock.app.plane import Plane
 from interlock.core.who import Person
@@ -16,8 +15,6 @@ from interlock.store.breakers import BreakerRow
 
 MAX_DOUBTS_SHOWN: Final = 20
 MAX_BUDGETS_SHOWN: Final = 10
-# From this share of its limit on a budget is shown: early enough to raise it, late enough to mean something.
-NEARLY_PERCENT: Final = 80
 
 
 class Unstable(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +40,7 @@ async def troubles_part(plane: Plane, person: Person) -> dict[str, Any]:
     sees_own, sees_all = await admin.may(person, "status", tenant=person.tenant), await admin.may(person, "status")
     doubts = await plane.doubts.list(person, limit=MAX_DOUBTS_SHOWN) if sees_own else ()
     breakers = (await plane.breakers.view(person)).breakers if sees_all else ()
-    budgets = await plane.budgets.usage(person) if sees_own else ()
+    budgets = await plane.budgets.tight(person) if sees_own else ()
     sight = await plane.live.sight(person)
     settles = await admin.may(person, "settle", tenant=person.tenant)
     return {
@@ -57,7 +54,7 @@ async def troubles_part(plane: Plane, person: Person) -> dict[str, Any]:
             for item in doubts
         ],
         "unstable": unstable(breakers),
-        "tight": tight(budgets),
+        "tight": [Tight(budget=item, percent=percent_used(item)) for item in budgets[:MAX_BUDGETS_SHOWN]],
         "traces": not sight.own,
     }
 
@@ -83,14 +80,3 @@ def unstable(rows: tuple[BreakerRow, ...]) -> list[Unstable]:
             )
         )
     return found
-
-
-def tight(budgets: tuple[BudgetView, ...]) -> list[Tight]:
-    """Those in force of which little or nothing is left, the fullest first."""
-    found = []
-    for budget in budgets:
-        limit, used = Decimal(budget.limit), Decimal(budget.used)
-        percent = int(used * 100 / limit) if limit else 100
-        if budget.in_force and percent >= NEARLY_PERCENT:
-            found.append(Tight(budget=budget, percent=percent))
-    return sorted(found, key=lambda item: -item.percent)[:MAX_BUDGETS_SHOWN]
