@@ -26,6 +26,8 @@ INSERT INTO ticket (tenant, subject, body) VALUES
     ('acme', 'Where is my invoice?', 'I cannot find the invoice for order A2.'),
     ('globex', 'Login does not work', 'Please reset my password.');
 INSERT INTO customer VALUES
+    -- The planted secret that release/risk.yaml knows by its digest.
+    (0, 'acme', 'north', 'Zoe Zero', 'zoe@customers.example', '+31 20 555 0100', 'NL00XXXX0000000000', 'mzjyknm2zimbf0jfwl75v2q70iudykwg'),
     (7, 'acme', 'north', 'Nora North', 'nora@customers.example', '+31 20 555 0107', 'NL91ABNA0417164300', 'prefers mail'),
     (8, 'acme', 'south', 'Sol South', 'sol@customers.example', '+31 20 555 0108', 'NL20INGB0001234567', 'on a payment plan'),
     (9, 'globex', 'north', 'Gus Globex', 'gus@customers.example', '+49 30 555 0109', 'DE89370400440532013000', 'VIP');

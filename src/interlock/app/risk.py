@@ -51,7 +51,7 @@ class RiskWatch:
     ) -> None:
         self._rows = rows
         self._postures = postures
-        self._rules = rules
+        self.rules = rules
         self._detectors = tuple(detectors)
         self._clock = clock
         self._ids = ids
@@ -78,14 +78,16 @@ class RiskWatch:
         except StoreError:
             _log.warning("what was learnt about agents could not be kept")
 
-    async def entered(self, session: Session, source: str, reference: str, texts: tuple[str, ...]) -> None:
+    async def entered(self, session: Session, source: str, reference: str, texts: Callable[[], tuple[str, ...]]) -> None:
         """Look at what is about to enter a context; a short text at once, a long one in a thread for `text_ms` at most.
 
         What a text says that took longer is noted when it is known. Raises `StoreUnavailableError`.
         """
-        rules = self._rules()
-        text = "\n".join(texts)
-        if not rules.thresholds or not text.strip():
+        rules = self.rules()
+        if not rules.thresholds:
+            return
+        text = "\n".join(texts())
+        if not text.strip():
             return
         if len(text) <= INLINE_CHARS:
             await self._found(session, source, reference, self._look(text), rules)
@@ -103,14 +105,14 @@ class RiskWatch:
 
     async def sent_off(self, session: Session, call_id: str, operation: str, canaries: tuple[str, ...]) -> None:
         """Raise the lineage's posture, for it tried to send planted secrets off. Raises `StoreUnavailableError`."""
-        known = {canary.name: canary.posture for canary in self._rules().canaries}
+        known = {canary.name: canary.posture for canary in self.rules().canaries}
         to = max((known.get(name, Posture.HALTED) for name in canaries), key=_ORDER.index, default=Posture.HALTED)
         why = f"planted secret {', '.join(canaries)} in a call of {operation} ({call_id})"
         await self._ratchet(session, to, why, None)
 
     def called(self, session: Session, call: CalledAs) -> None:
         """Take up how a call ended. Never waits; when there is too much to look at, that is evidence too."""
-        if not self._rules().thresholds or self._worker is None:
+        if not self.rules().thresholds or self._worker is None:
             return
         done = Done(at_us=self._clock.wall_us(), call_id=call.call_id, operation=call.operation, outcome=call.outcome)
         try:
@@ -121,7 +123,7 @@ class RiskWatch:
 
     async def tend(self) -> None:
         """Keep what was learnt, and note what could not be looked at. Raises `StoreUnavailableError`: nothing is lost then."""
-        rules = self._rules()
+        rules = self.rules()
         for lineage_id, session in list(self._overrun.items()):
             await self._found(session, "calls", "", (_failed("calls", "too many calls at once"),), rules)
             self._overrun.pop(lineage_id, None)
@@ -246,7 +248,7 @@ class RiskWatch:
                 baseline[feature] = baseline.get(feature, 0) + 1
                 self._learnt[(lineage.tenant, lineage.agent, feature)] += 1
         if signals:
-            await self._found(session, "calls", done.call_id, signals, self._rules())
+            await self._found(session, "calls", done.call_id, signals, self.rules())
 
     async def _baseline(self, tenant: str, agent: str) -> dict[str, int]:
         key = (tenant, agent)

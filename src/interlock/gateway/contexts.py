@@ -94,9 +94,12 @@ class Contexts:
         # A long output takes long to cut into tokens; the event loop must not wait for that.
         item = cut() if sum(map(len, texts)) <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
         await self._shelf.add(session.lineage.id, session.session_id, item)
-        structured = () if released.structured is None else tuple(texts_in(dict(released.structured)))
-        # Where there is structured content, the text beside it is only the same again.
-        await self._watch.entered(session, contract.operation, call_id, structured or texts)
+
+        def entering() -> tuple[str, ...]:
+            # Where there is structured content, the text beside it is only the same again.
+            return texts if released.structured is None else tuple(texts_in(dict(released.structured)))
+
+        await self._watch.entered(session, contract.operation, call_id, entering)
 
     async def _points(self, session: Session, contract: Contract, arguments: bytes) -> bool:
         if not contract.targets or Effect.READ not in contract.effects:
@@ -109,13 +112,13 @@ class Contexts:
         known = await self._current(session)
         item = of_input(known.tokenizer, input_id, text, seen=known.index.has_span)
         await self._shelf.add(session.lineage.id, session.session_id, item)
-        await self._watch.entered(session, "input", input_id, (text,))
+        await self._watch.entered(session, "input", input_id, lambda: (text,))
 
     async def asserted(self, session: Session, input_id: str, text: str) -> None:
         """Take up what the agent says, of itself or of the user."""
         item = of_assertion(Tokenizer(session.lineage.id), input_id, text)
         await self._shelf.add(session.lineage.id, session.session_id, item)
-        await self._watch.entered(session, "asserted", input_id, (text,))
+        await self._watch.entered(session, "asserted", input_id, lambda: (text,))
 
     async def _current(self, session: Session) -> _Known:
         known = self._known.get(session.session_id)

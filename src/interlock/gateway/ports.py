@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -118,8 +118,11 @@ class PlanShelf(Protocol):
 class Watch(Protocol):
     """Looks for evidence of risk, and raises postures. Raises `store.StoreUnavailableError`: the call is then refused."""
 
-    async def entered(self, session: Session, source: str, reference: str, texts: tuple[str, ...]) -> None:
-        """Look at what is about to enter a context, for a bounded time; what takes longer is looked at afterwards."""
+    async def entered(self, session: Session, source: str, reference: str, texts: Callable[[], tuple[str, ...]]) -> None:
+        """Look at what is about to enter a context, for a bounded time; what takes longer is looked at afterwards.
+
+        `texts` gives it, and is only asked where something is looked for.
+        """
         ...
 
     async def sent_off(self, session: Session, call_id: str, operation: str, canaries: tuple[str, ...]) -> None:

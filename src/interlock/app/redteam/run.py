@@ -13,6 +13,7 @@ from interlock.app.redteam.misuses import approvals, listings, loops, repeats
 from interlock.app.redteam.stage import Stage
 from interlock.app.redteam.verdicts import Verdicts
 from interlock.app.system import Settings, running
+from interlock.core.risk import RiskRules
 from interlock.core.terms import Effect
 from interlock.policy.engine import Engine
 from interlock.redteam.derive import derive
@@ -72,6 +73,8 @@ async def red_team(files: Mapping[str, str], *, state: Path, database_url: str, 
             return DryConnectors(environment=environment, clock=clock, world=world)  # type: ignore[arg-type]
 
         async with running(settings, connectors=recorders) as system:
+            # What detectors find is taken for nothing: the next text is written so that they do not.
+            system.risk.rules = RiskRules
             stage = Stage(system, world, Verdicts(engine.prepared.slices), release)
             findings += [await stage.play(attack) for attack in attacks]
             findings += await _people(stage, casting, state)
