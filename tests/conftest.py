@@ -23,12 +23,20 @@ class Urls(msgspec.Struct, frozen=True):
 
 @pytest.fixture(scope="session")
 def postgres():
-    from tests.support.compiled import compile_each_release_once  # noqa: PLC0415  # who needs no database need not wait for it
+    from tests.support.once import make_once  # noqa: PLC0415  # who needs no database need not wait for it
 
-    compile_each_release_once()
+    make_once()
     running = TestServer()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session")
+def running_chromium(tmp_path_factory):
+    from tests.page.browser import started  # noqa: PLC0415  # same
+
+    with started(tmp_path_factory.mktemp("chromium")) as place:
+        yield place
 
 
 def urls(postgres, name):

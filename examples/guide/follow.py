@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from examples.guide.blocks import Broken, blocks_of, missing
-from examples.guide.terminals import Terminal, clean_environment
+from examples.guide.terminals import WAIT_S, Terminal, clean_environment
 from examples.guide.window import Window
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,9 +34,9 @@ def a_free_port():
 class Reader:
     """Somebody who does what a guide says, in a folder of their own."""
 
-    def __init__(self, folder, *, here, pictures=None, tell=print):
+    def __init__(self, folder, *, here, pictures=None, tell=print, patience_s=WAIT_S):
         self.timeline, self.first_call_s = [], None
-        self._here, self._tell, self._kept = here, tell, {}
+        self._here, self._tell, self._kept, self._patience_s = here, tell, {}, patience_s
         self._start, self._memory = folder / "start", folder / "memory"
         self._start.mkdir()
         self._memory.mkdir()
@@ -109,7 +109,7 @@ class Reader:
     def _terminal(self, block):
         name = block.words.get("terminal", "first")
         if name not in self._terminals:
-            self._terminals[name] = Terminal(name, self._start, self._memory, self._environment)
+            self._terminals[name] = Terminal(name, self._start, self._memory, self._environment, self._patience_s)
         return self._terminals[name]
 
     def _expected(self, block):
@@ -141,6 +141,7 @@ def main():
     parser.add_argument("guide", nargs="?", type=Path, default=GUIDE)
     parser.add_argument("--here", action="store_true", help="use this environment in place of clone and set-up")
     parser.add_argument("--pictures", type=Path, help="folder to keep the guide's pictures in")
+    parser.add_argument("--patience-s", type=float, default=WAIT_S, help="for each conversation at a terminal")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     tell = (lambda _: None) if given.json else (lambda line: print(line, flush=True))
@@ -148,7 +149,7 @@ def main():
     broken = None
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-guide-", ignore_cleanup_errors=True)))
-        reader = Reader(folder, here=given.here, pictures=given.pictures, tell=tell)
+        reader = Reader(folder, here=given.here, pictures=given.pictures, tell=tell, patience_s=given.patience_s)
         stack.callback(reader.close)
         try:
             reader.follow(blocks_of(given.guide.read_text(encoding="utf-8"), str(name)))

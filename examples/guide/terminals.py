@@ -39,11 +39,12 @@ def clean_environment(**more):
 class Terminal:
     """A shell in a folder."""
 
-    def __init__(self, name, start, memory, environment):
+    def __init__(self, name, start, memory, environment, patience_s=WAIT_S):
         self._env, self._cwd = memory / f"{name}.env", memory / f"{name}.cwd"
         self._script = memory / f"{name}.sh"
         self._environment = environment
         self._running = None
+        self._patience_s = patience_s
         self._env.write_text("")
         self._cwd.write_text(f"{start}\n")
 
@@ -68,7 +69,7 @@ class Terminal:
         process = self._started(block, stdout=side, stdin=side)
         os.close(side)
         try:
-            seen = _said(main, conversation)
+            seen = _said(main, conversation, self._patience_s)
         finally:
             os.close(main)
             with contextlib.suppress(ProcessLookupError):
@@ -129,9 +130,9 @@ class Terminal:
         return output
 
 
-def _said(main, conversation):
+def _said(main, conversation, patience_s):
     decoder = codecs.getincrementaldecoder("utf-8")()
-    everything, ahead, deadline = "", "", time.monotonic() + WAIT_S
+    everything, ahead, deadline = "", "", time.monotonic() + patience_s
 
     def more():
         nonlocal everything, ahead

@@ -16,6 +16,7 @@ from interlock.cli.output import NO, UNREACHABLE, Failure
 from interlock.core.canonical import digest
 from interlock.identity import exchange
 from interlock.server import envelope
+from tests.support.patience import PATIENCE_S
 from tests.support.served import served
 from tests.support.shop import FILES, counter
 
@@ -51,7 +52,7 @@ class Raw:
         await self.process.stdin.drain()
 
     async def hear(self):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             return json.loads(await self.process.stdout.readline())
 
     async def ask(self, *messages):
@@ -61,7 +62,7 @@ class Raw:
     async def end(self):
         """What is still said once the input has ended, what went to people, and the exit code."""
         self.process.stdin.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             rest, log = await asyncio.gather(self.process.stdout.read(), self.process.stderr.read())
             return rest.splitlines(), log.decode(), await self.process.wait()
 

@@ -9,6 +9,7 @@ import pytest
 from interlock.gateway.messages import Returned
 from interlock.store.errors import StoreError
 from tests.failures.world import EVERY, code, done, files, until, world
+from tests.support.patience import PATIENCE_S
 from tests.support.shop import OPERATOR
 
 pytestmark = pytest.mark.parametrize("effect", EVERY)
@@ -66,7 +67,7 @@ async def test_a_jump_of_the_wall_clock_changes_no_lease_and_does_nothing_twice(
 async def test_a_process_without_a_lease_starts_nothing_and_is_no_obstacle_to_a_kill(made, session, effect):
     made.system.lease.surrender()
     if effect == "control":
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await made.kill()
         assert await made.is_stopped()
         return

@@ -8,6 +8,7 @@ import pytest
 from interlock.gateway.messages import Returned
 from interlock.store.errors import StoreUnavailableError
 from tests.failures.world import EFFECTS, EVERY, code, done, until
+from tests.support.patience import PATIENCE_S
 
 pytestmark = pytest.mark.parametrize("effect", EVERY)
 
@@ -27,7 +28,7 @@ async def refused(made, session, effect):
 
 async def answers_again(made):
     """Connections that were cut are noticed by whoever uses them next: here, by nobody whose call is judged."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             asked = (made.system.controls.epochs() for _ in range(12))
             if not any(isinstance(found, Exception) for found in await asyncio.gather(*asked, return_exceptions=True)):

@@ -1,6 +1,5 @@
 """A tool with one operation of each effect, whose every execution is counted, and ways to break what is around it."""
 
-import asyncio
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -95,9 +94,3 @@ async def world(urls, postgres, state, release=None):
     )
     async with running(settings, python=PythonTools({**shop.functions(), **functions})) as system:
         yield World(system, shop, executed, urls, postgres)
-
-
-async def until(true, within_s=20.0):
-    async with asyncio.timeout(within_s):
-        while not true():
-            await asyncio.sleep(0.005)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 
-import httpx2
 import msgspec
 import uvicorn
 
@@ -12,6 +11,7 @@ from interlock.identity.exchange import GRANT_TYPE
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 from tests.support.issuer import DIRECTORY
+from tests.support.patience import patient_http
 from tests.support.shop import FILES, counter
 
 HERE = "https://interlock.example/mcp"
@@ -88,7 +88,7 @@ class House:
         if body is not None:
             headers.setdefault("content-type", "application/json")
         content = b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
-        async with httpx2.AsyncClient(trust_env=False, timeout=20) as http:
+        async with patient_http() as http:
             return await http.request(method, self.url + path, content=content, headers=headers)
 
     async def call(self, token, operation="shop.stock", arguments=None, **named):

@@ -12,6 +12,7 @@ from interlock.app.system import Settings, running
 from interlock.tools.python import PythonTools
 from tests.identity.house import HERE
 from tests.page.house import served
+from tests.support.patience import patient_http
 from tests.support.shop import FILES, Counter, Shop
 
 PERSON = "interlock_person"
@@ -64,7 +65,7 @@ class Lobby:
     @contextlib.asynccontextmanager
     async def browser(self, house=None):
         house = house or self.house
-        async with httpx2.AsyncClient(trust_env=False, timeout=20, base_url=house.url) as http:
+        async with patient_http(base_url=house.url) as http:
             yield Browser(http, house)
 
     async def sql(self, statement, *arguments):

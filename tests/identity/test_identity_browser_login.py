@@ -22,9 +22,9 @@ async def town(database_urls, tmp_path, issuer):
 
 
 @pytest.fixture
-async def window():
+async def window(running_chromium):
     """A window of one person, in which no script and no policy may complain."""
-    async with browser() as opened:
+    async with browser(running_chromium) as opened:
         context = await opened.new_context()
         context.set_default_timeout(DEADLINE_MS)
         page = await context.new_page()

@@ -3,7 +3,6 @@
 import contextlib
 from urllib.parse import parse_qs, urlsplit
 
-import httpx2
 import pytest
 from mcp import Client
 from mcp.client.auth import OAuthClientProvider
@@ -11,6 +10,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
 
 from tests.identity.house import bound, house
+from tests.support.patience import patient_http
 
 CALLBACK = "http://127.0.0.1:9/callback"
 DOCUMENT = "https://client.example/oauth/client.json"
@@ -39,7 +39,7 @@ class Browser:
     """The person's browser: goes where it is sent, and brings back what it was redirected with."""
 
     async def goes(self, url):
-        async with httpx2.AsyncClient(trust_env=False) as http:
+        async with patient_http() as http:
             answer = await http.get(url)
         self.query = parse_qs(urlsplit(answer.headers["location"]).query)
 
@@ -54,7 +54,7 @@ async def client(shop, mode, *, document=None):
     auth = OAuthClientProvider(
         f"{shop.url}/mcp", metadata, wallet, browser.goes, browser.comes_back, client_metadata_url=document
     )
-    async with httpx2.AsyncClient(auth=auth, trust_env=False, timeout=20) as http:
+    async with patient_http(auth=auth) as http:
         transport = streamable_http_client(f"{shop.url}/mcp", http_client=http)
         async with Client(transport, mode=mode) as opened:
             yield opened, wallet

@@ -15,6 +15,7 @@ from interlock.policy.errors import PermitError
 from interlock.policy.permit import mint
 from interlock.store.errors import StoreUnavailableError
 from tests.kill.world import until
+from tests.support.patience import PATIENCE_S
 from tests.support.shop import OPERATOR, counter
 
 HAMMERED = 3_000
@@ -130,7 +131,7 @@ async def test_an_acknowledgement_waits_for_the_first_byte_that_is_being_written
     another = lease.section(None)
     another.arm()  # begun after what is to be acknowledged was learnt: not waited for
     section.disarm()
-    await asyncio.wait_for(sweeping, 20)
+    await asyncio.wait_for(sweeping, PATIENCE_S)
 
 
 async def acknowledged_after_the_statement_of_last_resort(owner):

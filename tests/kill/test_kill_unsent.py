@@ -9,6 +9,7 @@ import pytest
 from interlock.gateway.limits import LEASE_MARGIN_S, LEASE_S
 from interlock.gateway.messages import Refusal, Returned
 from tests.kill.world import far, until
+from tests.support.patience import PATIENCE_S
 from tests.support.shop import OPERATOR, Shop, counter
 
 
@@ -24,7 +25,7 @@ async def stuck(two, tool):
     tool.shut("server/discover")
     session = await two[1].session()
     task = asyncio.create_task(far(two[1], session, "send"))
-    await asyncio.wait_for(tool.asked["server/discover"].wait(), 20)
+    await asyncio.wait_for(tool.asked["server/discover"].wait(), PATIENCE_S)
     yield Stuck(two[1], session, task)
     tool.doors["server/discover"].set()
     await asyncio.gather(task, return_exceptions=True)
@@ -64,7 +65,7 @@ async def test_a_kill_of_another_scope_disturbs_nothing(two, tool, stuck):
 async def test_what_is_sent_already_may_still_take_effect_and_is_listed_so(two, tool):
     tool.shut("tools/call")
     task = asyncio.create_task(far(two[1], await two[1].session(), "send"))
-    await asyncio.wait_for(tool.asked["tools/call"].wait(), 20)
+    await asyncio.wait_for(tool.asked["tools/call"].wait(), PATIENCE_S)
     answer = await two[0].system.plane.kill(OPERATOR, "tool:far", "test")
     assert [(call.operation, call.became) for call in answer.in_flight] == [("far.send", "may_still_take_effect")]
     tool.doors["tools/call"].set()

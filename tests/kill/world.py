@@ -6,6 +6,7 @@ import sys
 from contextlib import asynccontextmanager
 
 from interlock.gateway.messages import Proposal
+from tests.support.patience import PATIENCE_S
 from tests.support.shop import FILES
 
 ANSWERS = {
@@ -109,13 +110,6 @@ async def far(made, session, operation, item="tea"):
     return await made.gate.call(session, proposal)
 
 
-async def until(true, within_s=20.0):
-    """Wait for a condition; time only bounds how long a failure takes."""
-    async with asyncio.timeout(within_s):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 class Gateway:
     """A gateway in a process of its own, told what to do line by line."""
 
@@ -127,7 +121,7 @@ class Gateway:
         await self.process.stdin.drain()
 
     async def hear(self):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             return json.loads(await self.process.stdout.readline())
 
 

@@ -2,13 +2,13 @@
 
 from urllib.parse import parse_qs, urlsplit
 
-import httpx2
 from mcp.client import Client
 from mcp.client.auth.oauth2 import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
 
 from tests.login.world import CALLBACK, claims, hidden
+from tests.support.patience import patient_http
 
 
 class Storage:
@@ -54,7 +54,7 @@ async def test_the_sdks_client_logs_in_by_itself_and_its_calls_are_of_the_agent_
         person = Person(browser)
         metadata = OAuthClientMetadata(redirect_uris=[CALLBACK], client_name="A real MCP client")
         auth = OAuthClientProvider(url, metadata, storage, person.sent, person.came_back)
-        async with httpx2.AsyncClient(auth=auth, trust_env=False, timeout=30) as http:
+        async with patient_http(auth=auth) as http:
             async with Client(streamable_http_client(url, http_client=http)) as client:
                 tools = await client.list_tools()
                 assert "shop.stock" in {tool.name for tool in tools.tools}

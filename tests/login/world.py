@@ -15,6 +15,7 @@ from interlock.app.system import Settings, running
 from interlock.identity.dev_issuer import DevIssuer, load_directory
 from interlock.tools.python import PythonTools
 from tests.page.house import served
+from tests.support.patience import patient_http
 from tests.support.shop import FILES, Counter, Shop
 
 DIRECTORY = """
@@ -97,7 +98,7 @@ class World:
     async def browser(self, name="", house=None):
         """A browser, logged in on the page as somebody."""
         house = house or self.house
-        async with httpx2.AsyncClient(base_url=house.url, trust_env=False, timeout=20) as http:
+        async with patient_http(base_url=house.url) as http:
             browser = Browser(http, house.url)
             if name:
                 answer = await browser.post("/login", token=self.login_code(name))

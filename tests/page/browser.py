@@ -3,8 +3,11 @@
 import contextlib
 import os
 import shutil
+import subprocess
 
 from playwright.async_api import async_playwright
+
+from tests.support.patience import PATIENCE_S, wait_until
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -15,8 +18,23 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-extensions",
+    "--disable-component-extensions-with-background-pages",
+    "--disable-default-apps",
+    "--disable-breakpad",
+    "--disable-client-side-phishing-detection",
+    "--disable-dev-shm-usage",
+    "--disable-features=Translate,MediaRouter,OptimizationHints,AutofillServerCommunication,InterestFeedContentSuggestions",
+    "--metrics-recording-only",
+    "--mute-audio",
+    "--no-default-browser-check",
+    "--no-service-autorun",
+    "--password-store=basic",
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
 )
-DEADLINE_MS = 20_000
+DEADLINE_MS = PATIENCE_S * 1000
 
 
 def chromium():
@@ -27,10 +45,26 @@ def chromium():
     return found
 
 
+@contextlib.contextmanager
+def started(folder):
+    """One Chromium, started once for many tests: where to reach it. Each window of a test has a context of its own."""
+    command = [chromium(), *FLAGS, "--headless", "--remote-debugging-port=0", f"--user-data-dir={folder}", "about:blank"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    place = folder / "DevToolsActivePort"
+    try:
+        wait_until(lambda: process.poll() is not None or (place.exists() and place.read_text().count("\n") == 1))
+        assert process.poll() is None, "Chromium does not start"
+        port, path = place.read_text().split()
+        yield f"ws://127.0.0.1:{port}{path}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
 @contextlib.asynccontextmanager
-async def browser():
+async def browser(place):
     async with async_playwright() as library:
-        opened = await library.chromium.launch(executable_path=chromium(), args=list(FLAGS), headless=True)
+        opened = await library.chromium.connect_over_cdp(place)
         try:
             yield opened
         finally:

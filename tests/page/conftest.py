@@ -12,6 +12,6 @@ async def house(database_urls, tmp_path):
 
 
 @pytest.fixture
-async def chromium():
-    async with browser() as opened:
+async def chromium(running_chromium):
+    async with browser(running_chromium) as opened:
         yield opened

@@ -5,13 +5,13 @@ import contextlib
 import re
 import socket
 
-import httpx2
 import uvicorn
 
 from interlock.identity.dev_issuer import ISSUER, KEY
 from interlock.identity.tokens import sign
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
+from tests.support.patience import patient_http
 from tests.support.shop import FILES as SHOP
 
 FILES = {
@@ -57,7 +57,7 @@ class House:
 
     def http(self, token="", **more):
         cookies = {"interlock_person": token} if token else {}
-        return httpx2.AsyncClient(base_url=self.url, cookies=cookies, trust_env=False, timeout=20, **more)
+        return patient_http(base_url=self.url, cookies=cookies, **more)
 
     async def get(self, path, token="", **headers):
         async with self.http(token) as http:

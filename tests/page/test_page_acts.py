@@ -1,10 +1,10 @@
 """What people do on the page, and what is refused: forms from elsewhere, people without the right, other tenants."""
 
-import httpx2
 import pytest
 
 from interlock.gateway.messages import Returned
 from interlock.server.page.forms import form_token
+from tests.support.patience import patient_http
 
 REFUND = {"order_id": "A1", "amount": "80.00"}
 FOREIGN = [
@@ -179,5 +179,5 @@ async def test_static_files_are_ours_kept_for_ever_and_no_others(house):
         assert answer.status_code == 200
         assert "immutable" in answer.headers["cache-control"]
     for wrong in ("page/static/0/page.css", "page/static/0/..%2fpage.css", "page/static/x/../../html.py"):
-        async with httpx2.AsyncClient(trust_env=False) as http:
+        async with patient_http() as http:
             assert (await http.get(f"{house.url}/{wrong}")).status_code in (303, 404)

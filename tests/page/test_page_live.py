@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import time
 
 import asyncpg
 import pytest
@@ -15,6 +14,7 @@ from interlock.server.page import stream
 from interlock.server.page.stream import frame
 from interlock.server.page.words import visible
 from tests.page.house import FILES, served
+from tests.support.patience import PATIENCE_S
 from tests.support.shop import counter
 
 
@@ -40,7 +40,7 @@ class Reader:
         return "end", ""
 
     async def until(self, text):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 event, data = await self.message()
                 if event == "end":
@@ -80,7 +80,7 @@ async def test_without_the_role_for_traces_only_ones_own_calls_are_told_and_that
     async with reading(house, house.token(user="lee", roles=("Lead",))) as lee:
         theirs = await house.made.call(other, "stock", item="tea")
         await house.made.call(other, "refund", order_id="A1", amount="80.00")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             assert await lee.message() == ("approvals", "changed")
         mine = await house.made.call(session, "stock", item="rum")
         told = await lee.until(mine.call_id)
@@ -131,7 +131,7 @@ async def test_a_browser_goes_on_where_it_was(house):
     going_on, told = {"last-event-id": cursor}, ""
     async with house.http(house.token()) as http, http.stream("GET", "/page/live?since=0", headers=going_on) as answer:
         reader = Reader(answer)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while missed.call_id not in told:
                 told += (await reader.message())[1]
     assert old.call_id not in told
@@ -203,13 +203,13 @@ async def test_who_does_not_read_is_hung_up_on_and_nobody_else_notices(house, mo
     deaf = socket.create_connection(("127.0.0.1", int(house.url.rpartition(":")[2])))
     deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     deaf.sendall(f"GET /page/live HTTP/1.1\r\nhost: 127.0.0.1\r\ncookie: interlock_person={house.token()}\r\n\r\n".encode())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not house.plane.live._watchers:
             await asyncio.sleep(0.01)
     (watcher,) = house.plane.live._watchers
     big = await house.made.call(session, "note", text="x" * 5_000)
     row = await house.plane.live.one(watcher.person, big.call_id)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while watcher in house.plane.live._watchers:
             house.plane.live._tell(live.News(calls=(row,) * 500, horizon_us=1))
             await asyncio.sleep(0.01)
@@ -219,14 +219,13 @@ async def test_who_does_not_read_is_hung_up_on_and_nobody_else_notices(house, mo
 
 async def test_a_server_that_stops_does_not_wait_for_viewers(database_urls, tmp_path):
     async with counter(database_urls.app, tmp_path, files=FILES) as made:
-        async with served(made) as house:
-            task = asyncio.create_task(_follow(house))
-            async with asyncio.timeout(20):
+        # Viewers stay for as long as their tokens last, which is longer than we are patient.
+        async with asyncio.timeout(PATIENCE_S):
+            async with served(made) as house:
+                task = asyncio.create_task(_follow(house))
                 while not house.plane.live._watchers:
                     await asyncio.sleep(0.01)
-            began = time.monotonic()
-        assert time.monotonic() - began < 10
-        await task
+            await task
 
 
 async def _follow(house):
@@ -239,7 +238,7 @@ async def test_nobody_is_asked_anything_of_the_database_while_nobody_watches(hou
     assert house.plane.live._task is None
     async with reading(house, house.token()):
         assert not house.plane.live._task.done()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await house.plane.live._task
 
 

@@ -5,12 +5,12 @@ import json
 import subprocess
 import sys
 
-import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.review.test_review_terminal import WAIT_S, interlock
+from tests.support.patience import patient_http
 
 SERVER = """
 from pathlib import Path
@@ -77,7 +77,7 @@ async def test_the_first_read_flows_the_first_write_asks_and_somebody_else_appro
         assert code == 0, err
         headers = {"authorization": f"Bearer {token.strip()}"}
         async with (
-            httpx2.AsyncClient(headers=headers, trust_env=False, timeout=30) as http,
+            patient_http(headers=headers) as http,
             Client(streamable_http_client(url + "/mcp", http_client=http)) as client,
         ):
             assert {tool.name for tool in (await client.list_tools()).tools} >= {"notes.list_notes", "notes.write_note"}

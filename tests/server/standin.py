@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 
-import httpx2
 import msgspec
 import uvicorn
 from uvicorn.server import ServerState
@@ -17,6 +16,7 @@ from interlock.identity.errors import TokenCode, TokenRefusedError
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 from interlock.store.errors import StoreUnavailableError
+from tests.support.patience import PATIENCE_S, patient_http
 
 STATELESS, STATEFUL = "2026-07-28", "2025-11-25"
 META = {"io.modelcontextprotocol/protocolVersion": STATELESS, "io.modelcontextprotocol/clientCapabilities": {}}
@@ -110,7 +110,7 @@ class Door:
         self.port, self.gate, self.url = port, gate, f"http://127.0.0.1:{port}"
 
     def http(self):
-        return httpx2.AsyncClient(trust_env=False, timeout=20)
+        return patient_http()
 
     async def ask(self, method, path, body=b"", headers=()):
         async with self.http() as http:
@@ -151,7 +151,7 @@ class Door:
                 for part in parts:
                     writer.write(part)
                     await writer.drain()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 return await read_all(reader)
         finally:
             writer.close()

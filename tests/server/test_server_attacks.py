@@ -10,6 +10,7 @@ from interlock.server import envelope as rpc
 from interlock.server import http, mcp_stateful, router
 from interlock.server.limits import MAX_FORM_BYTES, MAX_HEAD_BYTES
 from tests.server.standin import META, STATEFUL, STATELESS, UNAVAILABLE, Door, door, read_all
+from tests.support.patience import PATIENCE_S
 
 LIST = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
 LIST_STATELESS = LIST | {"params": {"_meta": META}}
@@ -165,7 +166,7 @@ async def test_a_client_that_leaves_is_told_to_the_gate(at: Door):
     await at.gate.entered.wait()
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await at.gate.cancelled.wait()
 
 
@@ -239,7 +240,7 @@ async def test_a_bad_head_behind_a_call_is_not_read_as_the_calls_answer(at: Door
     writer.write(good + b"\r\n" + body)
     await at.gate.entered.wait()
     writer.write(head("x-a: " + "y" * (MAX_HEAD_BYTES + 1)) + b"\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert await read_all(reader) == b""
     writer.close()
 
@@ -266,7 +267,7 @@ async def test_strangers_who_ask_for_tokens_slowly_keep_nobody_from_calling_and_
         _, writer = await asyncio.open_connection("127.0.0.1", at.port)
         request = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {FORM[1]}\r\ncontent-length: 100\r\n\r\ntask="
         writer.write(request.encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while (await at.ask("POST", "/oauth/token", b"task=a", [FORM])).status_code != 503:
                 await asyncio.sleep(0)
         assert (await at.pay()).status_code == 200
@@ -281,7 +282,7 @@ async def test_nobody_without_a_token_gets_as_far_as_a_body(at: Door):
         )
         reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
         writer.write(request.encode())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert (await reader.readline()).startswith(b"HTTP/1.1 401")
         writer.close()
 

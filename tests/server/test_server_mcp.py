@@ -6,7 +6,6 @@ import json
 import socket
 import threading
 
-import httpx2
 import msgspec
 import pytest
 import uvicorn
@@ -21,6 +20,7 @@ from interlock.server.http import BoundedHttp
 from interlock.server.limits import MAX_BODY_BYTES
 from interlock.server.router import Router
 from tests.support.golden import golden
+from tests.support.patience import patient_http
 from tests.support.shop import FILES, counter
 
 STATELESS = "2026-07-28"
@@ -42,7 +42,7 @@ class Served:
 
     def http(self, token=""):
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return httpx2.AsyncClient(headers=headers, trust_env=False, timeout=20)
+        return patient_http(headers=headers)
 
     @contextlib.asynccontextmanager
     async def client(self, token, mode=STATELESS):

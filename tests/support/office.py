@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 
-import httpx2
 import msgspec
 import uvicorn
 from uvicorn.server import ServerState
@@ -15,6 +14,7 @@ from interlock.identity.tokens import sign
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 from tests.server.standin import stop
+from tests.support.patience import patient_http
 from tests.support.shop import FILES, counter
 
 GOVERNED = {
@@ -49,7 +49,7 @@ class Office:
 
     def __init__(self, port, shop):
         self.url, self.shop, self.system = f"http://127.0.0.1:{port}", shop, shop.system
-        self.http = httpx2.AsyncClient(trust_env=False, timeout=20, base_url=self.url)
+        self.http = patient_http(base_url=self.url)
 
     def signed(self, subject, use, *, age_s=0, **claims):
         now_s = self.system.clock.wall_us() // 1_000_000 - age_s

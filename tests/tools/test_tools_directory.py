@@ -12,6 +12,7 @@ from interlock.tools.errors import CallFailedError
 from interlock.tools.keyed import Keyed
 from interlock.tools.limits import ToolLimits
 from interlock.tools.port import ConnectionKey, ToolAnswer, ToolFailure
+from tests.support.patience import PATIENCE_S
 from tests.tools.worlds import RawServer, Request, StillClock, Wire, invocation, release, shop
 
 
@@ -112,13 +113,13 @@ async def test_a_call_under_way_ends_well_although_the_new_release_has_dropped_i
         connector = made.get("shop")
         assert isinstance(connector, McpConnector)
         call = asyncio.ensure_future(connector.invoke(invocation()))
-        await asyncio.wait_for(arrived.wait(), 5)
+        await asyncio.wait_for(arrived.wait(), PATIENCE_S)
         made.replace(release())
         retiring = list(made._retiring)
         assert made.get("shop") is None
         go.set()
         assert isinstance(await call, ToolAnswer)
-        await asyncio.wait_for(asyncio.gather(*retiring), 5)
+        await asyncio.wait_for(asyncio.gather(*retiring), PATIENCE_S)
         late = await connector.invoke(invocation())
         assert isinstance(late, ToolFailure)
         assert not late.sent

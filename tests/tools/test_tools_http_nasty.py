@@ -14,6 +14,7 @@ import pytest
 from interlock.tools.errors import CallFailedError
 from interlock.tools.http.sse import EventReader
 from interlock.tools.port import ConnectionKey, Connector, ToolAnswer, ToolFailure, ToolResult
+from tests.support.patience import PATIENCE_S
 from tests.tools.conftest import Connect
 from tests.tools.worlds import RawServer, Request, Wire, invocation, shop
 
@@ -414,11 +415,11 @@ async def test_a_caller_that_stops_waiting_hangs_up_and_frees_the_connection(con
     async with RawServer(waits) as server:
         connector = connect(shop(url=server.url), connections_max=1)
         call = asyncio.ensure_future(connector.invoke(invocation()))
-        await asyncio.wait_for(seen.wait(), 5)
+        await asyncio.wait_for(seen.wait(), PATIENCE_S)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.wait_for(hung_up.wait(), 5)
+        await asyncio.wait_for(hung_up.wait(), PATIENCE_S)
         assert isinstance(await connector.invoke(invocation()), ToolAnswer)
 
 
@@ -501,7 +502,7 @@ async def test_a_stream_that_goes_on_after_the_result_is_hung_up_on(connect: Con
     async with RawServer(lingers) as server:
         connector = connect(shop(url=server.url), close_timeout_ms=20)
         assert isinstance(await connector.invoke(invocation()), ToolAnswer)
-        await asyncio.wait_for(hung_up.wait(), 5)
+        await asyncio.wait_for(hung_up.wait(), PATIENCE_S)
 
 
 # -- the server asks, the credential, the session ------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from interlock.tools.fence import CalledLateError
 from interlock.tools.limits import ToolLimits
 from interlock.tools.port import Connector, ToolAnswer, ToolFailure, ToolResult, ToolUnavailableError
 from interlock.tools.python import PythonFunction, PythonTools
+from tests.support.patience import PATIENCE_S
 from tests.tools.worlds import StillClock, invocation, release, shop
 
 
@@ -139,7 +140,7 @@ async def test_closing_ends_a_call_in_flight() -> None:
 
     connector = connect(echo=waits)
     call = asyncio.ensure_future(connector.invoke(invocation()))
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), PATIENCE_S)
     await connector.aclose()
     assert failed(await call) == ("cancelled", True)
     assert failed(await connector.invoke(invocation())) == ("cancelled", False)

@@ -17,6 +17,7 @@ from interlock.core.contract import Contract, RecordShape
 from interlock.core.terms import Effect
 from interlock.release.model import Administration, Release, Tool, ToolSource
 from interlock.tools.port import ConnectionKey, Invocation
+from tests.support.patience import PATIENCE_S
 
 KEY = ConnectionKey(tool="shop")
 
@@ -184,7 +185,7 @@ class RawServer:
         return [request.method for request in self.requests]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10), self.arrived:
+        async with asyncio.timeout(PATIENCE_S), self.arrived:
             await self.arrived.wait_for(condition)
 
     async def __aenter__(self) -> Self:
