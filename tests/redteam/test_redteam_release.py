@@ -111,7 +111,8 @@ def test_whose_object_it_is_and_who_calls_is_seen_whatever_the_user_asks_for(dem
     for finding in (*deputies, tokens, of(demo, "delegation:prod:ops-bot"), of(demo, "rogue:prod:ops-bot")):
         assert finding.outcome is Outcome.STOPPED, what_stopped(finding)
     assert [attempt.code for attempt in tokens.attempts] == [
-        "expired", "audience", "unknown_key", "signature", "unknown_key", "session_ended", "session_ended",
+        "expired", "audience", "unknown_key", "signature", "unknown_key",
+        "unknown_session", "unknown_session", "session_ended", "session_ended",
     ]  # fmt: skip
 
 
