@@ -114,6 +114,28 @@ def test_no_policy_allows_more_under_a_graver_posture(forbid, permit, approval):
         assert strictness == sorted(strictness), (call, strictness)
 
 
+TAINTED = [
+    "context.session.tainted",
+    "!context.session.tainted",
+    'context.session.tainted && context.session.posture == "normal"',
+    '!context.session.tainted || context.session.posture != "normal"',
+]
+
+
+@pytest.mark.parametrize(("forbid", "permit", "approval"), [*itertools.product(TAINTED, TAINTED[:2], [False, True])])
+def test_no_policy_allows_more_when_there_is_taint(forbid, permit, approval):
+    engine = Engine(release_with(forbid, permit, approval))
+    for call, args in (("shop.stock", '{"item":"x"}'), ("shop.note", '{"text":"x"}'), ("shop.refund", REFUND)):
+        asked = PolicyTest(
+            name="law", call=call, args=args, roles=("Staff",), expect="allow", agent="bot", tenant="acme",
+            attributes={"teams": ["north"]}, resource={"team": "north"} if call == "shop.refund" else None,
+        )  # fmt: skip
+        for posture in Posture:
+            facts = msgspec.structs.replace(facts_of(engine, asked), posture=posture)
+            clean = _strictness(engine.decide(facts))
+            assert _strictness(engine.decide(msgspec.structs.replace(facts, tainted=True))) >= clean, (call, posture)
+
+
 REFUND = '{"amount":"90.00","order_id":"A1"}'
 
 

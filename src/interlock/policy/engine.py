@@ -78,13 +78,21 @@ class Engine:
         except (ValueError, TypeError) as error:
             return self._deny(facts_digest="", question=Question.WHICH_TOOL, reasons=(invalid_facts(str(error)),))
         decision = self._once(facts, facts_digest)
-        # INVARIANT: whatever policies say of the posture, what a calmer one would refuse or ask for, a graver one does too.
-        for calmer in calmer_than(facts.posture):
-            if isinstance(decision, Deny):
-                break
-            other = self._once(msgspec.structs.replace(facts, posture=calmer), facts_digest)
-            decision = other if isinstance(other, Deny) else stricter(decision, other)
+        if isinstance(decision, Deny) or (facts.posture is Posture.NORMAL and not facts.tainted):
+            return decision
+        # INVARIANT: whatever policies say of posture and taint, what is refused or asked for without them, is with them too.
+        for calmer in calmer_than(facts, self._session_reads(facts)):
+            other = self._once(calmer, facts_digest)
+            if isinstance(other, Deny):
+                return other
+            decision = stricter(decision, other)
         return decision
+
+    def _session_reads(self, facts: Facts) -> frozenset[str]:
+        """What policies that can have a say about this call read of its session. For calls that were not denied."""
+        slices = self.prepared.slices.of(self.release.contracts[facts.operation], facts.effects, facts.agent)
+        found = [piece.full.reads.context.get("session", frozenset()) for piece in slices.layers.values() if piece.full]
+        return frozenset[str]().union(*found)
 
     def _once(self, facts: Facts, facts_digest: str) -> Decision:
         """The answer under just this posture."""

@@ -1,4 +1,4 @@
-"""The stricter of two decisions on one call, so that a graver posture never allows more than a calmer one would."""
+"""The stricter of two decisions on one call, so that taint and a graver posture never allow more than there is without."""
 
 from __future__ import annotations
 
@@ -6,16 +6,27 @@ from typing import Final
 
 import msgspec
 
-from interlock.core.decision import Allow, RequireApproval
+from interlock.core.decision import Allow, Facts, RequireApproval
 from interlock.core.terms import Posture
 from interlock.policy.obligations import meet
+from interlock.policy.reads import WHOLE
 
 _ORDER: Final = tuple(Posture)
+_READS_POSTURE: Final = frozenset({"posture", WHOLE})
+_READS_TAINT: Final = frozenset({"tainted", WHOLE})
 
 
-def calmer_than(posture: Posture) -> tuple[Posture, ...]:
-    """The postures below one, the calmest first."""
-    return _ORDER[: _ORDER.index(posture)]
+def calmer_than(facts: Facts, reads: frozenset[str]) -> tuple[Facts, ...]:
+    """The same facts under every calmer posture, and untainted, as far as policies read these (`reads` of the session)."""
+    postures = _ORDER[: _ORDER.index(facts.posture) + 1] if _READS_POSTURE & reads else (facts.posture,)
+    taints = (False, True) if facts.tainted and _READS_TAINT & reads else (facts.tainted,)
+    calmer = [
+        msgspec.structs.replace(facts, posture=posture, tainted=tainted)
+        for posture in postures
+        for tainted in taints
+        if (posture, tainted) != (facts.posture, facts.tainted)
+    ]
+    return tuple(calmer)
 
 
 def stricter(one: Allow | RequireApproval, other: Allow | RequireApproval) -> Allow | RequireApproval:
