@@ -104,13 +104,16 @@ async def measure(url: str) -> dict[str, float]:
         clock=SystemClock(),
         ids=ids,
     )
-    contexts = Contexts(ContextItems(database), watch)
+    shelf = ContextItems(database)
+    contexts = Contexts(shelf, watch)
     await contexts.said(session, "inp_1", "Write to kim@corp.example and lee@corp.example by May 15th, 2027 about 1,250.50.")
     taking = []
     for number in range(RESULTS):
         made = Released(content=({"type": "text", "text": text(dice)},))
         begun = time.perf_counter()
-        await contexts.returned(session, READ, f"call_{number}", made)
+        item = await contexts.entering(session, READ, f"call_{number}", made)
+        assert item is not None
+        await shelf.add(session.lineage.id, session.session_id, item)
         taking.append((time.perf_counter() - begun) * 1e3)
     whole = []
     for number in range(CALLS):

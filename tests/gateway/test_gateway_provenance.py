@@ -1,8 +1,12 @@
 """Through the whole gate: what an agent read decides what it may do with it, whoever writes the text."""
 
+import asyncio
+
+import asyncpg
 import pytest
 
 from interlock.core.who import Person
+from interlock.gateway.execution import Released
 from interlock.gateway.messages import Refusal, Returned
 from interlock.release.load import from_files
 from interlock.store.errors import StoreUnavailableError
@@ -97,12 +101,40 @@ async def test_what_was_withheld_does_not_enter_the_context(shop):
     assert traced["order_id"].origin == "model"
 
 
-async def test_an_outcome_whose_context_cannot_be_kept_is_not_released(shop, monkeypatch):
+async def test_an_outcome_that_cannot_be_taken_up_is_settled_and_not_released(shop, monkeypatch):
     session = await shop.session()
 
     async def broken(*_):
         raise StoreUnavailableError("gone")
 
-    monkeypatch.setattr(shop.system.contexts._shelf, "add", broken)
+    monkeypatch.setattr(shop.system.contexts, "entering", broken)
     told = await shop.call(session, "stock", item="tea")
     assert (told.outcome, told.code) == ("unavailable", "control_plane_unavailable")
+    settled = [body["state"] for kind, body in await shop.events(told.call_id) if kind == "call.settled"]
+    assert settled == ["succeeded"]
+
+
+async def test_an_outcome_whose_context_cannot_be_kept_is_neither_settled_nor_released(shop, database_urls):
+    session = await shop.session()
+    owner = await asyncpg.connect(database_urls.owner)
+    await owner.execute("ALTER TABLE context_item ADD CONSTRAINT full_up CHECK (source = '') NOT VALID")
+    told = await shop.call(session, "stock", item="tea")
+    assert (told.outcome, told.code) == ("unavailable", "control_plane_unavailable")
+    assert [kind for kind, _ in await shop.events(told.call_id) if kind == "call.settled"] == []
+    await owner.execute("ALTER TABLE context_item DROP CONSTRAINT full_up")
+    await owner.close()
+    assert isinstance(await shop.call(session, "stock", item="tea"), Returned)
+
+
+async def test_results_that_settle_together_enter_in_order_and_are_all_found(shop):
+    session = await shop.session()
+    answers = await asyncio.gather(*(shop.call(session, "stock", item=f"tea-{number}") for number in range(20)))
+    assert all(isinstance(answer, Returned) for answer in answers)
+    kept = await shop.system.contexts._shelf.after(session.lineage.id, 0)
+    assert [stored.n for stored in kept] == list(range(1, 21))
+    assert sorted(stored.item.reference for stored in kept) == sorted(answer.call_id for answer in answers)
+    # An item that entered with others is what it is when it enters alone.
+    contract = from_files(FILES).contracts["shop.stock"]
+    released = Released(content=answers[0].content, structured=answers[0].structured)
+    alone = await shop.system.contexts.entering(session, contract, answers[0].call_id, released)
+    assert alone in [stored.item for stored in kept]

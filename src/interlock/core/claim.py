@@ -8,6 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from interlock.core.budget import Charge
+from interlock.core.context import Item
 from interlock.core.decision import Rate
 from interlock.core.event import EventDraft
 from interlock.core.terms import Posture
@@ -97,7 +98,8 @@ class SettleRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `outcome` is the raw result as JSON text, kept for replays of writes. `release_key` frees the idempotency key and gives
     back what was reserved: only for a call that is known never to have happened. `spent` says by account what a call has
-    really used where that is known; a call in doubt keeps its reservation.
+    really used where that is known; a call in doubt keeps its reservation. `enters` is what the lineage's context takes up
+    with it, unless somebody else has spoken about the claim before.
     """
 
     claim_id: str
@@ -110,6 +112,7 @@ class SettleRequest(msgspec.Struct, frozen=True, kw_only=True):
     spent: Mapping[str, int] = {}
     labels: Labels = Labels()
     events: tuple[EventDraft, ...]
+    enters: Item | None = None
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

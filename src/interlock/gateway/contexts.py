@@ -67,17 +67,17 @@ class Contexts:
         known = await self._current(session)
         return partial(held, known.index, known.tokenizer)
 
-    async def returned(
+    async def entering(
         self, session: Session, contract: Contract, call_id: str, released: Released, arguments: bytes = b"{}"
-    ) -> None:
-        """Take up what is about to be released to the agent. Call it before the release, and release nothing when it fails.
+    ) -> Item | None:
+        """What the context is to take up of what is about to be released to the agent; the settlement takes it there.
 
         `arguments` (JSON text) are those of the call: whether the user named what was read is told from them.
         """
         if not released.content and released.structured is None:
-            return
+            return None
         pointed = not released.is_error and await self._points(session, contract, arguments)
-        texts = tuple(text for block in released.content if isinstance(text := block.get("text"), str))
+        texts = _texts(released)
         tokenizer = Tokenizer(session.lineage.id)
 
         def cut() -> Item:
@@ -92,12 +92,16 @@ class Contexts:
             )
 
         # A long output takes long to cut into tokens; the event loop must not wait for that.
-        item = cut() if sum(map(len, texts)) <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
-        await self._shelf.add(session.lineage.id, session.session_id, item)
+        return cut() if sum(map(len, texts)) <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
+
+    async def returned(self, session: Session, contract: Contract, call_id: str, released: Released) -> None:
+        """Look for evidence in what has entered. Call it before the release, and release nothing when it fails."""
+        if not released.content and released.structured is None:
+            return
 
         def entering() -> tuple[str, ...]:
             # Where there is structured content, the text beside it is only the same again.
-            return texts if released.structured is None else tuple(texts_in(dict(released.structured)))
+            return _texts(released) if released.structured is None else tuple(texts_in(dict(released.structured)))
 
         await self._watch.entered(session, contract.operation, call_id, entering)
 
@@ -144,3 +148,7 @@ class Contexts:
             if session_id == kept:
                 return
             self._tokens -= self._known.pop(session_id).index.tokens
+
+
+def _texts(released: Released) -> tuple[str, ...]:
+    return tuple(text for block in released.content if isinstance(text := block.get("text"), str))

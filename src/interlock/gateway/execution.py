@@ -12,6 +12,7 @@ import msgspec
 from interlock.core.budget import Budget
 from interlock.core.canonical import digest
 from interlock.core.claim import Claimed, Labels, NotSettled, OverBudget, Settled, SettleRequest
+from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
@@ -73,7 +74,7 @@ class Earlier(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Filter: TypeAlias = Callable[[RawOutput], Released]
-TakenUp: TypeAlias = Callable[[Released], Awaitable[None]]
+TakenUp: TypeAlias = Callable[[Released], Awaitable[Item | None]]
 MoreEvents: TypeAlias = Callable[[RawOutput | None], list[EventDraft]]
 
 
@@ -141,7 +142,7 @@ class Executor:
         """Make the call and settle it. Raises `StoreUnavailableError` when the outcome could not be recorded.
 
         `filtered` turns the raw output into what may be released; `more_events` may add events that depend on the output;
-        `taken_up` notes what enters the agent's context. Nothing is released unless it was settled and taken up.
+        `taken_up` tells what enters the agent's context, in the transaction that settles. Nothing is released without both.
         """
         started = self._clock.monotonic_s()
         result, stopped = await self._invoke(work)
@@ -187,7 +188,8 @@ class Executor:
         events = [draft(body, ids=self._ids, call_id=work.call_id)]
         if more_events is not None:
             events += more_events(raw)
-        settling = self._desk.settle(
+        item, not_taken_up = await _taken_up(taken_up, released)
+        settled = await self._desk.settle(
             SettleRequest(
                 claim_id=work.claimed.claim_id,
                 session_id=work.session.session_id,
@@ -199,12 +201,11 @@ class Executor:
                 spent=dict.fromkeys(work.timed, -(-took_us // 1000)),
                 labels=work.labels,
                 events=tuple(events),
+                enters=item,
             )
         )
-        if taken_up is None:
-            settled = await settling
-        else:
-            settled, _ = await asyncio.gather(settling, taken_up(released))
+        if not_taken_up is not None:
+            raise not_taken_up
         if isinstance(settled, NotSettled):
             await self._late(work, state, settled.claim_state, body.detail)
         answered = None if earlier is not None or stopped is not None else _answered(result)
@@ -300,6 +301,16 @@ class Executor:
         if work.earlier is None:
             return ToolFailure(sent=False, code="refused", detail="the tool is unstable"), None
         return ToolAnswer(), None
+
+
+async def _taken_up(take: TakenUp | None, released: Released) -> tuple[Item | None, Exception | None]:
+    """What enters the context, or what kept it from being told: the call has happened and is settled nevertheless."""
+    if take is None:
+        return None, None
+    try:
+        return await take(released), None
+    except Exception as error:  # noqa: BLE001  # raised again when the call is settled, so that nothing of it is released
+        return None, error
 
 
 def _answered(result: ToolResult) -> bool | None:

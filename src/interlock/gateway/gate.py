@@ -471,7 +471,7 @@ class Gate:
         ending = await self._executor.run(
             work,
             lambda raw: release_output(work.contract, decision, raw),
-            taken_up=lambda released: self._contexts.returned(work.session, work.contract, call.id, released, work.arguments),
+            taken_up=lambda released: self._contexts.entering(work.session, work.contract, call.id, released, work.arguments),
         )
         if way.place is not None:
             way.place.leave(ending.answered)
@@ -479,4 +479,5 @@ class Gate:
             # Somebody else (a reaper, a person) has spoken about this claim since: what we hold may not be released.
             return refusal(call.id, "not_recorded")
         self._beliefs.advance(work.session.lineage.id, ending.settled.state)
+        await self._contexts.returned(work.session, work.contract, call.id, ending.released)
         return self._ways.ended(call, work, decision, ending)

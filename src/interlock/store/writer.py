@@ -205,7 +205,28 @@ def _arguments(process_id: str, requests: list[Request], *, again: bool) -> tupl
             salts.append(event.salt)
             commitments.append(event.commitment)
     text = msgspec.json.encode(wanted).decode()
-    return process_id, text, outcomes, numbers, kinds, calls, bodies, salts, commitments
+    return process_id, text, outcomes, numbers, kinds, calls, bodies, salts, commitments, *_entering(requests)
+
+
+def _entering(requests: list[Request]) -> tuple[Any, ...]:
+    """What enters contexts with the settlements, in columns. An item has as many `standings` and `tokens` as its `ways` say."""
+    entering = [
+        (number, request.lineage_id, request.session_id, request.enters)
+        for number, request in enumerate(requests)
+        if isinstance(request, SettleRequest) and request.enters is not None
+    ]
+    ways = [way for *_, item in entering for way in sorted(item.tokens.items())]
+    return (
+        [number for number, *_ in entering],
+        [lineage_id for _, lineage_id, _, _ in entering],
+        [session_id for _, _, session_id, _ in entering],
+        [item.source for *_, item in entering],
+        [item.reference for *_, item in entering],
+        [item.is_complete for *_, item in entering],
+        [len(item.tokens) for *_, item in entering],
+        [standing for standing, _ in ways],
+        [hashes for _, hashes in ways],
+    )
 
 
 def _wanted(number: int, request: Request, process_id: str, *, again: bool) -> dict[str, Any]:

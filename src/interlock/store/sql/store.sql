@@ -1,6 +1,10 @@
 -- name: commit_batch
--- Claim, record and settle for many callers in one transaction; one answer a request.
-SELECT * FROM commit_batch($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9)
+-- Claim, record and settle for many callers in one transaction, with what enters contexts; one answer a request.
+WITH answered AS MATERIALIZED (SELECT * FROM commit_batch($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9)),
+     entered AS MATERIALIZED (
+         SELECT enter_contexts(array_agg(n) FILTER (WHERE answer = 'settled'), $10, $11, $12, $13, $14, $15, $16, $17, $18) AS items
+         FROM answered)
+SELECT answered.* FROM answered CROSS JOIN entered WHERE entered.items >= 0
 
 -- name: standing
 -- Where a session's lineage stands, with the epochs and the release in force; no row when the session has ended.
