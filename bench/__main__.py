@@ -1,6 +1,6 @@
-"""`make bench`: measure everything on this machine, print it beside its budgets, keep JSON. Takes about three minutes.
+"""`make bench`: measure everything on this machine, print it beside its budgets, keep JSON. Takes about eight minutes.
 
-`--only NAME` measures one part: budgets, decision, governed, upstream, ledger, provenance, kill, start.
+`--only NAME` measures one part: budgets, decision, governed, upstream, ledger, provenance, kill, recovery, start.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import budgets, decision, governed, kill, ledger, provenance, upstream
+from bench import budgets, decision, governed, kill, ledger, provenance, recovery, upstream
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -106,6 +106,7 @@ PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "budgets": budgets.run,
     "provenance": provenance.run,
     "kill": kill.run,
+    "recovery": recovery.run,
     "start": starts,
 }
 
