@@ -35,7 +35,7 @@ def some_rules(draw):
 
 
 @given(st.lists(SIGNALS, max_size=12), SIGNALS, some_rules())
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_more_evidence_never_gives_a_lower_posture(signals, another, rules):
     before, after = assess(signals, rules), assess([*signals, another], rules)
     assert after.score >= before.score
@@ -43,7 +43,7 @@ def test_more_evidence_never_gives_a_lower_posture(signals, another, rules):
 
 
 @given(st.lists(SIGNALS, min_size=1, max_size=8), st.integers(0, 100), st.data(), some_rules())
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_a_higher_score_never_gives_a_lower_posture(signals, more, data, rules):
     at = data.draw(st.integers(0, len(signals) - 1))
     raised = list(signals)
