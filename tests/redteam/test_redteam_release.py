@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from interlock.app.redteam.dry import DryConnectors, Recorder, World
-from interlock.app.redteam.run import UnknownEnvironmentError, red_team
+from interlock.app.redteam.run import UnknownEnvironmentError, UnknownOperationError, red_team
 from interlock.app.sources import SystemClock
 from interlock.redteam.model import Outcome, StoppedBy
 from interlock.redteam.owasp import TOP_TEN
@@ -56,31 +56,32 @@ def attacked(postgres, tmp_path_factory):
     """A function that attacks a release; each release once."""
     done = {}
 
-    def attack(files, *environments):
-        key = (tuple(sorted(files.items())), environments)
+    def attack(files, *only):
+        key = (tuple(sorted(files.items())), only)
         if key not in done:
-            done[key] = asyncio.run(_run(postgres, tmp_path_factory.mktemp("redteam"), files, environments))
+            done[key] = asyncio.run(_run(postgres, tmp_path_factory.mktemp("redteam"), files, only))
         return done[key]
 
     return attack
 
 
-async def _run(postgres, folder, files, environments):
+async def _run(postgres, folder, files, only):
     name = await postgres.clone()
     try:
-        return await red_team(files, state=folder, database_url=urls(postgres, name).app, environments=environments)
+        url = urls(postgres, name).app
+        return await red_team(files, state=folder, database_url=url, environments=("prod",), only=only)
     finally:
         await postgres.drop(name)
 
 
 @pytest.fixture(scope="module")
 def demo(attacked):
-    return attacked(ACME, "prod")
+    return attacked(ACME)
 
 
 @pytest.fixture(scope="module")
 def weakened(attacked):
-    return attacked(WEAKENED, "prod")
+    return attacked(WEAKENED, "mail.send", "tickets.comment", "payments.refund")
 
 
 def of(report, identifier):
@@ -114,6 +115,12 @@ def test_whose_object_it_is_and_who_calls_is_seen_whatever_the_user_asks_for(dem
         "expired", "audience", "unknown_key", "signature", "unknown_key",
         "unknown_session", "unknown_session", "session_ended", "session_ended",
     ]  # fmt: skip
+
+
+def test_a_pinned_tool_that_describes_itself_anew_is_stopped_whoever_asks(demo):
+    for tool in ("tickets", "customers", "payments", "mail"):
+        found = of(demo, f"listing:prod:{tool}")
+        assert {attempt.by for attempt in found.attempts} == {StoppedBy.PIN}, what_stopped(found)
 
 
 def test_a_person_s_yes_is_for_that_call_and_from_who_may_give_it(demo):
@@ -173,6 +180,8 @@ def test_nothing_real_is_ever_called():
     assert all(type(connector) is Recorder for connector in asyncio.run(made()).values())
 
 
-async def test_an_environment_that_no_agent_is_in_is_refused(tmp_path):
+async def test_an_environment_or_an_operation_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UnknownEnvironmentError):
         await red_team(ACME, state=tmp_path, database_url="", environments=("moon",))
+    with pytest.raises(UnknownOperationError):
+        await red_team(ACME, state=tmp_path, database_url="", only=("mail.sent",))

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 from cyclopts import Parameter
 
-from interlock.app.redteam.run import UnknownEnvironmentError, red_team
+from interlock.app.redteam.run import UnknownEnvironmentError, UnknownOperationError, red_team
 from interlock.cli.common import Json
 from interlock.cli.output import NO, OK, UNREACHABLE, USAGE, Failure, print_json, print_table
 from interlock.cli.release import Folder, read_folder, release_failure
@@ -32,6 +32,7 @@ def redteam(
     folder: Folder,
     *,
     environment: Annotated[list[str] | None, Parameter(help="Only this environment; may be repeated.")] = None,
+    only: Annotated[list[str] | None, Parameter(help="Only attacks on this operation; may be repeated.")] = None,
     html: Annotated[Path | None, Parameter(help="Also write the report as one HTML file.")] = None,
     markdown_file: Annotated[Path | None, Parameter(name="--markdown", help="Also write it as Markdown.")] = None,
     database_url: Annotated[
@@ -47,12 +48,14 @@ def redteam(
     files = read_folder(folder)
     try:
         with _world(database_url) as (state, url):
-            report = asyncio.run(red_team(files, state=state, database_url=url, environments=environment or ()))
+            report = asyncio.run(
+                red_team(files, state=state, database_url=url, environments=environment or (), only=only or ())
+            )
     except ReleaseError as error:
         raise release_failure(error) from error
     except UnusableReleaseError as error:
         raise Failure(str(error), code=NO) from error
-    except UnknownEnvironmentError as error:
+    except (UnknownEnvironmentError, UnknownOperationError) as error:
         raise Failure(str(error), code=USAGE) from error
     except StoreError as error:
         raise Failure(str(error), code=UNREACHABLE) from error

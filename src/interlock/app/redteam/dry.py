@@ -120,10 +120,6 @@ class DryConnectors(Connectors):
     def __init__(self, *, environment: str, clock: Clock, world: World) -> None:
         super().__init__(environment=environment, clock=clock, stand_in=lambda tool: Recorder(tool.name, world))
 
-    def is_remote(self, tool_name: str) -> bool:
-        """Every recorder lists, as a server of its own would."""
-        return self.get(tool_name) is not None
-
 
 def dry_files(files: Mapping[str, str], release: Release) -> dict[str, str]:
     """The release with pins of what the recorders list, where it has pins at all: so that a changed listing can be tried."""

@@ -30,16 +30,24 @@ BEARER: Final = (
 )
 
 
+class UnknownOperationError(ValueError):
+    """The release has no such operation."""
+
+
 class UnknownEnvironmentError(ValueError):
     """The release has no identity in an environment that was named."""
 
 
-async def red_team(files: Mapping[str, str], *, state: Path, database_url: str, environments: Iterable[str] = ()) -> Report:
+async def red_team(
+    files: Mapping[str, str], *, state: Path, database_url: str, environments: Iterable[str] = (), only: Iterable[str] = ()
+) -> Report:
     """Attack the release in these files. `state` takes keys, `database_url` is a migrated database of its own.
+
+    `only` names the operations to attack, all when there are none.
 
     Raises:
         ReleaseError: the release does not load.
-        UnknownEnvironmentError: nothing can be tried there.
+        UnknownEnvironmentError, UnknownOperationError: nothing can be tried there, or on it.
         StoreUnavailableError: the database went away.
     """
     variables = {name: NOWHERE for text in files.values() for name in _VARIABLE.findall(text)}
@@ -48,6 +56,9 @@ async def red_team(files: Mapping[str, str], *, state: Path, database_url: str, 
     release = from_files(dry, variables)
     known = tuple(dict.fromkeys(identity.environment for identity in release.identities))
     chosen = tuple(environments) or known
+    named = frozenset(only)
+    if named - release.contracts.keys():
+        raise UnknownOperationError(f"there is no operation {', '.join(sorted(named - release.contracts.keys()))}")
     for environment in chosen:
         if environment not in known:
             raise UnknownEnvironmentError(f"no agent has an identity in {environment!r}; there are {', '.join(known)}")
@@ -76,8 +87,8 @@ async def red_team(files: Mapping[str, str], *, state: Path, database_url: str, 
             # What detectors find is taken for nothing: the next text is written so that they do not.
             system.risk.rules = RiskRules
             stage = Stage(system, world, Verdicts(engine.prepared.slices), release)
-            findings += [await stage.play(attack) for attack in attacks]
-            findings += await _people(stage, casting, state)
+            findings += [await stage.play(attack) for attack in attacks if not named or attack.operation in named]
+            findings += await _people(stage, casting, state, named)
         recorded += len(world.calls)
     untried[BEARER] = None
     return Report(
@@ -90,12 +101,15 @@ async def red_team(files: Mapping[str, str], *, state: Path, database_url: str, 
     )
 
 
-async def _people(stage: Stage, casting: Casting, folder: Path) -> list[Finding]:
+async def _people(stage: Stage, casting: Casting, folder: Path, named: frozenset[str]) -> list[Finding]:
     """What needs more than a script: tokens, approvals, repeats, loops, listings."""
     callable_here = [
         (contract, principal)
         for _, contract in sorted(casting.release.contracts.items())
-        if not contract.internal and (principal := casting.best(contract)) is not None and principal.expected != "deny"
+        if not contract.internal
+        and (not named or contract.operation in named)
+        and (principal := casting.best(contract)) is not None
+        and principal.expected != "deny"
     ]
     freely = [(contract, principal) for contract, principal in callable_here if principal.expected == "allow"]
     found: list[Finding] = []
