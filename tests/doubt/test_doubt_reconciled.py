@@ -10,6 +10,7 @@ from interlock.core.terms import Posture
 from interlock.core.who import Person
 from interlock.gateway.messages import Returned
 from tests.doubt.world import RELEASE, reconcile
+from tests.support.patience import until
 from tests.support.shop import OPERATOR, counter
 
 CLERK = Person(user="cle", tenant="acme", roles=("Clerk",))
@@ -177,8 +178,7 @@ async def test_of_one_thought_dead_not_found_counts_only_when_its_permit_is_over
     payments.tool.loses.append("before")
     session = await payments.session()
     call = asyncio.create_task(payments.call(session, "pay", order="A1", amount="30.00"))
-    while not await payments.system.controls.in_flight():
-        await asyncio.sleep(0.001)
+    await until(payments.system.controls.in_flight)
     await orphan(payments)
     async with counter(database_urls.app, tmp_path / "other", shop=payments.tool, files=RELEASE) as other:
         await reconcile(other, seconds=39)  # the permit lasts ten seconds, the tool settles within thirty

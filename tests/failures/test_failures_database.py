@@ -7,8 +7,8 @@ import pytest
 
 from interlock.gateway.messages import Returned
 from interlock.store.errors import StoreUnavailableError
-from tests.failures.world import EFFECTS, EVERY, code, done, until
-from tests.support.patience import PATIENCE_S
+from tests.failures.world import EFFECTS, EVERY, code, done
+from tests.support.patience import until
 
 pytestmark = pytest.mark.parametrize("effect", EVERY)
 
@@ -28,12 +28,12 @@ async def refused(made, session, effect):
 
 async def answers_again(made):
     """Connections that were cut are noticed by whoever uses them next: here, by nobody whose call is judged."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            asked = (made.system.controls.epochs() for _ in range(12))
-            if not any(isinstance(found, Exception) for found in await asyncio.gather(*asked, return_exceptions=True)):
-                return
-            await asyncio.sleep(0.02)
+
+    async def every_connection_answers():
+        asked = (made.system.controls.epochs() for _ in range(12))
+        return not any(isinstance(found, Exception) for found in await asyncio.gather(*asked, return_exceptions=True))
+
+    await until(every_connection_answers)
 
 
 async def well_again(made, session, effect):

@@ -1,5 +1,6 @@
 """The house rules as tests: import contracts that can be broken, rooms of a readable size, nothing of this machine."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -66,6 +67,28 @@ def test_no_room_is_longer_than_five_hundred_lines():
         if (lines := len(path.read_text().splitlines())) > 500
     }
     assert not long
+
+
+def naps_of(text):
+    """Lines on which a test lets time pass: `asyncio.sleep` and `time.sleep`, however imported, of more than nothing."""
+    naps = (
+        call
+        for call in ast.walk(ast.parse(text))
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", getattr(call.func, "id", "")) == "sleep"
+    )
+    return [
+        call.lineno for call in naps if not (call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0)
+    ]
+
+
+def test_tests_wait_for_what_they_wait_for_and_never_for_time_to_pass():
+    """`tests.support.patience` has the two ways to wait; a fixed pause is too short on some machine and too long on all others."""
+    waits = ROOT / "tests" / "support" / "patience.py"
+    text = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != waits}
+    naps = {str(path.relative_to(ROOT)): lines for path, read in text.items() if "sleep(" in read and (lines := naps_of(read))}
+    assert not naps
+    assert naps_of(waits.read_text())
+    assert naps_of("from time import sleep\nsleep(0.1)\nasyncio.sleep(0)\nasyncio.sleep(delay=pause)\n") == [2, 4]
 
 
 def test_every_package_says_what_its_room_is_for():

@@ -11,14 +11,16 @@ SCRIPT = """
 import sys, time
 from interlock.app.pause import pause_guard
 
+LEASE_S = 2.0  # a machine may stand still for a second without anything being wrong
 renewing = sys.argv[1] == "renewing"
-until = [time.clock_gettime(time.CLOCK_BOOTTIME) + 0.2]
+began = time.clock_gettime(time.CLOCK_BOOTTIME)
+until = [began + LEASE_S]
 guard = pause_guard(lambda: until[0])
 guard.arm()
-for _ in range(60):
+while time.clock_gettime(time.CLOCK_BOOTTIME) < began + 1.25 * LEASE_S:
     # The next section begins before the one before it ends.
     if renewing:
-        until[0] = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.2
+        until[0] = time.clock_gettime(time.CLOCK_BOOTTIME) + LEASE_S
     guard.arm()
     guard.disarm()
     time.sleep(0.01)

@@ -6,7 +6,8 @@ import psutil
 import pytest
 
 from interlock.gateway.limits import LEASE_MARGIN_S, LEASE_S
-from tests.kill.world import files, gateway, until
+from tests.kill.world import files, gateway
+from tests.support.patience import until
 from tests.support.shop import OPERATOR, counter
 
 

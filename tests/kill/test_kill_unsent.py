@@ -8,8 +8,8 @@ import pytest
 
 from interlock.gateway.limits import LEASE_MARGIN_S, LEASE_S
 from interlock.gateway.messages import Refusal, Returned
-from tests.kill.world import far, until
-from tests.support.patience import PATIENCE_S
+from tests.kill.world import far
+from tests.support.patience import PATIENCE_S, until
 from tests.support.shop import OPERATOR, Shop, counter
 
 

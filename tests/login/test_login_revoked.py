@@ -1,10 +1,9 @@
 """A revocation reaches logins: what began before it gives nothing after it."""
 
-import asyncio
-
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import RevocationMade
 from interlock.store.revocations import Revocations
+from tests.support.patience import until
 
 
 async def test_what_began_before_a_revocation_gives_nothing_after_it(town):
@@ -22,7 +21,6 @@ async def test_what_began_before_a_revocation_gives_nothing_after_it(town):
     assert (await town.poll(late)).json()["error"] == "access_denied", "nor what was approved and not fetched"
     revoked_s = system.clock.wall_us() // 1_000_000
     # Tokens tell the second in which they were issued, and the second of a revocation counts as before it.
-    while system.clock.wall_us() // 1_000_000 <= revoked_s:
-        await asyncio.sleep(0.01)
+    await until(lambda: system.clock.wall_us() // 1_000_000 > revoked_s)
     async with town.browser("oki") as browser:
         assert (await browser.get("/device")).status_code == 200, "who logs in anew is let in"

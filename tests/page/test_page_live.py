@@ -14,7 +14,7 @@ from interlock.server.page import stream
 from interlock.server.page.stream import frame
 from interlock.server.page.words import visible
 from tests.page.house import FILES, served
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.shop import counter
 
 
@@ -203,16 +203,16 @@ async def test_who_does_not_read_is_hung_up_on_and_nobody_else_notices(house, mo
     deaf = socket.create_connection(("127.0.0.1", int(house.url.rpartition(":")[2])))
     deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     deaf.sendall(f"GET /page/live HTTP/1.1\r\nhost: 127.0.0.1\r\ncookie: interlock_person={house.token()}\r\n\r\n".encode())
-    async with asyncio.timeout(PATIENCE_S):
-        while not house.plane.live._watchers:
-            await asyncio.sleep(0.01)
+    await until(lambda: house.plane.live._watchers)
     (watcher,) = house.plane.live._watchers
     big = await house.made.call(session, "note", text="x" * 5_000)
     row = await house.plane.live.one(watcher.person, big.call_id)
-    async with asyncio.timeout(PATIENCE_S):
-        while watcher in house.plane.live._watchers:
-            house.plane.live._tell(live.News(calls=(row,) * 500, horizon_us=1))
-            await asyncio.sleep(0.01)
+
+    def is_gone():
+        house.plane.live._tell(live.News(calls=(row,) * 500, horizon_us=1))
+        return watcher not in house.plane.live._watchers
+
+    await until(is_gone)
     deaf.close()
     assert await house.made.call(session, "stock", item="tea")
 
@@ -223,8 +223,7 @@ async def test_a_server_that_stops_does_not_wait_for_viewers(database_urls, tmp_
         async with asyncio.timeout(PATIENCE_S):
             async with served(made) as house:
                 task = asyncio.create_task(_follow(house))
-                while not house.plane.live._watchers:
-                    await asyncio.sleep(0.01)
+                await until(lambda: house.plane.live._watchers)
             await task
 
 

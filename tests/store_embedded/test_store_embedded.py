@@ -5,7 +5,6 @@ import pwd
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +14,7 @@ import pytest
 from interlock.store.embedded import server
 from interlock.store.embedded.layout import layout_of
 from interlock.store.errors import EmbeddedError
+from tests.support.patience import wait_until
 
 HOLD = """
 import sys
@@ -40,13 +40,6 @@ def holder(state):
     return process, int(process.stdout.readline())
 
 
-def until(holds, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        os.sched_yield()
-
-
 async def select_one(url):
     connection = await asyncpg.connect(url)
     try:
@@ -63,14 +56,14 @@ async def test_it_starts_shares_and_stops_with_its_last_user(state):
     first.release()
     assert await select_one(second.running.auditor_url) == "interlock_auditor"
     second.release()
-    until(lambda: server.status(state) is None)
+    wait_until(lambda: server.status(state) is None)
 
 
 def test_it_stops_when_its_only_user_is_killed(state):
     process, pid = holder(state)
     process.kill()
     process.wait()
-    until(lambda: not psutil.pid_exists(pid))
+    wait_until(lambda: not psutil.pid_exists(pid))
     process.stdin.close()
     process.stdout.close()
 
@@ -79,7 +72,7 @@ def test_postgres_ends_when_its_supervisor_is_killed_and_starts_again(state):
     lease = server.acquire(state, durable=False)
     supervisor = int(lease.layout.supervisor_pid.read_text())
     os.kill(supervisor, signal.SIGKILL)
-    until(lambda: server.status(state) is None)
+    wait_until(lambda: server.status(state) is None)
     lease.release()
     again = server.acquire(state, durable=False)
     assert again.running.pid != lease.running.pid
@@ -91,7 +84,7 @@ async def test_it_recovers_after_postgres_itself_was_killed(state):
     connection = await asyncpg.connect(lease.running.owner_url)
     await connection.execute("CREATE TABLE kept AS SELECT 42 AS n")
     os.kill(lease.running.pid, signal.SIGKILL)
-    until(lambda: server.status(state) is None)
+    wait_until(lambda: server.status(state) is None)
     connection.terminate()
     lease.release()
     again = server.acquire(state)
@@ -103,7 +96,7 @@ async def test_it_recovers_after_postgres_itself_was_killed(state):
 
 def test_a_pid_file_whose_number_is_now_another_programs_does_not_block_the_start(state):
     server.acquire(state, durable=False).release()
-    until(lambda: server.status(state) is None)
+    wait_until(lambda: server.status(state) is None)
     layout = layout_of(state)
     (layout.data / "postmaster.pid").write_text(f"{os.getpid()}\n{layout.data}\n")
     assert server.status(state) is None
@@ -167,7 +160,7 @@ def test_a_folder_that_others_may_write_is_refused_and_left_as_it_is(tmp_path):
 
 def test_data_of_another_major_version_is_refused_with_a_way_forward(state):
     server.acquire(state, durable=False).release()
-    until(lambda: server.status(state) is None)
+    wait_until(lambda: server.status(state) is None)
     version = layout_of(state).data / "PG_VERSION"
     kept = version.read_text()
     version.write_text("9\n")

@@ -1,6 +1,7 @@
 """How long tests wait. Nothing is proved by time: a bound only says when a test that hangs is called failed, on the slowest machine."""
 
 import asyncio
+import inspect
 import ssl
 import time
 
@@ -19,7 +20,10 @@ def patient_http(**more):
 async def until(true):
     """Wait for a condition that announces itself by nothing."""
     async with asyncio.timeout(PATIENCE_S):
-        while not true():
+        while True:
+            found = true()
+            if await found if inspect.isawaitable(found) else found:
+                return
             await asyncio.sleep(0.005)
 
 

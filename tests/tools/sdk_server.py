@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
+import threading
 import warnings
 from typing import Annotated
 
@@ -71,7 +71,7 @@ def make() -> MCPServer:
 
     @server.tool()
     def hang() -> str:
-        time.sleep(60)
+        threading.Event().wait(60)
         return "late"
 
     @server.tool()
