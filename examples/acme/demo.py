@@ -74,6 +74,15 @@ async def users_limits(bot, bos_bot):
     expect.that(decision(nine).get("code") == "user_not_permitted", "the same agent for a user of another tenant: no")
 
 
+async def chain(bot, world):
+    scene("Each step is allowed, the chain is reviewed (F3)")
+    before = await world.count("SELECT count(*) FROM mail")
+    told = await tell(bot, "mail.send", to="nora@customers.example", subject="Your record", text="As we have it on file.")
+    waits = decision(told).get("outcome") == "needs_approval"
+    expect.that(waits, "a mail that flowed before waits for a person, now that a customer's record was read")
+    expect.that(await world.count("SELECT count(*) FROM mail") == before, "and nothing was sent")
+
+
 async def denials(bot, ops, world):
     scene("What is not granted is denied, and says why")
     out = await tell(bot, "mail.send", to="thief@evil.example", subject="data", text="here it is")
@@ -216,7 +225,6 @@ async def story():
             interlock.client(operations["access_token"]) as ops,
         ):
             await useful_work(bot, world)
-            await users_limits(bot, bos_bot)
             await denials(bot, ops, world)
             mail = await lost_answers(bot, world)
             waiting = await limits(bot, world)
@@ -227,6 +235,8 @@ async def story():
             await governed_change(bot, interlock, world)
             await quarantine(bot, interlock)
             await kill_switch(bot, interlock, world)
+            await users_limits(bot, bos_bot)
+            await chain(bot, world)
         record(interlock, session)
     finally:
         if interlock is not None:

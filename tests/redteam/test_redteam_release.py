@@ -29,20 +29,17 @@ def edited(files, **places):
     return made
 
 
-# What the demo release does not close yet: no policy speaks of this chain.
-STILL_OPEN = {
-    "chain-out:prod:support-bot:mail.send",
-}
 ORIGINS = "policies/guard/origins.cedar"
-# Four mistakes that people make. Each must be named.
+# Five mistakes that people make. Each must be named.
 WEAKENED = edited(
     ACME,
     **{
-        "tools/mail.yaml": {"effects: [write, egress]": "effects: [read]"},
-        "tools/tickets.yaml": {"targets: [ticket_id]\n    content: [text]": "targets: []\n    content: [text]"},
+        "tools/mail.yaml": {"targets: [to]": "targets: []"},
+        "tools/tickets.yaml": {"comment to a ticket.\n    effects: [write]": "comment to a ticket.\n    effects: [read]"},
         "agents.yaml": {
             "      for: *support\n      where: {amount:": "      for: {roles: [Support], tenant: any, task: customer-support}\n      where: {amount:"
         },
+        "policies/guard/chains.cedar": {"context.session.confidentiality >= 3": "context.session.confidentiality > 3"},
         ORIGINS: {
             '@id("no-links-and-commands-of-others")': '@id("no-links-and-commands-of-others") @obligation("log")',
             '@approval("doubtful")\n@say("A link': '@say("A link',
@@ -99,10 +96,10 @@ def test_on_the_demo_release_no_text_that_the_agent_reads_makes_anything_happen(
     assert "refunds-are-for-the-users-order" in of(demo, "hijack:prod:support-bot:payments.refund").attempts[1].rules
 
 
-def test_nothing_but_what_the_report_says_is_open(demo):
+def test_on_the_demo_release_nothing_is_open(demo):
     assert not demo.count(Outcome.BROKEN), summary(demo)
-    is_open = {finding.id for finding in demo.findings if finding.outcome is Outcome.OPEN}
-    assert is_open <= STILL_OPEN, is_open
+    assert [finding.id for finding in demo.findings if finding.outcome is Outcome.OPEN] == []
+    assert demo.is_closed
 
 
 def test_whose_object_it_is_and_who_calls_is_seen_whatever_the_user_asks_for(demo):
@@ -115,6 +112,13 @@ def test_whose_object_it_is_and_who_calls_is_seen_whatever_the_user_asks_for(dem
         "expired", "audience", "unknown_key", "signature", "unknown_key",
         "unknown_session", "unknown_session", "session_ended", "session_ended",
     ]  # fmt: skip
+
+
+def test_private_data_goes_out_only_past_a_person_and_it_is_the_chain_that_says_so(demo):
+    found = of(demo, "chain-out:prod:support-bot:mail.send")
+    assert found.outcome is Outcome.HUMAN
+    assert {attempt.by for attempt in found.attempts} == {StoppedBy.CHAIN}
+    assert all("private-data-does-not-leave-unseen" in attempt.rules for attempt in found.attempts)
 
 
 def test_a_pinned_tool_that_describes_itself_anew_is_stopped_whoever_asks(demo):
@@ -143,17 +147,18 @@ def test_every_risk_of_the_ten_is_told_of(demo):
 
 
 def test_on_a_weakened_copy_it_names_what_is_open(weakened):
-    """Effects said to be less, targets left out, a tenant not compared, a forbid that only logs."""
+    """Effects said to be less, targets left out, a tenant not compared, a forbid that only logs, one that is off by one."""
     is_open = {finding.id for finding in weakened.findings if finding.outcome is Outcome.OPEN}
     assert is_open >= {
         "hijack:prod:support-bot:mail.send",
         "hijack:prod:support-bot:tickets.comment",
         "deputy:prod:support-bot:payments.refund",
         "content:prod:support-bot:tickets.comment",
+        "chain-out:prod:support-bot:mail.send",
     }
     assert not weakened.is_closed
     said = "\n".join(advice(weakened))
-    assert "mail.send: the contract declares read, but its name says that it does more (egress, write)" in said
+    assert "tickets.comment: the contract declares read, but its name says that it does more (write)" in said
     # What was not weakened is as it was.
     assert of(weakened, "hijack:prod:support-bot:payments.refund").outcome is Outcome.HUMAN
 
