@@ -19,6 +19,7 @@ from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Posture, Question
 from interlock.core.who import AttributeValue, Lineage, Person, Session
 from interlock.gateway.governed import Governed, Governing
+from interlock.gateway.histories import Histories
 from interlock.gateway.messages import Proposal
 from interlock.gateway.plans import Plans
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
@@ -27,6 +28,7 @@ from interlock.ledger.events import DecisionAsked
 from interlock.policy.codes import Code
 from interlock.policy.engine import ENGINE
 from interlock.policy.explain import Explanation
+from interlock.policy.history import nothing
 from interlock.store.controls import Controls
 from interlock.store.records import Records, chain_of
 from interlock.store.sessions import Sessions
@@ -86,6 +88,7 @@ class Decisions:
         sessions: Sessions,
         records: Records,
         plans: Plans,
+        histories: Histories,
         admin: AdminGate,
         environment: str,
         clock: Clock,
@@ -96,6 +99,7 @@ class Decisions:
         self._sessions = sessions
         self._records = records
         self._plans = plans
+        self._histories = histories
         self._admin = admin
         self._environment = environment
         self._clock = clock
@@ -216,11 +220,16 @@ class Decisions:
             return self._refused(governed, asked, Question.WHICH_OPERATION, reason)
         resource = _resource(read, asked)
         plan = None
-        if of_session and governed.wants_plan(contract):
-            plan, _ = await self._plans.of(session, state, contract, read.arguments)
+        # Of whoever has no session here nothing is known to have happened.
+        history = {fact.name: nothing(fact) for fact in governed.history_wanted(contract)}
+        if of_session:
+            if governed.wants_plan(contract):
+                plan, _ = await self._plans.of(session, state, contract, read.arguments)
+            history = dict((await self._histories.of(session, governed, read, state)).facts)
         # Nobody has traced where these arguments came from, and policies are told so.
+        now_us = self._clock.wall_us()
         facts = governed.facts(
-            session, contract, read.raw, read.call_hash, read.entities, state, resource, None, plan, self._clock.wall_us()
+            session, contract, read.raw, read.call_hash, read.entities, state, resource, None, plan, history, now_us
         )
         return _Weighed(decision_id=self._ids.new("dec"), decision=governed.engine.decide(facts), facts=facts, asked=asked)
 

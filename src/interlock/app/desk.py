@@ -11,6 +11,7 @@ from interlock.app.traces import PeoplesTraces
 from interlock.core.ports import Clock, Ids
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.governed import Governing
+from interlock.gateway.histories import Histories
 from interlock.gateway.plans import Plans
 from interlock.store.controls import Controls
 from interlock.store.database import Database
@@ -29,6 +30,7 @@ class Desk:
         governing: Governing,
         contexts: Contexts,
         plans: Plans,
+        histories: Histories,
         admin: AdminGate,
         environment: str,
         clock: Clock,
@@ -46,6 +48,7 @@ class Desk:
             sessions=sessions,
             records=records,
             plans=plans,
+            histories=histories,
             admin=admin,
             environment=environment,
             clock=clock,

@@ -32,6 +32,7 @@ from interlock.core.who import Session
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.gate import Gate
 from interlock.gateway.governed import Governing
+from interlock.gateway.histories import Histories
 from interlock.gateway.lease import Lease
 from interlock.gateway.plans import Plans
 from interlock.gateway.ports import Standing
@@ -61,6 +62,7 @@ from interlock.store.controls import Controls
 from interlock.store.database import Database, open_database
 from interlock.store.doubts import Doubts
 from interlock.store.errors import StoreError
+from interlock.store.history import PastCalls
 from interlock.store.leases import LeaseLine, Leases, Told
 from interlock.store.live import LiveRows
 from interlock.store.logins import Logins
@@ -170,6 +172,7 @@ class System:
         self.governing = Governing(shelf, self.connectors)
         standings = LoadedStandings(sessions)
         self.plans = Plans(PlanRows(database), standings, self.governing, self.ids)
+        self.histories = Histories(PastCalls(database), self.clock)
         self.stability = Stability(clock=self.clock, dice=dice)
         self.gate = Gate(
             desk=self.writer,
@@ -181,6 +184,7 @@ class System:
             contexts=self.contexts,
             watch=self.risk,
             plans=self.plans,
+            histories=self.histories,
             governing=self.governing,
             connectors=self.connectors,
             lease=self.lease,
@@ -255,6 +259,7 @@ class System:
                 governing=self.governing,
                 contexts=self.contexts,
                 plans=self.plans,
+                histories=self.histories,
                 admin=admin,
                 environment=settings.environment,
                 clock=self.clock,

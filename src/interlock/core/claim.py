@@ -23,12 +23,19 @@ class Epochs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LineageState(msgspec.Struct, frozen=True, kw_only=True):
-    """What decisions read about a lineage. `facts_version` grows whenever one of the others changes."""
+    """What decisions read about a lineage. `facts_version` grows whenever posture or labels change.
+
+    `history_version` grows with every call that a fact about the past counts, and is compared only for decisions that read
+    such facts. `tainted_by` and `confidential_by` name the calls (id and operation) that brought what the labels say.
+    """
 
     facts_version: int
     posture: Posture
     tainted: bool
     confidentiality: int
+    history_version: int = 0
+    tainted_by: str = ""
+    confidential_by: str = ""
 
 
 class Labels(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +66,8 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for the right to execute one call, with its events. `scopes` are `fleet`, `tenant:acme`, `operation:pay.refund`...
 
     `approvals` are used up by the claim; each must have been given for exactly `approved_hash`. `charges` are reserved by it.
+    `history` is what facts about the past are to know of its arguments, None when none counts it; `history_version` is what
+    the decision read of them, None when it read none.
     Sending the same request again with the same `claim_id` is safe and gives the same answer.
     """
 
@@ -80,6 +89,8 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     approvals: tuple[str, ...] = ()
     approved_hash: str = ""
     charges: tuple[Charge, ...] = ()
+    history: str | None = None
+    history_version: int | None = None
 
 
 class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +101,7 @@ class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
     lineage_id: str
     epochs: Epochs | None
     facts_version: int | None
+    history_version: int | None = None
     events: tuple[EventDraft, ...]
 
 
@@ -116,11 +128,16 @@ class SettleRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """Go: the claim is committed and so is its decision. `state` is the lineage as it now stands."""
+    """Go: the claim is committed and so is its decision. `state` is the lineage as it now stands.
+
+    `history_n` is the history version that it made; None when it made none, or nobody knows which.
+    """
 
     claim_id: str
     attempt: int
     state: LineageState
+    claimed_at_us: int = 0
+    history_n: int | None = None
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,9 +145,10 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome is committed."""
+    """The outcome is committed. `history_n` is as of `Claimed`."""
 
     state: LineageState
+    history_n: int | None = None
 
 
 class Duplicate(msgspec.Struct, frozen=True, kw_only=True):

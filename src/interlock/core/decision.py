@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from interlock.core.history import Recalled
 from interlock.core.plan import Planned
 from interlock.core.terms import Classification, Effect, Layer, Origin, Posture, Question
 from interlock.core.who import AttributeValue
@@ -46,7 +47,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `arguments` is the canonical JSON text of the validated arguments, exactly the bytes that are hashed and sent.
     `provenance` is None when nothing was traced: policies are then told that all of them are untrusted. `plan` is None when
-    no policy that may speak about the operation reads it: they would be told that there is none.
+    no policy that may speak about the operation reads it: they would be told that there is none. `history` holds the facts
+    about the past that they read; one that is not there stops whoever reads it. `tainted_by` and `confidential_by` name the
+    calls that brought what the labels say, for people.
     """
 
     operation: str
@@ -73,6 +76,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     provenance: Mapping[str, Traced] | None = None
     canaries: tuple[str, ...] = ()
     plan: Planned | None = None
+    history: Mapping[str, Recalled] = {}
+    tainted_by: str = ""
+    confidential_by: str = ""
 
 
 class PolicyRef(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from interlock.core.ports import Clock
 from interlock.core.terms import Question
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.governed import Governed
+from interlock.gateway.histories import Histories
 from interlock.gateway.internal import scopes_of
 from interlock.gateway.lease import Lease
 from interlock.gateway.plans import Plans, as_planned
@@ -22,12 +23,22 @@ from interlock.gateway.under_way import Call
 
 
 class Deciding:
-    """Facts in their order: where things stand, the plan, where the arguments came from, the object."""
+    """Facts in their order: where things stand, what happened before, the plan, where the arguments came from, the object."""
 
-    def __init__(self, *, lease: Lease, contexts: Contexts, plans: Plans, resources: Resources, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        lease: Lease,
+        contexts: Contexts,
+        plans: Plans,
+        histories: Histories,
+        resources: Resources,
+        clock: Clock,
+    ) -> None:
         self._lease = lease
         self._contexts = contexts
         self._plans = plans
+        self._histories = histories
         self._resources = resources
         self._clock = clock
 
@@ -35,6 +46,8 @@ class Deciding:
         """The facts of one call and the decision on them. Raises `StoreUnavailableError`, and `StoppedError` for its object."""
         contract = read.contract
         state = self._lease.in_force(standing.state, scopes_of(call.session, contract))
+        recalled = await self._histories.of(call.session, governed, read, standing.state)
+        call.history_version = recalled.version
         plan: Planned | None = None
         as_it_says = NONE_PLANNED
         if governed.wants_plan(contract):
@@ -59,6 +72,7 @@ class Deciding:
                 resource,
                 traced,
                 plan,
+                recalled.facts,
                 self._clock.wall_us(),
             )
             return msgspec.structs.replace(facts, canaries=canaries) if canaries else facts

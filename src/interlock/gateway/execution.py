@@ -104,7 +104,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """How a claimed call ended: the state that was settled, and what may be released. `code` is empty on success.
 
-    `answered` is whether the tool answered; None when this says nothing about the tool.
+    `answered` is whether the tool answered; None when this says nothing about the tool. `unsent`: it never reached it.
     """
 
     state: str
@@ -112,6 +112,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     settled: Settled | NotSettled
     answered: bool | None = None
+    unsent: bool = False
 
 
 class Executor:
@@ -189,6 +190,7 @@ class Executor:
         if more_events is not None:
             events += more_events(raw)
         item, not_taken_up = await _taken_up(taken_up, released)
+        unsent = isinstance(result, ToolFailure) and not result.sent and not work.sent_before
         settled = await self._desk.settle(
             SettleRequest(
                 claim_id=work.claimed.claim_id,
@@ -197,7 +199,7 @@ class Executor:
                 attempt=work.claimed.attempt,
                 state=state,
                 outcome=_kept(work, text) if raw is not None else None,
-                release_key=isinstance(result, ToolFailure) and not result.sent and not work.sent_before,
+                release_key=unsent,
                 spent=dict.fromkeys(work.timed, -(-took_us // 1000)),
                 labels=work.labels,
                 events=tuple(events),
@@ -209,7 +211,7 @@ class Executor:
         if isinstance(settled, NotSettled):
             await self._late(work, state, settled.claim_state, body.detail)
         answered = None if earlier is not None or stopped is not None else _answered(result)
-        return Ending(state=state, released=released, code=code, settled=settled, answered=answered)
+        return Ending(state=state, released=released, code=code, settled=settled, answered=answered, unsent=unsent)
 
     async def _late(self, work: Work, state: str, stands: str, detail: str) -> None:
         """Somebody else has spoken about the claim since. What agrees with it, or says nothing, is quiet."""

@@ -40,6 +40,7 @@ from interlock.gateway.contexts import Contexts
 from interlock.gateway.deciding import Deciding
 from interlock.gateway.execution import Executor, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
+from interlock.gateway.histories import Histories, past_call
 from interlock.gateway.internal import InternalCalls, scopes_of, session_scopes
 from interlock.gateway.lease import Lease
 from interlock.gateway.limits import (
@@ -94,6 +95,7 @@ class Gate:
         contexts: Contexts,
         plans: Plans,
         watch: Watch,
+        histories: Histories,
         governing: Governing,
         connectors: Connectors,
         lease: Lease,
@@ -126,8 +128,11 @@ class Gate:
         self._contexts = contexts
         self._plans = plans
         self._watch = watch
+        self._histories = histories
         resources = Resources(call=internal, clock=clock, ids=ids)
-        self._deciding = Deciding(lease=lease, contexts=contexts, plans=plans, resources=resources, clock=clock)
+        self._deciding = Deciding(
+            lease=lease, contexts=contexts, plans=plans, histories=histories, resources=resources, clock=clock
+        )
         self._recording = Recording(desk, self._beliefs)
         self._replays = Replays(
             desk=desk, beliefs=self._beliefs, settlements=settlements, recording=self._recording, clock=clock
@@ -347,6 +352,7 @@ class Gate:
         budgets = governed.budgets(contract)
         taking = Taking(contract=contract, arguments=read.arguments, entities=read.entities)
         taken = charges(budgets, session, call.proposal.run, taking, frozenset(call.lifted))
+        remembered = self._histories.kept(governed, session, contract, read.arguments)
         approvals = (*decision.approvals, *call.lifted.values())
         claimed = CallClaimed(
             claim_id=claim_id,
@@ -376,12 +382,17 @@ class Gate:
                 approvals=approvals,
                 approved_hash=read.call_hash,
                 charges=taken,
+                history=remembered,
+                history_version=call.history_version,
             ),
         )
         match answer:
             case Claimed():
                 call.may_have_acted = not contract.is_read_only
                 self._beliefs.advance(session.lineage.id, answer.state)
+                if remembered is not None and answer.history_n is not None:
+                    past = past_call(session, claim_id, call.id, contract, remembered, answer.claimed_at_us)
+                    self._histories.claimed(session, past, answer.history_n)
                 work = Work(
                     call_id=call.id,
                     session=session,
@@ -479,5 +490,7 @@ class Gate:
             # Somebody else (a reaper, a person) has spoken about this claim since: what we hold may not be released.
             return refusal(call.id, "not_recorded")
         self._beliefs.advance(work.session.lineage.id, ending.settled.state)
+        n = ending.settled.history_n
+        self._histories.ended(work.session, work.claimed.claim_id, ending.state, n, unsent=ending.unsent)
         await self._contexts.returned(work.session, work.contract, call.id, ending.released)
         return self._ways.ended(call, work, decision, ending)

@@ -13,8 +13,10 @@ from interlock.core.canonical import JsonValue
 from interlock.core.claim import LineageState
 from interlock.core.contract import Contract
 from interlock.core.decision import Facts, Obligations, ResourceFacts, Traced
+from interlock.core.history import HistoryFact, Recalled
 from interlock.core.plan import Planned
 from interlock.core.who import Session
+from interlock.gateway.limits import LONGEST_SESSION_S
 from interlock.gateway.ports import Shelf
 from interlock.policy.engine import Engine
 from interlock.policy.obligations import parse
@@ -43,6 +45,9 @@ class Governed:
         self.engine = Engine(release)
         self._read_provenance: dict[str, bool] = {}
         self._read_plan: dict[str, bool] = {}
+        self._history: dict[str, tuple[HistoryFact, ...]] = {}
+        self.history_counted: frozenset[str] = frozenset().union(*(fact.counted for fact in release.history))
+        self.history_window_s = max((fact.within_s or LONGEST_SESSION_S for fact in release.history), default=0)
         self._inputs: dict[str, jsonschema_rs.Validator] = {}
         self._budgets: dict[str, tuple[Budget, ...]] = {}
         self.canaries = Canaries(release.risk.canaries)
@@ -94,6 +99,21 @@ class Governed:
             found = self._read_plan[contract.operation] = self.engine.reads(contract, _PLAN)
         return found or self.wants_provenance(contract)
 
+    def history_wanted(self, contract: Contract) -> tuple[HistoryFact, ...]:
+        """The facts about the past that policies read which may speak about this operation."""
+        found = self._history.get(contract.operation)
+        if found is None:
+            read = self.engine.history_read(contract) if self.release.history else frozenset()
+            found = tuple(fact for fact in self.release.history if fact.name in read)
+            self._history[contract.operation] = found
+        return found
+
+    def history_kept(self, contract: Contract) -> frozenset[str] | None:
+        """The arguments that facts about the past have to know of this operation's calls; None when none counts them."""
+        if contract.operation not in self.history_counted:
+            return None
+        return frozenset().union(*(fact.kept for fact in self.release.history if contract.operation in fact.on))
+
     def facts(
         self,
         session: Session,
@@ -105,6 +125,7 @@ class Governed:
         resource: ResourceFacts | None,
         provenance: Mapping[str, Traced] | None,
         plan: Planned | None,
+        history: Mapping[str, Recalled],
         now_us: int,
     ) -> Facts:
         """The closed record of all that the decision on this call may depend on."""
@@ -133,6 +154,9 @@ class Governed:
             now_us=now_us,
             provenance=provenance,
             plan=plan,
+            history=history,
+            tainted_by=state.tainted_by,
+            confidential_by=state.confidential_by,
         )
 
     def visible(self, session: Session, state: LineageState, now_us: int) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from interlock.core.claim import (
 )
 from interlock.core.context import Item, StoredItem
 from interlock.core.event import EventDraft
+from interlock.core.history import PastCall
 from interlock.core.plan import SealedPlan
 from interlock.core.who import Session
 from interlock.release.model import Release
@@ -141,6 +142,20 @@ class CalledAs(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     outcome: str
     arguments: Mapping[str, JsonValue]
+
+
+class PastShelf(Protocol):
+    """Where past calls are found. Raises `store.StoreUnavailableError`."""
+
+    async def whole(
+        self, lineage_id: str, operations: frozenset[str], window_s: int, most: int
+    ) -> tuple[int, tuple[PastCall, ...]]:
+        """The newest calls of these operations with the version of the history that they add up to."""
+        ...
+
+    async def after(self, lineage_id: str, version: int, most: int) -> tuple[int, tuple[PastCall, ...]]:
+        """Calls that came or ended after a version, with the version that they add up to."""
+        ...
 
 
 class DoubtDesk(Protocol):

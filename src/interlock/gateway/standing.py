@@ -41,7 +41,10 @@ class Beliefs:
     def advance(self, lineage: str, state: LineageState) -> None:
         """Take over a lineage state that came with a claim or settlement, unless a newer one is known."""
         known = self._known.get(lineage)
-        if known is not None and state.facts_version > known.state.facts_version:
+        if known is None:
+            return
+        was = known.state
+        if state.facts_version >= was.facts_version and state.history_version >= was.history_version and state != was:
             self._keep(lineage, Standing(epochs=known.epochs, release_digest=known.release_digest, state=state))
 
     def forget(self, lineage: str) -> None:

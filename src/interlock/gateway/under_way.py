@@ -24,7 +24,8 @@ class Call:
 
     `spent` are approvals that turned out to lift nothing, `lifted` those that let the call go beyond a budget, by its name;
     `room_by_s` is until when it waits for room in a budget; `again_in_s` when it is to be made again after its tool failed,
-    `degraded` that it may then only be answered with an earlier answer.
+    `degraded` that it may then only be answered with an earlier answer. `history_version` is what its decision read of the
+    past, None when it read none.
     """
 
     def __init__(self, call_id: str, session: Session, proposal: Proposal, wait_until_s: float, ids: Ids) -> None:
@@ -42,6 +43,7 @@ class Call:
         self.retries = 0
         self.again_in_s: float | None = None
         self.degraded = False
+        self.history_version: int | None = None
         self._ids = ids
 
     def event(self, body: CallProposed | CallDecided | CallClaimed | CallRefused | CallReplayed) -> EventDraft:
@@ -85,6 +87,7 @@ class Call:
             lineage_id=self.session.lineage.id,
             epochs=None if standing is None else standing.epochs,
             facts_version=None if standing is None else standing.state.facts_version,
+            history_version=None if standing is None else self.history_version,
             events=events,
         )
 

@@ -27,6 +27,7 @@ from interlock.core.contract import (
     StringShape,
 )
 from interlock.core.decision import Facts, ResourceFacts
+from interlock.core.history import FactValue
 from interlock.core.plan import UNPLANNED
 from interlock.core.terms import Origin
 from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
@@ -233,6 +234,7 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
         "call": {"entities": facts.entities},
         "origins": origins_section(facts, contract),
         "plan": plan_section(facts),
+        "history": history_section(facts),
         "provenance": {
             name: {"origin": traced.origin, "active": list(traced.active), "pointed": traced.pointed}
             for name, traced in (facts.provenance or {}).items()
@@ -273,6 +275,15 @@ def plan_section(facts: Facts) -> Section:
     """`context.plan`: whether there is one, and how this call stands to it."""
     plan = facts.plan or UNPLANNED
     return {"sealed": plan.sealed, "operation": plan.operation, "agrees": plan.agrees, "fixed": plan.fixed}
+
+
+def history_section(facts: Facts) -> Section:
+    """`context.history`: what was recalled. A fact that was not is not there, so that what reads it fails closed."""
+    return {name: _remembered(recalled.value) for name, recalled in facts.history.items()}
+
+
+def _remembered(value: FactValue) -> Any:
+    return _decimal(value, "history") if isinstance(value, str) else value
 
 
 def now_section(now_us: int) -> Section:

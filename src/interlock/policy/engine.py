@@ -24,6 +24,7 @@ from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
 from interlock.policy.evaluate import MEMO_MAX_ENTRIES, Memo
 from interlock.policy.explain import Explanation, explain
 from interlock.policy.graver import calmer_than, stricter
+from interlock.policy.reads import WHOLE
 from interlock.policy.slices import EFFECT_GROUPS, Slices
 from interlock.policy.visible import VISIBLE_MEMO_MAX_ENTRIES, VISIBLE_TIME_STEP_US, Viewer, reads_the_time, visible
 from interlock.release.model import Release
@@ -70,6 +71,19 @@ class Engine:
             (rule.scope.actions is None or named & rule.scope.actions) and sections & rule.reads().context.keys()
             for rule in self.prepared.slices.rules.values()
         )
+
+    def history_read(self, contract: Contract) -> frozenset[str]:
+        """The names of the facts about the past that policies read which may speak about this operation."""
+        named = {contract.operation, f"tool:{contract.tool}", *(EFFECT_GROUPS[effect] for effect in Effect)}
+        read: frozenset[str] = frozenset().union(
+            *(
+                rule.reads().context.get("history", frozenset())
+                for rule in self.prepared.slices.rules.values()
+                if rule.scope.actions is None or named & rule.scope.actions
+            )
+        )
+        declared = frozenset(fact.name for fact in self.release.history)
+        return declared if WHOLE in read else read & declared
 
     def decide(self, facts: Facts) -> Decision:
         """Answer the seven questions for one proposed call. Never raises; whatever cannot be decided is a Deny."""

@@ -12,7 +12,9 @@ import msgspec
 
 from interlock.policy.errors import UnusableReleaseError
 
-CONTEXT_KEYS: Final = frozenset({"args", "agent", "user", "session", "data", "call", "now", "origins", "provenance", "plan"})
+CONTEXT_KEYS: Final = frozenset(
+    {"args", "agent", "user", "session", "data", "call", "now", "origins", "provenance", "plan", "history"}
+)
 MAX_EXPRESSION_LEVELS: Final = 200
 WHOLE: Final = "*"
 """Stands for every attribute; a Cedar attribute of this name is simply covered by it."""

@@ -12,9 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
+from interlock.core.budget import units_of
 from interlock.core.canonical import JsonValue, canonical, digest, parse_strict
 from interlock.core.contract import Contract
 from interlock.core.decision import Allow, Decision, Deny, Facts, Obligations, RequireApproval, ResourceFacts, Traced
+from interlock.core.history import Form, Recalled
 from interlock.core.plan import Planned
 from interlock.core.terms import Layer, Posture
 from interlock.core.who import AttributeValue
@@ -22,6 +24,7 @@ from interlock.policy.encoding import MAX_ARGUMENT_BYTES
 from interlock.policy.engine import Engine
 from interlock.policy.errors import ObligationError, PolicyError
 from interlock.policy.explain import Explanation
+from interlock.policy.history import nothing, shown
 from interlock.policy.obligations import NONE, fill, meet, parse
 from interlock.release.model import PolicyTest, Release
 
@@ -140,6 +143,7 @@ def facts_of(engine: Engine, test: PolicyTest) -> Facts:
         now_us=_time(test.session.get("now")),
         provenance={name: Traced(origin=origin) for name, origin in test.provenance.items()},
         plan=_plan(test.plan),
+        history=_history(release, test.history),
     )
 
 
@@ -155,6 +159,21 @@ def _plan(given: Mapping[str, bool] | None) -> Planned | None:
     if (fixed and not agrees) or (agrees and not operation):
         raise PolicyTestError("a call whose targets are fixed agrees with the plan, and one that agrees is in it")
     return Planned(sealed=True, operation=operation, agrees=agrees, fixed=fixed)
+
+
+def _history(release: Release, given: Mapping[str, bool | int | str]) -> dict[str, Recalled]:
+    """What the declared facts say: nothing has happened, but for what the test says."""
+    known = {fact.name: fact for fact in release.history}
+    if unknown := set(given) - known.keys():
+        raise PolicyTestError(f"history.yaml declares no {', '.join(sorted(unknown))}")
+    found = {name: nothing(fact) for name, fact in known.items()}
+    for name, value in given.items():
+        amount = units_of(value) if known[name].form is Form.SUM else None
+        fits = amount is not None if known[name].form is Form.SUM else type(value) is type(found[name].value)
+        if not fits:
+            raise PolicyTestError(f"history {name}: {value!r} is not what a {known[name].form} says")
+        found[name] = Recalled(value=value if amount is None else shown(amount))
+    return found
 
 
 def _agent(engine: Engine, contract: Contract) -> str:

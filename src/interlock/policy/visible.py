@@ -89,7 +89,7 @@ class _Look:
         self._slices = prepared.slices.of(contract, contract.effects, viewer.agent)
         shown: dict[str, Section] = sections(_facts(contract, viewer), contract, prepared.release.user_attributes)
         shown["args"] = UNKNOWN_ARGUMENTS
-        shown |= {name: {"__extn": {"fn": "unknown", "arg": name}} for name in ("origins", "provenance", "plan")}
+        shown |= {name: {"__extn": {"fn": "unknown", "arg": name}} for name in ("origins", "provenance", "plan", "history")}
         shown["now"] = now_section(viewer.now_us)
         self._context = json_text(shown)
 

@@ -20,6 +20,7 @@ from interlock.core.contract import (
     Shape,
     StringShape,
 )
+from interlock.core.history import Form, HistoryFact
 from interlock.core.terms import Effect
 
 GROUPS: Final = {
@@ -113,7 +114,9 @@ def actions_of(est: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(str(entity["id"]) for entity in entities)
 
 
-def schema_of(contracts: Iterable[Contract], user_attributes: Mapping[str, str]) -> dict[str, Any]:
+def schema_of(
+    contracts: Iterable[Contract], user_attributes: Mapping[str, str], history: Iterable[HistoryFact] = ()
+) -> dict[str, Any]:
     """The Cedar schema (JSON form) generated from the contracts: what policies may name and read."""
     kinds: dict[str, Any] = {
         "Agent": {},
@@ -122,6 +125,7 @@ def schema_of(contracts: Iterable[Contract], user_attributes: Mapping[str, str])
         "Tool": {},
     }
     actions: dict[str, Any] = {name: {} for name in GROUPS.values()}
+    past = _record({fact.name: _ATTRIBUTES[_SAYS[fact.form]] for fact in history})
     for contract in contracts:
         actions.setdefault(f"tool:{contract.tool}", {})
         groups = [f"tool:{contract.tool}", *(GROUPS[effect] for effect in sorted(contract.effects))]
@@ -135,13 +139,22 @@ def schema_of(contracts: Iterable[Contract], user_attributes: Mapping[str, str])
             "appliesTo": {
                 "principalTypes": ["Agent", "User"],
                 "resourceTypes": [resource],
-                "context": _context(contract, user_attributes),
+                "context": _context(contract, user_attributes, past),
             },
         }
     return {"": {"entityTypes": kinds, "actions": actions}}
 
 
-def _context(contract: Contract, user_attributes: Mapping[str, str]) -> dict[str, Any]:
+_SAYS: Final = {
+    Form.FORMERLY: "bool",
+    Form.ONCE: "bool",
+    Form.COUNT: "long",
+    Form.DISTINCT: "long",
+    Form.SUM: "decimal",
+}
+
+
+def _context(contract: Contract, user_attributes: Mapping[str, str], past: Mapping[str, Any]) -> dict[str, Any]:
     text, number, flag = _ATTRIBUTES["string"], _ATTRIBUTES["long"], _ATTRIBUTES["bool"]
     user = {"id": text, "tenant": text, "roles": _ATTRIBUTES["set"]}
     user |= {name: {**_ATTRIBUTES[kind], "required": False} for name, kind in user_attributes.items()}
@@ -160,6 +173,7 @@ def _context(contract: Contract, user_attributes: Mapping[str, str]) -> dict[str
             ),
             "provenance": _record({name: {**traced, "required": False} for name in (*contract.targets, *contract.content)}),
             "plan": _record(dict.fromkeys(("sealed", "operation", "agrees", "fixed"), flag)),
+            "history": dict(past),
             "now": {"type": "Extension", "name": "datetime"},
         }
     )

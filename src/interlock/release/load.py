@@ -19,6 +19,7 @@ from interlock.release.contracts import read_tool
 from interlock.release.documents import Node, Problems, read_yaml
 from interlock.release.errors import Problem, ReleaseError
 from interlock.release.grants import Grantee, GrantError, GrantSpec, compile_grant
+from interlock.release.history import read_history
 from interlock.release.issuers import Issuer, read_issuers, wrong_voucher
 from interlock.release.model import (
     Administration,
@@ -40,7 +41,7 @@ _OBLIGATION: Final = re.compile(
     r"^(redact:[\w.-]+|columns:[^:]*:[\w,.-]+|rows:[^:]+\[\]:[\w]+=.+|rate:[1-9]\d*/[1-9]\d*s|read-only|log)$"
 )
 _KNOWN_PLACES: Final = re.compile(
-    r"^(release|agents|tasks|approvals|budgets|issuers|risk)\.yaml$|^tools/[^/]+\.yaml$|^policies/[^/]+/[^/]+\.cedar$|^tests/[^/]+\.yaml$|\.md$"
+    r"^(release|agents|tasks|approvals|budgets|history|issuers|risk)\.yaml$|^tools/[^/]+\.yaml$|^policies/[^/]+/[^/]+\.cedar$|^tests/[^/]+\.yaml$|\.md$"
 )
 
 
@@ -148,7 +149,8 @@ class _Loader:
             where = self._node("release.yaml").at("guarded")
             self.problems.add(where, f"there is no approval rule {spec.guarded!r} in approvals.yaml")
         tasks = self._tasks(agents)
-        schema = json.dumps(cedar.schema_of(contracts.values(), self._valid_attributes(spec)))
+        history = read_history(self._node("history.yaml", needed=False), contracts, self.problems)
+        schema = json.dumps(cedar.schema_of(contracts.values(), self._valid_attributes(spec), history))
         policies = self._policies(identities, contracts, approvals, set(owners), tasks, schema)
         self._check_reach(contracts, policies)
         return Release(
@@ -173,6 +175,7 @@ class _Loader:
                 if TEST_FILE.match(name)
                 for test in read_tests(self._node(name), contracts, self.problems)
             ),
+            history=history,
             budgets=read_budgets(self._node("budgets.yaml", needed=False), contracts, approvals, self.problems),
             risk=read_risk(self._node("risk.yaml", needed=False), self.problems),
         )

@@ -8,6 +8,7 @@ import msgspec
 
 from interlock.core.budget import CEILINGS, Budget
 from interlock.core.contract import Contract
+from interlock.core.history import HistoryFact
 from interlock.core.risk import RiskRules
 from interlock.core.terms import Layer, Origin
 from interlock.release.issuers import Issuer
@@ -98,7 +99,8 @@ class PolicyTest(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `tests/*.yaml`: a request and what must be decided.
 
     `expect` is `allow`, `deny`, `deny <question-number>`, or `ask <rule>`; `obligations` when given must be exactly these.
-    `plan` says how the call stands to a sealed plan (`operation`, `agrees`, `fixed`); None: none was sealed.
+    `plan` says how the call stands to a sealed plan (`operation`, `agrees`, `fixed`); None: none was sealed. `history` is what
+    facts about the past say; nothing has happened where nothing is said.
     """
 
     name: str
@@ -117,6 +119,7 @@ class PolicyTest(msgspec.Struct, frozen=True, kw_only=True):
     obligations: tuple[str, ...] | None = None
     provenance: Mapping[str, Origin] = {}
     plan: Mapping[str, bool] | None = None
+    history: Mapping[str, bool | int | str] = {}
     file: str = ""
     line: int = 0
 
@@ -175,3 +178,4 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     guarded: str = ""
     budgets: tuple[Budget, ...] = CEILINGS
     risk: RiskRules = RiskRules()
+    history: tuple[HistoryFact, ...] = ()

@@ -38,6 +38,7 @@ class TestSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     obligations: list[str] | None = None
     provenance: dict[str, Origin] = {}
     plan: dict[str, bool] | None = None
+    history: dict[str, bool | int | str] = {}
 
 
 def read_tests(node: Node, operations: Collection[str] | None, problems: Problems) -> list[PolicyTest]:
@@ -69,6 +70,7 @@ def read_tests(node: Node, operations: Collection[str] | None, problems: Problem
                 obligations=None if spec.obligations is None else tuple(spec.obligations),
                 provenance=spec.provenance,
                 plan=spec.plan,
+                history=spec.history,
                 file=inside.file,
                 line=inside.line,
             )

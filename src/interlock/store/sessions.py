@@ -195,6 +195,9 @@ class Sessions:
                 posture=Posture(row["posture"]),
                 tainted=row["tainted"],
                 confidentiality=row["confidentiality"],
+                history_version=row["history_version"],
+                tainted_by=row["tainted_by"],
+                confidential_by=row["confidential_by"],
             ),
         )
 

@@ -257,6 +257,8 @@ def _wanted(number: int, request: Request, process_id: str, *, again: bool) -> d
                 "settle_by_ms": request.settle_by_ms,
                 "approvals": request.approvals,
                 "approved_hash": request.approved_hash,
+                "history": request.history,
+                "history_version": request.history_version,
                 **_charged(request.charges, process_id),
             }
         case RecordRequest():
@@ -271,6 +273,7 @@ def _wanted(number: int, request: Request, process_id: str, *, again: bool) -> d
                 "release": None if epochs is None else epochs.release,
                 "revocation": None if epochs is None else epochs.revocation,
                 "facts_version": request.facts_version,
+                "history_version": request.history_version,
                 "again": again,
             }
         case SettleRequest():
@@ -308,7 +311,13 @@ def _charged(charges: tuple[Charge, ...], process_id: str) -> dict[str, Any]:
 def _answer(row: asyncpg.Record) -> Answer:
     match row["answer"]:
         case "claimed":
-            return Claimed(claim_id=row["claim_id"], attempt=row["attempt"], state=_state(row))
+            return Claimed(
+                claim_id=row["claim_id"],
+                attempt=row["attempt"],
+                state=_state(row),
+                claimed_at_us=row["claimed_at_us"] or 0,
+                history_n=row["history_n"],
+            )
         case "duplicate":
             return Duplicate(
                 claim_id=row["claim_id"],
@@ -336,7 +345,7 @@ def _answer(row: asyncpg.Record) -> Answer:
         case "recorded":
             return Recorded()
         case "settled":
-            return Settled(state=_state(row))
+            return Settled(state=_state(row), history_n=row["history_n"])
         case "not_settled":
             return NotSettled(claim_state=row["claim_state"])
         case _:
@@ -349,4 +358,7 @@ def _state(row: asyncpg.Record) -> LineageState:
         posture=Posture(row["posture"]),
         tainted=row["tainted"],
         confidentiality=row["confidentiality"],
+        history_version=row["history_version"],
+        tainted_by=row["tainted_by"],
+        confidential_by=row["confidential_by"],
     )

@@ -14,6 +14,7 @@ from interlock.release.diff.contracts import contract_changes
 from interlock.release.diff.grants import FILE, grant_changes
 from interlock.release.diff.limits import budget_changes
 from interlock.release.diff.parts import part_changes
+from interlock.release.diff.past import history_changes
 from interlock.release.diff.policies import GRANTED, policy_changes
 from interlock.release.diff.risk import risk_changes
 from interlock.release.diff.trust import issuer_changes
@@ -44,8 +45,9 @@ SEEN_AS: Final[Mapping[str, tuple[frozenset[str], str]]] = {
     "issuers": (frozenset({"issuer"}), "issuers.yaml"),
     "budgets": (frozenset({"budget"}), "budgets.yaml"),
     "risk": (frozenset({"risk", "canary"}), "risk.yaml"),
+    "history": (frozenset({"history"}), "history.yaml"),
     "policies": (frozenset({"policy", "grant", "identity", "operation"}), "policies"),
-    "cedar_schema": (frozenset({"operation", "user attribute"}), "release.yaml"),
+    "cedar_schema": (frozenset({"operation", "user attribute", "history"}), "release.yaml"),
     "tests": (frozenset({"test"}), "tests"),
 }
 TEXT: Final = frozenset({"files", "digest"})
@@ -78,6 +80,7 @@ def diff(old: Release, new: Release) -> Diff:
         *policy_changes(old, new),
         *contract_changes(old, new, was, now),
         *budget_changes(old, new, was, now),
+        *history_changes(old, new, was, now),
         *issuer_changes(old, new, was, now),
         *risk_changes(old, new, was, now),
         *part_changes(old, new, was, now),

@@ -8,7 +8,8 @@ SELECT answered.* FROM answered CROSS JOIN entered WHERE entered.items >= 0
 
 -- name: standing
 -- Where a session's lineage stands, with the epochs and the release in force; no row when the session has ended.
-SELECT e.control, e.release, e.revocation, e.release_digest, l.facts_version, l.posture, l.tainted, l.confidentiality
+SELECT e.control, e.release, e.revocation, e.release_digest, l.facts_version, l.posture, l.tainted, l.confidentiality,
+       l.history_version, l.tainted_by, l.confidential_by
 FROM session s JOIN lineage l USING (lineage_id) CROSS JOIN epoch e
 WHERE s.session_id = $1 AND s.lineage_id = $2 AND NOT s.revoked AND s.expires_at > clock_timestamp()
 
