@@ -106,7 +106,9 @@ async def play(bench: Dojo, url: str, suite: str, variant: str, only: argparse.N
         async with running(settings, python=python_tools(suite, listed["tools"])) as system:
             stage = Stage(system, bench, suite, from_files(files).contracts, chosen.plan)
             tasks = [task for task in listed["users"] if only.task in ("", task)]
-            injections = [injection for injection in listed["injections"] if only.injection in ("", injection)]
+            injections = [
+                injection for injection in listed["injections"] if not only.injection or injection in only.injection.split(",")
+            ]
             benign = await together([stage.benign(task) for task in tasks])
             pairs = await together([stage.attacked(task, injection) for task in tasks for injection in injections])
             if only.trace:
@@ -184,7 +186,7 @@ def main() -> None:
     parser.add_argument("--suites", default=",".join(SUITES))
     parser.add_argument("--variants", default=";".join(VARIANTS))
     parser.add_argument("--task", default="", help="only this task of the user")
-    parser.add_argument("--injection", default="", help="only this injection")
+    parser.add_argument("--injection", default="", help="only these injections")
     parser.add_argument("--trace", action="store_true", help="tell the story of the last pair, as `interlock trace show` does")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
