@@ -11,6 +11,7 @@ from interlock.core.decision import Allow, Deny, RequireApproval
 from interlock.core.risk import RiskRules, Signal, SignalKind
 from interlock.core.terms import Posture
 from interlock.policy.engine import Engine
+from interlock.policy.graver import may_widen
 from interlock.policy.testing import facts_of
 from interlock.release.load import from_files
 from interlock.release.model import PolicyTest
@@ -112,6 +113,23 @@ def test_no_policy_allows_more_under_a_graver_posture(forbid, permit, approval):
         facts = facts_of(engine, asked)
         strictness = [_strictness(engine.decide(msgspec.structs.replace(facts, posture=posture))) for posture in Posture]
         assert strictness == sorted(strictness), (call, strictness)
+
+
+def test_a_forbid_that_just_demands_taint_or_worry_is_known_to_be_harmless():
+    """So the common policies cost no second decision; whatever says more is decided twice."""
+
+    def widening(condition, kind="when"):
+        files = {**FILES, "policies/guard/rules.cedar": f'@id("f") @owner("security")\n'
+            f"forbid (principal, action, resource) {kind} {{ {condition} }};\n"}  # fmt: skip
+        rules = Engine(from_files(files)).prepared.slices.rules
+        return may_widen([rules["f"]])
+
+    assert widening("context.session.tainted && context.call.entities > 3") == frozenset()
+    assert widening('context.session.posture != "normal" && context.session.tainted') == frozenset()
+    assert widening("context.session.tainted || context.call.entities > 3") == {"tainted"}
+    assert widening("context.session.tainted && !(context.session.tainted && context.call.entities > 3)") == {"tainted"}
+    assert widening("context.session.tainted", kind="unless") == {"tainted"}
+    assert widening('context.session.posture == "guarded"') == {"posture"}
 
 
 TAINTED = [

@@ -23,7 +23,7 @@ from interlock.policy.encoding import RESERVED_ENTITY_TYPES, check_user_attribut
 from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
 from interlock.policy.evaluate import MEMO_MAX_ENTRIES, Memo
 from interlock.policy.explain import Explanation, explain
-from interlock.policy.graver import calmer_than, stricter
+from interlock.policy.graver import calmer_than, may_widen, stricter
 from interlock.policy.reads import WHOLE
 from interlock.policy.slices import EFFECT_GROUPS, Slices
 from interlock.policy.visible import VISIBLE_MEMO_MAX_ENTRIES, VISIBLE_TIME_STEP_US, Viewer, reads_the_time, visible
@@ -52,6 +52,7 @@ class Engine:
         self.release = release
         self.prepared = Prepared(release=release, slices=Slices(release), memo=Memo(MEMO_MAX_ENTRIES))
         self._reads_the_time: bool | None = None
+        self._may_widen: dict[tuple[str, frozenset[Effect], str], frozenset[str]] = {}
         self._visible: Memo[tuple[str, ...]] = Memo(VISIBLE_MEMO_MAX_ENTRIES)
 
     def warm(self) -> None:
@@ -95,18 +96,22 @@ class Engine:
         if isinstance(decision, Deny) or (facts.posture is Posture.NORMAL and not facts.tainted):
             return decision
         # INVARIANT: whatever policies say of posture and taint, what is refused or asked for without them, is with them too.
-        for calmer in calmer_than(facts, self._session_reads(facts)):
+        for calmer in calmer_than(facts, self._widening(facts)):
             other = self._once(calmer, facts_digest)
             if isinstance(other, Deny):
                 return other
             decision = stricter(decision, other)
         return decision
 
-    def _session_reads(self, facts: Facts) -> frozenset[str]:
-        """What policies that can have a say about this call read of its session. For calls that were not denied."""
-        slices = self.prepared.slices.of(self.release.contracts[facts.operation], facts.effects, facts.agent)
-        found = [piece.full.reads.context.get("session", frozenset()) for piece in slices.layers.values() if piece.full]
-        return frozenset[str]().union(*found)
+    def _widening(self, facts: Facts) -> frozenset[str]:
+        """Which of posture and taint may widen what policies say about this call. For calls that were not denied."""
+        key = (facts.operation, facts.effects, facts.agent)
+        found = self._may_widen.get(key)
+        if found is None:
+            slices = self.prepared.slices.of(self.release.contracts[facts.operation], facts.effects, facts.agent)
+            found = may_widen(rule for piece in slices.layers.values() for rule in piece.rules)
+            self._may_widen[key] = found
+        return found
 
     def _once(self, facts: Facts, facts_digest: str) -> Decision:
         """The answer under just this posture."""
