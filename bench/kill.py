@@ -115,17 +115,40 @@ async def _gateway(url: str, state: Path, slot: int, shared: Path) -> None:
 class Fleet:
     """The gateways, and what their tools have seen."""
 
-    def __init__(self, memory: mmap.mmap, processes: list[subprocess.Popen[str]]) -> None:
-        self._memory = memory
-        self.processes = processes
+    def __init__(self, url: str, folder: Path) -> None:
+        self._url = url
+        self._folder = folder
+        self._shared = folder / "begun"
+        self._shared.write_bytes(bytes(PACE_AT + PACE.size))
+        with self._shared.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), 0)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, slot: int) -> None:
+        """Start a gateway, in place of the one that was in this slot."""
+        SLOT.pack_into(self._memory, slot * SLOT.size, 0, 0.0)
+        words = [sys.executable, "-m", "bench.kill", "gateway", self._url, str(self._folder / f"g{slot}"), str(slot)]
+        process = subprocess.Popen([*words, str(self._shared)], stdout=subprocess.PIPE, text=True)
+        self.processes[slot : slot + 1] = [process]
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise RuntimeError("a gateway did not start")
+
+    def end(self) -> None:
+        """End them all."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
     def begun(self) -> list[int]:
         """Executions begun so far, by process."""
         return [SLOT.unpack_from(self._memory, slot * SLOT.size)[0] for slot in range(len(self.processes))]
 
-    def late(self, answered_s: float) -> int:
-        """Processes in which an execution has begun since."""
-        return sum(SLOT.unpack_from(self._memory, slot * SLOT.size)[1] > answered_s for slot in range(len(self.processes)))
+    def late(self, answered_s: float) -> list[int]:
+        """The processes in which an execution has begun since, by their slots."""
+        return [slot for slot in range(len(self.processes)) if SLOT.unpack_from(self._memory, slot * SLOT.size)[1] > answered_s]
 
     def pace(self, every_s: float) -> None:
         """Let each caller call once in so many seconds; 0 for as fast as it can."""
@@ -150,26 +173,13 @@ class Fleet:
 @contextmanager
 def fleet(url: str, folder: Path) -> Iterator[Fleet]:
     """Eight gateways under load."""
-    shared = folder / "begun"
-    shared.write_bytes(bytes(PACE_AT + PACE.size))
-    with shared.open("r+b") as file:
-        memory = mmap.mmap(file.fileno(), 0)
-    processes: list[subprocess.Popen[str]] = []
+    made = Fleet(url, folder)
     try:
         for slot in range(PROCESSES):  # one after the other: the first puts the release in force
-            words = [sys.executable, "-m", "bench.kill", "gateway", url, str(folder / f"g{slot}"), str(slot), str(shared)]
-            process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-            processes.append(process)
-            assert process.stdout is not None
-            if not process.stdout.readline():
-                raise RuntimeError("a gateway did not start")
-        yield Fleet(memory, processes)
+            made.start(slot)
+        yield made
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+        made.end()
 
 
 class Bench:
@@ -179,8 +189,10 @@ class Bench:
         self.fleet = fleet
         self.flying: list[int] = []
         self.claims: list[float] = []
+        self.ended = 0
+        self._leases = Leases(database)
         self._controls = Controls(database)
-        self._containment = Containment(controls=self._controls, leases=Leases(database), clock=SystemClock())
+        self._containment = Containment(controls=self._controls, leases=self._leases, clock=SystemClock())
         self._change = self._controls.change
         self._controls.change = self._timed  # type: ignore[method-assign]  # how much was waiting for claims under way
 
@@ -214,7 +226,7 @@ class Bench:
             if answer.processes is None or any(held.lease != "acknowledged" for held in answer.processes):
                 raise RuntimeError(f"a live process did not acknowledge: {answer.processes}")
             await asyncio.sleep(WATCH_S)
-            late += self.fleet.late(answered_s)
+            late += len(self.fleet.late(answered_s))
             await self._resume()
         return took, late
 
@@ -223,14 +235,23 @@ class Bench:
         took, late = [], 0
         for trial in range(trials):
             await self.fleet.all_at_work()
-            pid = self.fleet.processes[trial % PROCESSES].pid
+            paused = trial % PROCESSES
+            pid = self.fleet.processes[paused].pid
             os.kill(pid, signal.SIGSTOP)
-            took_ms, answered_s, _ = await self._kill()
+            took_ms, answered_s, answer = await self._kill()
             took.append(took_ms)
             os.kill(pid, signal.SIGCONT)
             await asyncio.sleep(WATCH_S * 4)
-            late += self.fleet.late(answered_s)
+            for slot in self.fleet.late(answered_s):
+                late += 1
+                which = "the paused one" if slot == paused else "another"
+                print(f"begun after the answer by {which}; leases: {answer.processes}", file=sys.stderr)
             await self._resume()
+            if self.fleet.processes[paused].poll() is not None:  # paused between the check and the start, and not woken up
+                self.ended += 1
+                await asyncio.to_thread(self.fleet.start, paused)
+                while len(await self._leases.holders()) > PROCESSES:  # noqa: ASYNC110  # its lease is still to run out
+                    await asyncio.sleep(WATCH_S)
         return took, late
 
 
@@ -264,6 +285,7 @@ async def _trials(url: str, fleet: Fleet, trials: int, half_trials: int, paused_
     }
     if paused_trials:
         found |= _figures(PAUSED, *await bench.paused(paused_trials))
+        found["paused ones that their guard ended"] = bench.ended
     if half_trials:
         fleet.pace(PROCESSES * CALLERS / (full / 2))
         await fleet.all_at_work()

@@ -309,6 +309,11 @@ class Section:
         finally:
             self.leave()
 
+    def begin(self) -> None:
+        """From here on a pause ends nothing any more; still nothing is acknowledged before `leave`."""
+        if self._guard is not None:
+            self._guard.disarm()
+
     def enter(self) -> None:
         """From here on nothing is acknowledged."""
         self._open[id(self)] = self

@@ -35,9 +35,13 @@ class PauseGuard(Protocol):
 class StartGuard(PauseGuard, Protocol):
     """A `PauseGuard` that control changes wait for as well: none is acknowledged between the check and the start it allowed.
 
-    `enter` and `leave` are for what starts within the process, which no timer may kill for being slow. Leaving twice is
-    harmless.
+    `enter`, `begin` and `leave` are for what starts within the process, which no timer may kill for being slow. Leaving twice
+    is harmless.
     """
+
+    def begin(self) -> None:
+        """After `arm`: what was to start takes its first step now, and may take its time; `leave` when it has."""
+        ...
 
     def enter(self) -> None:
         """From here on no control change is acknowledged."""

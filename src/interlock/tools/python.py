@@ -196,7 +196,8 @@ class PythonConnector:
 class _Begun:
     """A coroutine function whose first step follows the check at once: no control change is acknowledged in between.
 
-    What it does after it has waited for something is no longer its beginning.
+    What it does after it has waited for something is no longer its beginning. A process that is paused between the check and
+    the first step does not go on to it, but for the instant in which the guard is put down.
     """
 
     def __init__(self, attempt: Attempt, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
@@ -206,10 +207,17 @@ class _Begun:
     def __await__(self) -> Generator[Any, Any, Any]:
         guard = self._attempt.invocation.pause_guard
         if guard is not None:
-            guard.enter()
+            guard.arm()
         try:
             self._attempt.first_byte()
             coroutine = self._function()
+        except BaseException:
+            if guard is not None:
+                guard.disarm()
+            raise
+        try:
+            if guard is not None:
+                guard.begin()
             waits_for = coroutine.send(None)
         except StopIteration as done:
             return done.value
