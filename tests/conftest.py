@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 
 from interlock.store.embedded import server
 from tests.support.memory import keep_compiled_modules, keep_files_in_memory
@@ -9,6 +10,9 @@ from tests.support.postgres import TestServer
 
 keep_files_in_memory()
 keep_compiled_modules()
+# How long an example takes says how busy the machine is, and nothing of the law.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 class Urls(msgspec.Struct, frozen=True):

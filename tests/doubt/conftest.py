@@ -1,6 +1,6 @@
 import pytest
 
-from tests.doubt.world import RELEASE, Payments
+from tests.doubt.world import RELEASE, Payments, one_round_at_a_time
 from tests.support.shop import counter
 
 
@@ -10,4 +10,5 @@ async def payments(database_urls, tmp_path):
     tool = Payments()
     async with counter(database_urls.app, tmp_path, shop=tool, files=RELEASE) as made:
         made.tool = tool
+        one_round_at_a_time(made)
         yield made

@@ -148,7 +148,7 @@ async def orphan(made):
 async def test_a_late_answer_that_contradicts_a_person_is_an_incident_and_not_released(payments):
     payments.tool.hold = asyncio.Event()
     session = await payments.session()
-    call = asyncio.create_task(payments.call(session, "pay", order="A1", amount="30.00"))
+    call = asyncio.create_task(payments.call(session, "held", order="A1", amount="30.00"))
     await payments.tool.entered.wait()
     await orphan(payments)
     (shown,) = await payments.system.plane.doubts.list(OPERATOR)
@@ -165,7 +165,7 @@ async def test_a_late_answer_that_contradicts_a_person_is_an_incident_and_not_re
 
 async def test_a_late_answer_before_anybody_has_found_out_settles_it_quietly(payments):
     payments.tool.hold = asyncio.Event()
-    call = asyncio.create_task(payments.call(await payments.session(), "pay", order="A1", amount="30.00"))
+    call = asyncio.create_task(payments.call(await payments.session(), "held", order="A1", amount="30.00"))
     await payments.tool.entered.wait()
     await orphan(payments)
     payments.tool.hold.set()

@@ -13,7 +13,7 @@ from tests.support.shop import Shop, counter
 expect.set_options(timeout=DEADLINE_MS)
 LEE = {"user": "lee", "roles": ("Lead",)}
 REFUND = {"order_id": "A1", "amount": "80.00"}
-HOSTILE = '"><img src=x onerror="window.pwned=1"><script>window.pwned=1</script>\r\ndata: x\n\nevent: ended\n\n{{7*7}}'
+HOSTILE = '"><img src=x onerror="window.pwned=1"><script>window.pwned=1</script>\r\ndata: x\n\nevent: ended\n\n{{31337*31337}}'
 
 
 async def test_a_person_logs_in_with_a_token_and_out_again(house, chromium):
@@ -154,7 +154,7 @@ async def test_what_agents_tools_and_people_write_is_text_and_nothing_else(house
         await window.locator(".events summary").click()
         assert await window.evaluate("window.pwned") is None
         assert await window.locator("img").count() == 0
-        assert "49" not in await window.inner_text("main .story")
+        assert "982007569" not in await window.inner_text("main .story")
 
 
 async def test_what_one_person_answers_the_others_see_at_once(house, chromium):
