@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json
 from interlock.cli.output import OK, print_json, print_table
+from interlock.cli.shown import Text
 
 Id = Annotated[str, Parameter(help="The approval's id, `apr_…`.")]
 Note = Annotated[str, Parameter(help="A note; the agent that asked will read it, and it goes on record.")]

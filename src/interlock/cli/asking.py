@@ -6,9 +6,9 @@ import sys
 from typing import Final
 
 from rich.console import Console
-from rich.text import Text
 
 from interlock.cli.output import USAGE, Failure
+from interlock.cli.shown import Text
 from interlock.core.terms import Effect
 from interlock.release.review.answers import Answer, Pending
 

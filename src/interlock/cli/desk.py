@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller, Reason
 from interlock.cli.common import Json
 from interlock.cli.output import NO, OK, USAGE, Failure, print_json, print_table
+from interlock.cli.shown import Text
 from interlock.cli.traces import query, when
 
 

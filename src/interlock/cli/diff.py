@@ -12,6 +12,7 @@ from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json
 from interlock.cli.output import NO, OK, Failure, print_json
 from interlock.cli.release import extra_tests, read_folder, release_failure
+from interlock.cli.shown import shown
 from interlock.policy.engine import Engine
 from interlock.policy.errors import PolicyError
 from interlock.policy.whatif import render as render_decisions
@@ -47,9 +48,9 @@ def diff(
     if as_json:
         print_json({"diff": found, "counts": found.counts, "decisions": decided})
     else:
-        print(render(found))
+        print(shown(render(found)))
         if found.changes:
-            print(render_decisions(decided))
+            print(shown(render_decisions(decided)))
     return NO if found.changes or found.files else OK
 
 

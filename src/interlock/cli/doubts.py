@@ -8,11 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json
 from interlock.cli.output import OK, print_json, print_table
+from interlock.cli.shown import Text
 
 Call = Annotated[str, Parameter(help="The call, `call_…`, or its claim, `clm_…`.")]
 

@@ -30,9 +30,11 @@ def show_failure(failure: Failure) -> int:
     if "--json" in sys.argv:
         print_json({"error": str(failure), "hint": failure.hint, "details": failure.details})
     else:
-        print(f"error: {failure}", file=sys.stderr)
+        from interlock.cli.shown import shown  # noqa: PLC0415  # not needed for --help
+
+        print(shown(f"error: {failure}"), file=sys.stderr)
         if failure.hint:
-            print(f"  {failure.hint}", file=sys.stderr)
+            print(shown(f"  {failure.hint}"), file=sys.stderr)
     return failure.code
 
 
@@ -50,7 +52,8 @@ def print_table(
     """
     from rich.console import Console  # noqa: PLC0415  # not needed for --help
     from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+
+    from interlock.cli.shown import Text  # noqa: PLC0415
 
     table = Table()
     for name in names:

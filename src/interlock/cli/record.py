@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.text import Text
 
 from interlock.cli.common import DEFAULT_STATE, Json, State
 from interlock.cli.output import NO, OK, UNREACHABLE, Failure, print_json
+from interlock.cli.shown import Text
 from interlock.store.database import open_database
 from interlock.store.embedded import server
 from interlock.store.errors import StoreError

@@ -17,6 +17,7 @@ from interlock.app.redteam.run import UnknownEnvironmentError, UnknownOperationE
 from interlock.cli.common import Json
 from interlock.cli.output import NO, OK, UNREACHABLE, USAGE, Failure, print_json, print_table
 from interlock.cli.release import Folder, read_folder, release_failure
+from interlock.cli.shown import shown
 from interlock.policy.errors import UnusableReleaseError
 from interlock.redteam.model import Report
 from interlock.redteam.report import advice, markdown, notes, page, rows, summary
@@ -74,10 +75,10 @@ def redteam(
 def _show(report: Report) -> None:
     print_table(_COLUMNS, rows(report), empty="nothing in this release gave rise to an attack")
     for line in notes(report):
-        print(f"note: {line}")
+        print(shown(f"note: {line}"))
     for line in advice(report):
-        print(f"open: {line}")
-    print(summary(report))
+        print(shown(f"open: {line}"))
+    print(shown(summary(report)))
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final
 import msgspec
 from cyclopts import Parameter
 from rich.console import Console
-from rich.text import Text
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -23,6 +22,7 @@ from interlock.cli.asking import ask_all
 from interlock.cli.common import Environment, Json, read_variables
 from interlock.cli.output import NO, OK, UNREACHABLE, USAGE, Failure, print_json
 from interlock.cli.release import Variables, load_whole, read_folder
+from interlock.cli.shown import Text
 from interlock.core.listing import ListedTool
 from interlock.release.model import ToolSource
 from interlock.release.review.answers import Answer, Pending, pending, reviewed

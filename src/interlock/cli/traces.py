@@ -9,11 +9,11 @@ from urllib.parse import quote, urlencode
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.text import Text
 
 from interlock.cli.caller import ANYBODY, Caller
 from interlock.cli.common import Json, stream
 from interlock.cli.output import NO, OK, USAGE, Failure, print_json, print_table
+from interlock.cli.shown import Text
 
 TONES: Final = {"plain": "", "good": "green", "bad": "red", "wait": "yellow", "doubt": "magenta"}
 Since = Annotated[str, Parameter(help="Only calls at or after this time, ISO 8601.")]
