@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 
 from interlock.gateway.messages import Refusal, Returned
+from interlock.ledger.story import tell
 from interlock.store.embedded import server
 from tests.support.shop import FILES, Shop, counter
 
@@ -100,6 +101,9 @@ async def test_what_made_it_forbidden_is_in_the_record(one, session):
     facts = next(body for kind, body in await one.events(refused.call_id) if kind == "call.decided")["facts"]
     because = [{"call_id": slow.call_id, "operation": "shop.slow", "brought": ["a change"]}]
     assert facts["history"] == {"slow_ones": {"value": True, "because": because}}
+    lines = [line.text for line in tell(await one.system.traces.events(session.session_id))]
+    told = next(line for line in lines if "Not after something slow." in line)
+    assert f"before it: slow_ones is true, by step 1, {slow.call_id} (shop.slow: a change)" in told
 
 
 async def test_one_process_asks_the_database_once_and_then_carries_on_by_itself(one, session, monkeypatch):

@@ -53,16 +53,24 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tell(stored: Iterable[StoredEvent]) -> tuple[Line, ...]:
-    """The story of these events, in their order, a line each."""
-    return tuple(_line(event) for event in stored)
+    """The story of these events, in their order, a line each. Calls are numbered as steps, so that one may point to another."""
+    events = tuple(stored)
+    steps: dict[str, int] = {}
+    for event in events:
+        if event.call_id:
+            steps.setdefault(event.call_id, len(steps) + 1)
+    return tuple(_line(event, steps) for event in events)
 
 
-def _line(event: StoredEvent) -> Line:
+def _line(event: StoredEvent, steps: Mapping[str, int]) -> Line:
     if event.body is None:
         tone, text = "doubt", "its content was forgotten; that it happened stays on record"
     else:
         try:
-            tone, text = _words(read_body(event.body))
+            body = read_body(event.body)
+            tone, text = _words(body)
+            if isinstance(body, e.CallDecided) and not isinstance(body.decision, Allow):
+                text += _because(body.facts, steps)
         except msgspec.MsgspecError:
             tone, text = "doubt", f"a {event.kind} event that this version cannot read"
     return Line(seq=event.seq, at_us=event.at_us, call_id=event.call_id, kind=event.kind, tone=tone, text=text)
@@ -270,6 +278,27 @@ def _origins(facts: object) -> str:
         if origin.is_doubtful or origin in {Origin.QUOTED, Origin.SELECTED}:
             told.append(f"{name} is {origin}{f', it stands in {found}' if (found := item.get('found_in')) else ''}")
     return f"; {'; '.join(told)}" if told else ""
+
+
+def _because(facts: object, steps: Mapping[str, int]) -> str:
+    """Of a call that was not let through: which earlier ones are behind it, what they brought, and which step each was."""
+    if not isinstance(facts, Mapping):
+        return ""
+
+    def step(call_id: str) -> str:
+        return f"step {steps[call_id]}, {call_id}" if call_id in steps else call_id
+
+    told = []
+    for name, recalled in facts.get("history", {}).items():
+        if earlier := recalled.get("because"):
+            calls = [f"{step(item['call_id'])} ({item['operation']}: {', '.join(item['brought'])})" for item in earlier]
+            told.append(f"{name} is {_short(recalled['value'])}, by {' and '.join(calls)}")
+    labels = {"tainted_by": "untrusted content came in", "confidential_by": "the most sensitive data came in"}
+    for label, what in labels.items():
+        call_id, _, operation = str(facts.get(label, "")).partition(" ")
+        if call_id:
+            told.append(f"{what} with {step(call_id)} ({operation})")
+    return f"; before it: {'; '.join(told)}" if told else ""
 
 
 def _policies(decision: Decision) -> str:
