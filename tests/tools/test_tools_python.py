@@ -168,3 +168,35 @@ async def test_a_function_that_keeps_to_the_fence_says_that_nothing_was_done() -
         raise CalledLateError
 
     assert failed(await connect(echo=late).invoke(invocation())) == ("late", False)
+
+
+class NotedGuard:
+    """A guard that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        return lambda: self.steps.append(name)
+
+
+async def test_a_pause_between_the_check_and_the_first_step_is_guarded_and_a_slow_first_step_is_not_taken_for_one() -> None:
+    guard = NotedGuard()
+
+    async def function(text: str) -> None:
+        guard.steps.append("first step")
+
+    checked = invocation(pause_guard=guard, before_first_byte=lambda: guard.steps.append("checked"))
+    await connect(echo=function).invoke(checked)
+    assert guard.steps == ["arm", "checked", "begin", "first step", "leave"]
+
+
+async def test_the_guard_is_put_down_when_the_check_says_no() -> None:
+    guard = NotedGuard()
+
+    def refuse() -> None:
+        raise PermissionError("stopped")
+
+    refused = invocation(pause_guard=guard, before_first_byte=refuse)
+    assert failed(await connect(echo=asynchronous).invoke(refused)) == ("refused", False)
+    assert guard.steps == ["arm", "disarm"]
