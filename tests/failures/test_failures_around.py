@@ -8,8 +8,8 @@ import pytest
 
 from interlock.gateway.messages import Returned
 from interlock.store.errors import StoreError
-from tests.failures.world import EVERY, code, done, files, until, world
-from tests.support.patience import PATIENCE_S
+from tests.failures.world import EVERY, code, done, files, world
+from tests.support.patience import PATIENCE_S, until
 from tests.support.shop import OPERATOR
 
 pytestmark = pytest.mark.parametrize("effect", EVERY)
