@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -42,6 +43,7 @@ from interlock.store.writer import Writer
 GATEWAYS: Final = 3
 CALLERS: Final = 4
 PAUSED_S: Final = 2.5
+TELL_EVERY_S: Final = 30.0
 POINTS: Final = ("decided", "claimed", "before first byte", "sent", "answered", "settling", "settled", "released")
 CONTRACT: Final = """
 url: {url}
@@ -417,16 +419,24 @@ class Storm:
         for _ in range(GATEWAYS):
             self._remotes.append(await self._new())
         callers = [asyncio.create_task(self._caller(number)) for number in range(CALLERS * GATEWAYS)]
-        until_s = time.monotonic() + seconds
+        began_s = told_s = time.monotonic()
         try:
-            while time.monotonic() < until_s:
+            while time.monotonic() < began_s + seconds:
                 await asyncio.sleep(self._random.uniform(0.2, 1.2))
                 await self._break_something()
+                if time.monotonic() > told_s + TELL_EVERY_S:
+                    told_s = time.monotonic()
+                    self._say_how_far((told_s - began_s) / 60, seconds / 60)
         finally:
             self._over = True
             for remote in self._remotes:
                 await remote.end()
             await asyncio.gather(*callers)
+
+    def _say_how_far(self, minutes: float, of_minutes: float) -> None:
+        done, faults = self.answers["done"], self.faults.total()
+        so_far = f"{self.calls} calls, {done} done, {faults} faults, {self.starts} gateways started"
+        print(f"{minutes:.1f} of {of_minutes:.1f} minutes: {so_far}", file=sys.stderr, flush=True)
 
     async def _new(self) -> Remote:
         self.starts += 1
@@ -518,7 +528,7 @@ async def chaos(lease: Any, folder: Path, *, seconds: float, seed: int) -> dict[
 
 @contextlib.contextmanager
 def durable() -> Any:
-    """A Postgres of one's own with fsync, and a folder for everything else."""
+    """A Postgres of one's own with fsync, and a folder for everything else, which stays when something is thrown."""
     folder = Path(tempfile.mkdtemp(prefix="interlock-chaos-"))
     lease = embedded.acquire(folder)
     try:
@@ -526,6 +536,7 @@ def durable() -> Any:
         yield lease, folder
     finally:
         lease.release()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:
