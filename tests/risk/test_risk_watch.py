@@ -171,6 +171,23 @@ async def test_what_cannot_be_noted_is_not_released(shop, monkeypatch):
     assert told.code == "control_plane_unavailable"
 
 
+@pytest.mark.parametrize("which", ["note", "ratchet"])
+async def test_what_could_not_be_acted_upon_counts_when_it_is_read_again(shop, monkeypatch, which):
+    session = await shop.session()
+    shop.shop.written = INJECTED
+    watch = shop.system.risk
+
+    async def gone(*_args, **_named):
+        raise StoreUnavailableError("gone")
+
+    with monkeypatch.context() as once:
+        once.setattr(*((watch._rows, "note", gone) if which == "note" else (watch, "_ratchet", gone)))
+        assert not isinstance(await shop.call(session, "stock", item="tea"), Returned)
+    assert (await posture(shop, session))[0] is Posture.NORMAL
+    assert isinstance(await shop.call(session, "stock", item="tea"), Returned)
+    assert (await posture(shop, session))[0] is Posture.READ_ONLY
+
+
 async def test_an_agent_that_is_refused_again_and_again_becomes_guarded(shop):
     session = await shop.session()
     for number in range(9):

@@ -98,7 +98,7 @@ class RiskWatch:
             await self._found(session, source, reference, (_failed("texts", "too many texts at once"),), rules)
             return
         self._behind.add(looking)
-        looking.add_done_callback(self._behind.discard)
+        looking.add_done_callback(lambda done: self._looked(done, session))
         done, _ = await asyncio.wait({looking}, timeout=rules.text_ms / 1000)
         if done:
             looking.result()  # that it could not be noted is not swallowed
@@ -154,6 +154,14 @@ class RiskWatch:
             found.append(_failed("length", f"only {MAX_TEXT_CHARS} characters of {len(text)} were looked at"))
         return tuple(found)
 
+    def _looked(self, looking: asyncio.Task[None], session: Session) -> None:
+        """A long text was looked at; when that came to nothing, it is evidence that it could not be weighed."""
+        self._behind.discard(looking)
+        if not looking.cancelled() and looking.exception() is not None:
+            _log.warning("what entered a context could not be weighed: %s", looking.exception())
+            if len(self._overrun) < MAX_LINEAGES:
+                self._overrun.setdefault(session.lineage.id, session)
+
     async def _look_behind(self, session: Session, source: str, reference: str, text: str, rules: RiskRules) -> None:
         signals = await asyncio.to_thread(self._look, text)
         await self._found(session, source, reference, signals, rules)
@@ -166,16 +174,22 @@ class RiskWatch:
         fresh = tuple(signal for signal in signals if self._is_fresh(session, signal, now_us))
         if not fresh:
             return
-        body = RiskNoted(source=source, reference=reference, signals=fresh)
-        event = draft(body, ids=self._ids, call_id=reference if reference.startswith("call_") else "")
-        counting = await self._rows.note(session, fresh, event, forget_after_s=rules.forget_after_s)
-        assessment = assess(counting, rules)
-        if assessment.posture is not Posture.NORMAL:
-            await self._ratchet(session, assessment.posture, reason(assessment), assessment)
+        try:
+            body = RiskNoted(source=source, reference=reference, signals=fresh)
+            event = draft(body, ids=self._ids, call_id=reference if reference.startswith("call_") else "")
+            counting = await self._rows.note(session, fresh, event, forget_after_s=rules.forget_after_s)
+            assessment = assess(counting, rules)
+            if assessment.posture is not Posture.NORMAL:
+                await self._ratchet(session, assessment.posture, reason(assessment), assessment)
+        except BaseException:
+            # INVARIANT: what was not noted and acted upon is news when it is seen again.
+            for signal in fresh:
+                self._noted.pop(_key(session, signal), None)
+            raise
 
     def _is_fresh(self, session: Session, signal: Signal, now_us: int) -> bool:
         """Whether a signal says more than was noted of this lineage in the last minute, so that none can fill the ledger."""
-        key = (session.lineage.id, signal.kind.value, signal.subject)
+        key = _key(session, signal)
         at_us, score = self._noted.get(key, (0, -1))
         if signal.score <= score and now_us - at_us < NOTED_AGAIN_US:
             return False
@@ -262,3 +276,7 @@ class RiskWatch:
 
 def _failed(what: str, why: str) -> Signal:
     return Signal(kind=SignalKind.DETECTOR, subject=what, score=FAILED_SCORE, evidence=why)
+
+
+def _key(session: Session, signal: Signal) -> tuple[str, str, str]:
+    return session.lineage.id, signal.kind.value, signal.subject
