@@ -13,6 +13,7 @@ from interlock.app.redteam.misuses import approvals, listings, loops, repeats
 from interlock.app.redteam.stage import Stage
 from interlock.app.redteam.verdicts import Verdicts
 from interlock.app.system import Settings, running
+from interlock.core.ports import Clock
 from interlock.core.risk import RiskRules
 from interlock.core.terms import Effect
 from interlock.policy.engine import Engine
@@ -80,8 +81,8 @@ async def red_team(
         attacks, missed = derive(casting)
         untried |= dict.fromkeys(missed)
 
-        def recorders(clock: object, environment: str = environment, world: World = world) -> DryConnectors:
-            return DryConnectors(environment=environment, clock=clock, world=world)  # type: ignore[arg-type]
+        def recorders(clock: Clock, environment: str = environment, world: World = world) -> DryConnectors:
+            return DryConnectors(environment=environment, clock=clock, world=world)
 
         async with running(settings, connectors=recorders) as system:
             # What detectors find is taken for nothing: the next text is written so that they do not.
