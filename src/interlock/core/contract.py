@@ -126,6 +126,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     classification: Classification = Classification.INTERNAL
     fields: Mapping[str, frozenset[str]] = {}
     trusted: tuple[str, ...] = ()
+    changes: Mapping[str, tuple[str, ...]] | None = None
     evidence: Evidence | None = None
     honours_key: bool = False
     internal: bool = False

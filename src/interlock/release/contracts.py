@@ -94,6 +94,7 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     classification: Classification = Classification.INTERNAL
     fields: dict[str, list[str]] = {}
     trusted: list[str] = []
+    changes: dict[str, list[str]] | None = None
     internal: bool = False
     timeout_ms: int = 30_000
     settles_within_s: int = 60
@@ -269,6 +270,9 @@ def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: 
         classification=spec.classification,
         fields={path: frozenset(tags) for path, tags in spec.fields.items()},
         trusted=tuple(spec.trusted),
+        changes=None
+        if spec.changes is None
+        else {_full_name(tool, named): tuple(paths) for named, paths in spec.changes.items()},
         internal=spec.internal,
         timeout_ms=spec.timeout_ms,
         settles_within_s=spec.settles_within_s,
@@ -279,6 +283,11 @@ def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: 
         reviewed_by="" if spec.reviewed is None else spec.reviewed.by,
         reviewed_digest="" if spec.reviewed is None else spec.reviewed.digest,
     )
+
+
+def _full_name(tool: str, named: str) -> str:
+    """An operation of the same tool may go without the tool's name."""
+    return named if "." in named else f"{tool}.{named}"
 
 
 def _entities(written: int | str, arguments: RecordShape, schema: Mapping[str, Any]) -> int | EntitiesOf | None:

@@ -32,6 +32,7 @@ from interlock.release.model import (
 )
 from interlock.release.risk import read_risk
 from interlock.release.testfiles import TEST_FILE, read_tests
+from interlock.release.trust import wrongly_trusted
 
 MAX_FILES: Final = 2_000
 MAX_APPROVAL_HOLDS_S: Final = 7 * 24 * 3600
@@ -261,6 +262,8 @@ class _Loader:
                 named = getattr(contract, kind)
                 if named and named not in contracts:
                     self.problems.add(node, f"{contract.operation}: {kind} names {named!r}, which is no operation here")
+        for contract, complaint in wrongly_trusted(contracts):
+            self.problems.add(Node(None, f"tools/{contract.tool}.yaml", {}, "$"), complaint)
 
     def _approvals(self) -> dict[str, ApprovalRule]:
         found = {}
