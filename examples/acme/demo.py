@@ -9,6 +9,7 @@ import time
 
 from rich.panel import Panel
 
+from examples.acme import handbook
 from examples.acme.bad_days import breaker, kill_switch, lost_answers, reconciled, storm_without
 from examples.acme.interlocked import RELEASE, Interlocked, client
 from examples.acme.telling import FOLDER, console, decision, expect, said, scene, shown, tell, until
@@ -39,7 +40,7 @@ async def without(world):
     gone = await world.count("SELECT count(*) FROM ticket WHERE id = 2")
     expect.that(gone == 0, "F5: a customer's ticket is gone for good")
     await storm_without(world)
-    await world.execute("DELETE FROM refund")
+    await handbook.without(world)
     await world.execute(
         "INSERT INTO ticket (id, subject, body) OVERRIDING SYSTEM VALUE VALUES (2, 'Where is my invoice?', 'Order A2.')"
     )
@@ -216,13 +217,15 @@ async def story():
             ("support-bot", "ana", "customer-support"),
             ("support-bot", "bo", "customer-support"),
             ("ops-bot", "oki", "operations"),
+            ("support-bot", "eva", "customer-support"),
         )
-        session, bos, operations = await asyncio.gather(*(asyncio.to_thread(interlock.token, *who) for who in whose))
+        session, bos, operations, evas = await asyncio.gather(*(asyncio.to_thread(interlock.token, *who) for who in whose))
         await interlock.say("ana", session, "Look into the parcel and write to nora@customers.example about it, please.")
         async with (
             interlock.client(session["access_token"]) as bot,
             interlock.client(bos["access_token"], "legacy") as bos_bot,
             interlock.client(operations["access_token"]) as ops,
+            interlock.client(evas["access_token"]) as evas_bot,
         ):
             await useful_work(bot, world)
             await denials(bot, ops, world)
@@ -237,6 +240,7 @@ async def story():
             await kill_switch(bot, interlock, world)
             await users_limits(bot, bos_bot)
             await chain(bot, world)
+            await handbook.governed(evas_bot, interlock, world, evas)
         record(interlock, session)
     finally:
         if interlock is not None:

@@ -20,7 +20,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import BaseModel
 
-NAMES = ("tickets", "payments", "customers", "mail", "config_prod", "config_staging")
+NAMES = ("tickets", "payments", "customers", "mail", "articles", "config_prod", "config_staging")
 
 
 class Database:
@@ -247,6 +247,46 @@ def customers(server):
         return CustomerList(customers=[CustomerLine(**dict(row)) for row in rows])
 
 
+class ArticleLine(BaseModel):
+    id: int
+    title: str
+
+
+class ArticleList(BaseModel):
+    articles: list[ArticleLine]
+
+
+class Article(BaseModel):
+    id: int
+    title: str
+    body: str
+    valid_until: str
+
+
+class Validity(BaseModel):
+    valid_until: str
+
+
+def articles(server):
+    @server.tool()
+    async def search(words: str) -> ArticleList:
+        """Find articles of the handbook by words in their title."""
+        rows = await db.pool.fetch("SELECT id, title FROM article WHERE title ILIKE '%' || $1 || '%' ORDER BY id", words)
+        return ArticleList(articles=[ArticleLine(**dict(row)) for row in rows])
+
+    @server.tool()
+    async def get(article_id: int) -> Article:
+        """An article of the handbook."""
+        row = await db.one("SELECT id, title, body, valid_until::text FROM article WHERE id = $1", article_id)
+        return Article(**dict(row))
+
+    @server.tool()
+    async def lookup(article_id: int) -> Validity:
+        """Until when an article holds."""
+        row = await db.one("SELECT valid_until::text FROM article WHERE id = $1", article_id)
+        return Validity(**dict(row))
+
+
 class Sent(BaseModel):
     sent: bool
 
@@ -362,7 +402,7 @@ def make(name, database_url, token):
     if name.startswith("config_"):
         config(server, name.removeprefix("config_"))
     else:
-        {"tickets": tickets, "payments": payments, "customers": customers, "mail": mail}[name](server)
+        {"tickets": tickets, "payments": payments, "customers": customers, "mail": mail, "articles": articles}[name](server)
     app = server.streamable_http_app(json_response=True)
     inner = app.router.lifespan_context
 

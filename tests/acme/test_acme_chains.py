@@ -1,4 +1,4 @@
-"""The chain policies of the demo release: what each stops, and that without it the same call is not stopped so."""
+"""The chain policies of the demo release, and the one on what has run out: what each stops, and that without it the same call is not stopped so."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from interlock.release.model import PolicyTest
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "acme" / "release"
 CHAINS = "policies/guard/chains.cedar"
+SOURCES = "policies/guard/sources.cedar"
 FILES = {path.relative_to(FOLDER).as_posix(): path.read_text() for path in FOLDER.rglob("*") if path.is_file()}
 MAIL = {"call": "mail.send", "args": '{"to":"nora@customers.example","subject":"hello","text":"hello"}', "roles": ("Support",)}
 SWEEP = {"call": "tickets.delete", "args": '{"ticket_id":7}', "roles": ("Operator",), "environment": "staging"}
@@ -42,11 +43,11 @@ def decided(files, case, expect):
     return run_test(Engine(from_files(files)), PolicyTest(name="chain", expect=expect, **known))
 
 
-def without(policy):
+def without(policy, place=CHAINS):
     """The release with this policy really taken out, and its tests, which would miss it."""
-    kept = [part for part in FILES[CHAINS].split("\n@id(") if not part.startswith(f'"{policy}"')]
-    assert len(kept) == FILES[CHAINS].count("\n@id(")
-    return {**FILES, CHAINS: "\n@id(".join(kept)}
+    kept = [part for part in FILES[place].split("\n@id(") if not part.startswith(f'"{policy}"')]
+    assert len(kept) == FILES[place].count("\n@id(")
+    return {**FILES, place: "\n@id(".join(kept)}
 
 
 @pytest.mark.parametrize(("policy", "case", "with_it", "without_it"), CASES, ids=[case[0] for case in CASES])
@@ -65,3 +66,16 @@ def test_every_chain_policy_has_its_case():
 def test_each_step_of_a_chain_is_allowed_alone():
     for case in (MAIL, SWEEP, {**SWEEP, "history": {"listed": True, "deleted": 1}}, {**SWEEP, "history": {"deleted": 9}}):
         assert decided(FILES, case, "allow").passed
+
+
+def test_what_has_run_out_is_not_relied_upon_unseen_and_it_is_one_policy_that_says_so():
+    article = {"call": "articles.get", "args": '{"article_id":2}', "roles": ("Support",)}
+    lacking = without("no-silent-reliance-on-what-ran-out", SOURCES)
+    today = {"session": {"now": "2026-11-25T12:00:00Z"}}
+    for until, expected in (("2026-11-25", "ask stale"), ("2026-11-26", "allow"), ("2026-11-25T14:00:01+02:00", "allow")):
+        case = {**article, **today, "resource": {"valid_until": until}}
+        assert decided(FILES, case, expected).passed, until
+        assert decided(lacking, case, "allow").passed
+    for unknown in ("soon", "2027-01-01T00:00:00", ""):
+        found = decided(FILES, {**article, **today, "resource": {"valid_until": unknown}}, "deny 7")
+        assert found.passed, (unknown, found.why)

@@ -101,7 +101,7 @@ def test_the_story_of_the_demo_holds(tmp_path):
         env={**os.environ, "INTERLOCK_DEMO_FOLDER": str(tmp_path)},
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    assert "All 74 expectations held" in done.stdout
+    assert "All 82 expectations held" in done.stdout
 
 
 async def test_the_services_want_their_own_credential(world):

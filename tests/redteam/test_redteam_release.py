@@ -105,8 +105,8 @@ def test_on_the_demo_release_nothing_is_open(demo):
 def test_whose_object_it_is_and_who_calls_is_seen_whatever_the_user_asks_for(demo):
     deputies = [finding for finding in demo.findings if finding.family == "deputy"]
     assert {finding.operation for finding in deputies} >= {"customers.get", "payments.refund", "tickets.comment"}
-    tokens = of(demo, "token:prod:ops-bot")
-    for finding in (*deputies, tokens, of(demo, "delegation:prod:ops-bot"), of(demo, "rogue:prod:ops-bot")):
+    tokens = of(demo, "token:prod:support-bot")
+    for finding in (*deputies, tokens, of(demo, "delegation:prod:support-bot"), of(demo, "rogue:prod:support-bot")):
         assert finding.outcome is Outcome.STOPPED, what_stopped(finding)
     assert [attempt.code for attempt in tokens.attempts] == [
         "expired", "audience", "unknown_key", "signature", "unknown_key",
@@ -173,7 +173,7 @@ def test_the_report_can_be_read_whatever_is_in_it(weakened):
 
 def test_nothing_real_is_ever_called():
     """Whatever a tool's source is, its connector in a dry world is a recorder; a credential is never looked at."""
-    variables = {f"{name}_URL": "http://127.0.0.1:1/mcp" for name in ("TICKETS", "CUSTOMERS", "PAYMENTS", "MAIL")}
+    variables = {f"{name}_URL": "http://127.0.0.1:1/mcp" for name in ("TICKETS", "CUSTOMERS", "PAYMENTS", "MAIL", "ARTICLES")}
     variables |= {"CONFIG_PROD_URL": "http://127.0.0.1:1/mcp", "CONFIG_STAGING_URL": "http://127.0.0.1:1/mcp"}
     release = from_files(ACME, variables)
 

@@ -328,7 +328,27 @@ def _attribute(kind: str, value: Any) -> Any:
         return None
 
 
-_ATTRIBUTE_ENCODERS: Final[dict[str, Encoder]] = {"string": _string, "long": _long, "bool": _bool, "decimal": _decimal}
+def _moment(value: Any, field: str) -> dict[str, Any]:
+    """A date (its midnight, UTC) or a time with its offset, as ISO 8601 writes them; a time of nowhere is none."""
+    try:
+        moment = datetime.fromisoformat(value)
+        if "T" not in value and " " not in value:
+            moment = moment.replace(tzinfo=UTC)
+        if moment.tzinfo is None:
+            raise FactsRefusedError(field, "send a time with its offset from UTC")
+        text = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FactsRefusedError(field, "send a date, or a time with its offset from UTC") from error
+    return {"__extn": {"fn": "datetime", "arg": f"{text}Z"}}
+
+
+_ATTRIBUTE_ENCODERS: Final[dict[str, Encoder]] = {
+    "string": _string,
+    "long": _long,
+    "bool": _bool,
+    "decimal": _decimal,
+    "datetime": _moment,
+}
 
 
 def json_text(value: Any) -> str:

@@ -202,6 +202,7 @@ def _resources(
             text = tenant if name == "tenant" else VICTIM if _OWNER.search(name) else group
             by_kind: dict[str, AttributeValue] = {
                 "string": text, "set": (group,), "long": number, "bool": flag, "decimal": f"{number * 1000}.00",
+                "datetime": f"{9998 if number else 2000}-01-01T00:00:00Z",
             }  # fmt: skip
             one[name] = by_kind.get(kind, text)
         made.append(one)

@@ -35,6 +35,7 @@ _ATTRIBUTES: Final[dict[str, Any]] = {
     "long": {"type": "Long"},
     "bool": {"type": "Boolean"},
     "decimal": {"type": "Extension", "name": "decimal"},
+    "datetime": {"type": "Extension", "name": "datetime"},
     "set": {"type": "Set", "element": {"type": "String"}},
 }
 
