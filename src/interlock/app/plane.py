@@ -22,6 +22,7 @@ from interlock.app.logins import Issued, LoginDesk
 from interlock.app.outside_logins import OutsideLogins
 from interlock.app.postures import PeoplesPostures
 from interlock.app.releases import Releases
+from interlock.app.restoring import PeoplesRestores
 from interlock.app.revocations import PeoplesRevocations
 from interlock.app.scope_postures import PeoplesScopePostures
 from interlock.app.scopes import check_scope, note_on, tenant_of
@@ -30,6 +31,7 @@ from interlock.app.tools import Tools
 from interlock.core.claim import Epochs
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
+from interlock.core.terms import RESTORED
 from interlock.core.who import Person, Session
 from interlock.identity.delegated import DelegatedSessions
 from interlock.identity.errors import ExchangeRefusedError, TokenCode, TokenRefusedError
@@ -186,6 +188,7 @@ class Plane:
         budgets: Budgets,
         breakers: BreakerRows,
         doubts: Callable[[AdminGate], PeoplesDoubts],
+        restores: Callable[[AdminGate], PeoplesRestores],
         environment: str,
         people: People,
         refusals: RefusalCounter,
@@ -221,6 +224,7 @@ class Plane:
         self.breakers = PeoplesBreakers(breakers, self.admin, environment=environment)
         self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment, clock=clock)
         self.doubts = doubts(self.admin)
+        self.restores = restores(self.admin)
         self.postures = PeoplesPostures(postures, self.admin, ids)
         self.live = LiveCalls(live, self.desk.sights)
         self.scope_postures = PeoplesScopePostures(scope_postures, self.admin, sessions, ids)
@@ -352,7 +356,9 @@ class Plane:
         return await self._containment.stop(scope=checked, reason=reason, by=person.user, event=event, note=note)
 
     async def resume(self, person: Person, scope: str, reason: str) -> ControlAnswer:
-        """Let execution go on in a scope."""
+        """Let execution go on in a scope, or writes after a restore."""
+        if scope == RESTORED:
+            return await self.restores.resume(person, reason)
         checked, event, _ = await self._change(person, "resume", scope, reason, halted=False)
         await self.scope_postures.must_not_resume(checked)
         return await self._controls.change(scope=checked, halted=False, reason=reason, by=person.user, event=event)

@@ -19,9 +19,11 @@ from interlock.app.desk import Desk
 from interlock.app.doubts import PeoplesDoubts
 from interlock.app.leases import LeaseKeeper
 from interlock.app.logins import LoginDesk
+from interlock.app.marking import MARK_KEY, Marking
 from interlock.app.outside_logins import OutsideLogins
 from interlock.app.pause import pause_guard
 from interlock.app.plane import Plane, RecordedSessions
+from interlock.app.restoring import PeoplesRestores
 from interlock.app.risk import RiskWatch
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import SystemClock, SystemIds, dice
@@ -94,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one process is told at its start. `release_files` are put in force when none is; in development, when another is.
 
     `directory` is whom the built-in issuer logs in; without it, or when that issuer is not trusted, it logs in nobody.
+    `mark` is the folder of marks, one in the state folder when not given.
     """
 
     state: Path
@@ -104,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     trust_dev_issuer: bool = True
     directory: Path | None = None
     public_url: str = ""
+    mark: Path | None = None
 
 
 class ReleaseInForceError(Exception):
@@ -160,6 +164,19 @@ class System:
             self.connectors = connectors(self.clock)
         shelf = StoredReleases(self.controls, settings.variables)
         sessions = Sessions(database)
+        self.marking = Marking(
+            database,
+            self.writer,
+            folder=settings.mark or settings.state / "mark",
+            witness=settings.state / WITNESS,
+            secret=self.keys.private_bytes(MARK_KEY)[1],
+            process_id=self.process_id,
+            environment=settings.environment,
+            session_of=sessions.get,
+            lease=self.lease,
+            clock=self.clock,
+        )
+        self.desk = self.marking.desk
         self.risk = RiskWatch(
             rows=RiskRows(database, settings.environment),
             postures=Postures(database),
@@ -175,7 +192,7 @@ class System:
         self.histories = Histories(PastCalls(database), self.clock)
         self.stability = Stability(clock=self.clock, dice=dice)
         self.gate = Gate(
-            desk=self.writer,
+            desk=self.desk,
             doubts=self.doubts,
             session_of=sessions.get,
             standings=standings,
@@ -290,7 +307,8 @@ class System:
             handing_down=handing_down,
             budgets=self.budgets,
             breakers=breaker_rows,
-            doubts=lambda admin: PeoplesDoubts(self.doubts, self.writer, admin, self.ids),
+            doubts=lambda admin: PeoplesDoubts(self.doubts, self.desk, admin, self.ids),
+            restores=lambda admin: PeoplesRestores(self.marking.restorations, admin, self.ids),
             environment=settings.environment,
             people=People(proofs, self.outside, persons),
             refusals=self.refusals,
@@ -324,6 +342,7 @@ class System:
 
     async def start(self) -> None:
         """Register, put the given release in force if it is not, and get it ready. Raises when the process cannot serve."""
+        await self.marking.open()
         await self.processes.register(self.process_id, self.settings.environment)
         self.writer.start()
         self.risk.start()
@@ -398,6 +417,7 @@ class System:
         await self.risk.close()
         await self.watch.close()
         await self.writer.close()
+        self.marking.close()
         await self.connectors.aclose()
         if self.guard is not None:
             self.guard.close()
@@ -444,6 +464,7 @@ async def running(
             asyncio.create_task(_every(HEARTBEAT_S, system.risk.tend), name="risk-habits"),
             asyncio.create_task(_every(FORGET_S, system.breakers.forget), name="forget-breakers"),
             asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
+            asyncio.create_task(_every(HEARTBEAT_S, system.marking.tend), name="mark"),
             asyncio.create_task(_every(HEARTBEAT_S, system.upstreams.tend), name="quarantine"),
             asyncio.create_task(_every(WATCH_S, system.upstreams.look), name="upstreams"),
             asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),

@@ -99,6 +99,8 @@ def resume(
         print_json(answer)
     else:
         print(f"resumed: {answer['scope']} (epoch {answer['epoch']})")
+        if answer["note"]:
+            print(f"  mind: {answer['note']}")
     return OK
 
 

@@ -94,6 +94,10 @@ QUARANTINE = "quarantine"
 """A scope that no person sets: an operation whose listing changed, until somebody accepts it (`app/upstream_watch.py`)."""
 
 
+RESTORED = "restored"
+"""A scope that no person sets: its posture holds for every call after a restore was noticed (`app/restoring.py`)."""
+
+
 class Origin(StrEnum):
     """Where an argument came from, best first; of several, the worst one counts.
 

@@ -11,6 +11,7 @@ from interlock.core.plan import NONE_PLANNED, Planned
 from interlock.core.ports import Clock
 from interlock.core.terms import Question
 from interlock.gateway.contexts import Contexts
+from interlock.gateway.execution import StoppedError
 from interlock.gateway.governed import Governed
 from interlock.gateway.histories import Histories
 from interlock.gateway.internal import scopes_of
@@ -43,8 +44,13 @@ class Deciding:
         self._clock = clock
 
     async def on(self, call: Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
-        """The facts of one call and the decision on them. Raises `StoreUnavailableError`, and `StoppedError` for its object."""
+        """The facts of one call and the decision on them. Raises `StoreUnavailableError`, and `StoppedError` for its object.
+
+        Nothing is written in a database that was restored, be the same call known to it or not: `StoppedError` too.
+        """
         contract = read.contract
+        if self._lease.is_restored and not contract.is_read_only:
+            raise StoppedError("restored")
         state = self._lease.in_force(standing.state, scopes_of(call.session, contract))
         recalled = await self._histories.of(call.session, governed, read, standing.state)
         call.history_version = recalled.version

@@ -15,7 +15,7 @@ import msgspec
 
 from interlock.core.claim import LineageState
 from interlock.core.ports import Clock
-from interlock.core.terms import QUARANTINE, Posture
+from interlock.core.terms import QUARANTINE, RESTORED, Posture
 from interlock.gateway.limits import LAST_START_S, LEASE_MARGIN_S, LEASE_S, MAX_REMEMBERED_STOPS, SWEEP_MS
 from interlock.policy.permit import Permit
 from interlock.tools.port import PauseGuard
@@ -209,8 +209,13 @@ class Lease:
         known = self._known.postures
         if not known:
             return state
-        postures = (known.get(scope, Posture.NORMAL) for scope in scopes)
+        postures = (known.get(scope, Posture.NORMAL) for scope in (*scopes, RESTORED))
         return msgspec.structs.replace(state, posture=max((state.posture, *postures), key=_ORDER.index))
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether the database was restored to an earlier point, and nobody has resumed it."""
+        return self._known.postures.get(RESTORED) is Posture.READ_ONLY
 
     def check(self, permit: Permit) -> None:
         """Raise `NotStartedError` unless the call of this permit may start now.

@@ -81,6 +81,14 @@ WORDINGS: Final[dict[str, _Wording]] = {
     "halted": _Wording(
         RefusalOutcome.HALTED, "A person has stopped execution here. Do not try again by yourself.", _NONE, "never"
     ),
+    "restored": _Wording(
+        RefusalOutcome.HALTED,
+        "The record of what was done was restored to an earlier point, so only reading is allowed until a person has made it "
+        "good. This call was not made now; whether it was made before is being found out. Repeat it later, with the same "
+        "arguments and the same key.",
+        _UNKNOWN,
+        "after_ms",
+    ),
     "quarantined": _Wording(
         RefusalOutcome.HALTED,
         "This tool has changed since a person reviewed it. It waits for them to look at it again; use another one.",
@@ -130,7 +138,13 @@ WORDINGS: Final[dict[str, _Wording]] = {
     ),
 }
 
-_RETRY_AFTER_MS: Final = {"in_doubt": 5_000, "not_recorded": 5_000, "still_running": 1_000, "approvals_waiting": 60_000}
+_RETRY_AFTER_MS: Final = {
+    "in_doubt": 5_000,
+    "not_recorded": 5_000,
+    "still_running": 1_000,
+    "approvals_waiting": 60_000,
+    "restored": 60_000,
+}
 _DEFAULT_RETRY_AFTER_MS: Final = 1_000
 # Why exactly is for operators; a caller learns nothing from the difference that it could act on.
 _SAME_TO_CALLERS: Final = {

@@ -17,6 +17,7 @@ from interlock.core.decision import Decision
 from interlock.core.plan import PlannedOperation
 from interlock.core.risk import Signal
 from interlock.core.who import AttributeValue, Parent
+from interlock.ledger.restores import RestoreBody
 
 
 class SessionOpened(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="session.opened"):
@@ -256,7 +257,7 @@ class ApprovalAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
 class ApprovalEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="approval.ended"):
     """A request, or an approval that nobody had used, ended without an answer. Written by the database itself.
 
-    `why`: `expired`, `more_asked`, `object_changed` or `approver_revoked` (then `by` is whoever revoked).
+    `why`: `expired`, `more_asked`, `object_changed`, `restored` or `approver_revoked` (then `by` is whoever revoked).
     """
 
     approval_id: str
@@ -453,6 +454,7 @@ ControlBody: TypeAlias = (
     ToolQuarantined
     | ToolAccepted
     | DatabaseChanged
+    | RestoreBody
     | ControlChanged
     | ControlRefused
     | ReleaseActivated

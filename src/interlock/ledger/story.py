@@ -10,12 +10,14 @@ import msgspec
 from interlock.core.decision import Allow, Decision, Deny, RequireApproval
 from interlock.core.terms import Origin, Question
 from interlock.ledger import events as e
+from interlock.ledger import restores as r
 from interlock.ledger.drafts import read_body
 
 _ENDED: Mapping[str, str] = {
     "expired": "nobody answered it, or used it, in time",
     "more_asked": "more had to be asked for, in a new request",
     "object_changed": "the object is no longer what was shown; people are asked anew",
+    "restored": "the database was restored to an earlier point; people are asked anew",
     "approver_revoked": "whoever approved it was revoked",
 }
 QUESTIONS: Mapping[int, str] = {
@@ -129,6 +131,23 @@ def _words(body: e.Body) -> tuple[str, str]:
             return _of_control(body)
 
 
+def _of_restore(body: r.RestoreBody) -> tuple[str, str]:
+    match body:
+        case r.DatabaseRestored():
+            return "bad", f"the database was restored to an earlier point and is read-only until people resume it: {body.why}"
+        case r.DatabaseReconciled():
+            counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in sorted(body.counts.items())) or "nothing"
+            whole = "the marks of all gateways" if body.complete else "marks that may not be all"
+            faults = f"; faults: {'; '.join(body.faults)}" if body.faults else ""
+            return "plain", f"put back from {whole}: {counts}{faults}"
+        case r.DatabaseResumed():
+            return "good", f"writes go on after the restore, by {body.by}: {body.reason}"
+        case r.ClaimRecovered():
+            return "doubt", f"put back from a mark after a restore: {body.operation} had {body.state} ({body.claim_id})"
+        case _:
+            assert_never(body)
+
+
 def _of_doubt(body: e.ClaimOrphaned | e.ClaimRetried | e.DoubtAsked | e.DoubtResolved | e.ClaimConflict) -> tuple[str, str]:
     match body:
         case e.ClaimOrphaned():
@@ -185,6 +204,8 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
             )
         case e.DatabaseChanged():
             return "doubt", f"another life of the database began: {body.incarnation}; what was decided before is decided again"
+        case r.DatabaseRestored() | r.DatabaseReconciled() | r.DatabaseResumed() | r.ClaimRecovered():
+            return _of_restore(body)
         case e.ControlRefused():
             return "bad", f"refused to {body.by}: {body.operation} {body.target}: {body.reason}"
         case e.ReleaseActivated():

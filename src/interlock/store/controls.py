@@ -23,7 +23,7 @@ class InFlight(msgspec.Struct, frozen=True, kw_only=True):
 class ControlAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """After this answer no claim in the scope commits. `in_flight` were claimed before and may still take effect.
 
-    `settled` is false when leases of an earlier life of the database may still be held.
+    `settled` is false when leases of an earlier life of the database may still be held. `note` is what else is to be known.
     """
 
     scope: str
@@ -31,6 +31,7 @@ class ControlAnswer(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
     settled: bool = True
     in_flight: tuple[InFlight, ...]
+    note: str = ""
 
 
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):

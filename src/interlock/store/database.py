@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -32,12 +32,24 @@ UNAVAILABLE: Final = (
 )
 
 
+class Greeting:
+    """What is asked of each new connection before anything uses it; when that raises, the connection is not used."""
+
+    def __init__(self) -> None:
+        self.ask: Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[None]] = _as_it_is
+
+    async def __call__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        """Ask."""
+        await self.ask(connection)
+
+
 class Database:
     """A small pool on one database. Make it with `open_database`; close it when done."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], url: str) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], url: str, greeting: Greeting) -> None:
         self._pool = pool
         self.url = url
+        self.greeting = greeting
         self._sql = load()
 
     async def rows(self, name: str, *arguments: Any) -> Sequence[asyncpg.Record]:
@@ -77,9 +89,11 @@ async def _as_it_is(_connection: object) -> None:
 
 async def open_database(url: str, *, max_connections: int = POOL_MAX_CONNECTIONS) -> Database:
     """Connect. Raises `StoreUnavailableError` with the host but never the password."""
+    greeting = Greeting()
     try:
         pool = await asyncpg.create_pool(
             url,
+            init=greeting,
             min_size=1,
             max_size=max_connections,
             timeout=CONNECT_TIMEOUT_S,
@@ -90,4 +104,4 @@ async def open_database(url: str, *, max_connections: int = POOL_MAX_CONNECTIONS
         raise StoreUnavailableError(
             f"cannot connect to the database ({type(error).__name__}: {error}); check the URL, or run `interlock db start`"
         ) from error
-    return Database(pool, url)
+    return Database(pool, url, greeting)

@@ -4,7 +4,9 @@ StoreError
 ├── StoreUnavailableError   it did not answer, or not in time: nothing may be executed
 ├── EmbeddedError           the embedded server cannot be started or kept private
 ├── MigrationError          the schema cannot be brought to this version
-└── UnknownReleaseError     a release is named that is not stored
+├── UnknownReleaseError     a release is named that is not stored
+├── MarkError               what must be kept beside the database cannot be
+└── BackupError             a backup cannot be made, or is not what it says it is
 """
 
 from __future__ import annotations
@@ -28,3 +30,11 @@ class MigrationError(StoreError):
 
 class UnknownReleaseError(StoreError):
     """A release is named that is not stored."""
+
+
+class MarkError(StoreUnavailableError):
+    """What must be kept beside the database cannot be. Treat the request as not done: fail closed."""
+
+
+class BackupError(StoreError):
+    """A backup cannot be made or restored, or is not what it says it is."""

@@ -1,0 +1,247 @@
+"""A restored database made good: what marks tell of is put back with its keys, and then a person lets writes go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from interlock.app.administration import AdminGate
+from interlock.app.postures import PostureConflictError
+from interlock.core.claim import UNSEEN, Settled, SettleRequest
+from interlock.core.event import EventDraft
+from interlock.core.ports import Clock, Ids
+from interlock.core.terms import RESTORED, Posture
+from interlock.core.who import Person
+from interlock.gateway.limits import CALLER_KEY_WINDOW_S
+from interlock.gateway.ports import ClaimDesk
+from interlock.ledger.drafts import draft
+from interlock.ledger.events import CallSettled
+from interlock.ledger.reader import read_witness
+from interlock.ledger.restores import ClaimRecovered, DatabaseReconciled, DatabaseResumed
+from interlock.store.controls import ControlAnswer
+from interlock.store.mark import Acting, Ended, Part, Taken, boot, parts_of, read_part
+from interlock.store.restorations import OpenDoubts, Restorations
+
+LOOK_S: Final = 3_600
+MAX_TOLD_FAULTS: Final = 50
+
+
+class NothingRestoredError(Exception):
+    """No restore of this database is open, so there is nothing to make good."""
+
+
+class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was put back, counted by what became of each write that marks tell of.
+
+    `done`, `failed`, `not_done` and `in_doubt` were lost and are back; `settled` were there without their end; `unsettled` are
+    there, and their end is not known; `known` were there. `faults` are what is wrong with marks, `complete` that they are all.
+    `doubts` is how many calls are in doubt now.
+    """
+
+    parts: int
+    counts: Mapping[str, int]
+    faults: tuple[str, ...]
+    complete: bool
+    doubts: OpenDoubts
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    taken: Taken
+    process_id: str
+    acting: Acting
+    ended: Ended | None
+
+
+class Restoring:
+    """Reads marks into one restored database. Every method raises `StoreUnavailableError`."""
+
+    def __init__(self, restorations: Restorations, desk: ClaimDesk, *, clock: Clock, ids: Ids) -> None:
+        self._restorations = restorations
+        self._desk = desk
+        self._clock = clock
+        self._ids = ids
+        self._sessions: dict[str, str] = {}
+
+    async def reconcile(self, folders: Sequence[Path], secret: bytes, *, all_marks: bool) -> Reconciliation:
+        """Put back what the marks in `folders` tell of; may be done again, with other marks. `all_marks`: there are no others.
+
+        Raises:
+            NothingRestoredError: nothing was changed.
+        """
+        open_now = await self._restorations.last()
+        if open_now is None or open_now.resumed:
+            raise NothingRestoredError("no restore was noticed that is not resumed already")
+        database_id = await self._restorations.database_id()
+        parts = [read_part(path, secret) for folder in folders for path in parts_of(folder, database_id)]
+        told, faults = _told(parts)
+        counts: Counter[str] = Counter()
+        for one in sorted(told, key=lambda item: item.taken.claimed_at_us):
+            counts[await self._put_back(one)] += 1
+        complete = all_marks and not faults
+        body = DatabaseReconciled(complete=complete, counts=dict(counts), faults=tuple(faults[:MAX_TOLD_FAULTS]))
+        report = msgspec.json.encode(body).decode()
+        if not await self._restorations.reconciled(complete=complete, report=report, event=draft(body, ids=self._ids)):
+            raise NothingRestoredError("somebody has resumed meanwhile")
+        return Reconciliation(
+            parts=len(parts),
+            counts=dict(counts),
+            faults=tuple(faults),
+            complete=complete,
+            doubts=await self._restorations.doubts(),
+        )
+
+    async def put_witness_aside(self, witness: Path) -> Path | None:
+        """Keep a witness that contradicts the restored database under another name; its new name, None when it does not."""
+        lines = await asyncio.to_thread(read_witness, witness)
+        if not lines or await self._restorations.has_head(int(lines[-1]["n"]), bytes.fromhex(lines[-1]["signature"])):
+            return None
+        aside = witness.with_name(f"{witness.stem}.before-restore-{lines[-1]['n']}{witness.suffix}")
+        return await asyncio.to_thread(witness.rename, aside)
+
+    async def _put_back(self, one: _Told) -> str:
+        taken, ended = one.taken, one.ended
+        state = "in_doubt" if ended is None else ended.state
+        recovered = ClaimRecovered(
+            claim_id=taken.claim_id,
+            operation=taken.operation,
+            state=state,
+            claimed_at_us=taken.claimed_at_us,
+            session_id=taken.session_id,
+            process_id=one.process_id,
+        )
+        events = [draft(recovered, ids=self._ids, call_id=taken.call_id)]
+        if ended is not None:
+            events.append(self._settled(taken, ended))
+        proposed = taken.proposed
+        first = EventDraft(
+            kind=proposed.kind,
+            call_id=taken.call_id,
+            body=proposed.body,
+            salt=proposed.salt,
+            commitment=proposed.commitment,
+        )
+        # Nobody holds a token for the session that the write is put back into.
+        session_id = self._sessions.setdefault(taken.session_id, self._ids.new("ses"))
+        became = await self._restorations.recover(
+            taken,
+            msgspec.structs.replace(one.acting, session_id=session_id),
+            _whole(ended),
+            process_id=one.process_id,
+            look_s=LOOK_S,
+            events=(first, *events),
+        )
+        if became == "unsettled" and ended is not None and ended.state != "in_doubt":
+            return await self._settle(taken, ended, events)
+        if became != "recovered":
+            return became
+        if ended is not None and ended.not_done:
+            return "not_done"
+        return {"succeeded": "done"}.get(state, state)
+
+    async def _settle(self, taken: Taken, ended: Ended, events: Sequence[EventDraft]) -> str:
+        whole = _whole(ended)
+        answer = await self._desk.settle(
+            SettleRequest(
+                claim_id=taken.claim_id,
+                session_id=taken.session_id,
+                lineage_id=taken.lineage_id,
+                attempt=ended.attempt,
+                state=ended.state,
+                outcome=None if whole is None else whole.outcome,
+                release_key=ended.not_done,
+                events=tuple(events),
+            )
+        )
+        return "settled" if isinstance(answer, Settled) else "unsettled"
+
+    def _settled(self, taken: Taken, ended: Ended) -> EventDraft:
+        body = CallSettled(
+            claim_id=taken.claim_id,
+            operation=taken.operation,
+            attempt=ended.attempt,
+            state=ended.state,
+            took_us=0,
+            code="" if ended.state == "succeeded" else "not_done" if ended.not_done else ended.state,
+            detail="as a mark outside of the database tells",
+        )
+        return draft(body, ids=self._ids, call_id=taken.call_id)
+
+
+class PeoplesRestores:
+    """A person's word that writes may go on after a restore."""
+
+    def __init__(self, restorations: Restorations, admin: AdminGate, ids: Ids) -> None:
+        self._restorations = restorations
+        self._admin = admin
+        self._ids = ids
+
+    async def resume(self, person: Person, reason: str) -> ControlAnswer:
+        """Let writes go on; where marks were not complete, for a day only with a person's yes to each.
+
+        Raises:
+            NotPermittedError, PostureConflictError: nothing was changed.
+        """
+        await self._admin.permit(person, "resume", target=RESTORED)
+        body = DatabaseResumed(reason=reason, by=person.user, roles=person.roles)
+        answer = await self._restorations.resume(
+            guarded_s=CALLER_KEY_WINDOW_S, by=person.user, reason=reason, event=draft(body, ids=self._ids)
+        )
+        if answer.epoch is None:
+            raise PostureConflictError(_WHY_NOT[answer.stands])
+        note = ""
+        if answer.stands == Posture.GUARDED:
+            note = "marks may be missing, so for a day each write asks a person first; resume once more after that"
+        return ControlAnswer(scope=RESTORED, halted=False, epoch=answer.epoch, in_flight=(), note=note)
+
+
+_WHY_NOT: Final = {
+    "none": "no restore of the database is open",
+    "unreconciled": "the database was restored and not made good yet; run `interlock db reconcile` first",
+    "guarded": "each write asks a person until a day after it was resumed, for marks were missing; resume again after that",
+}
+
+
+def _whole(ended: Ended | None) -> Ended | None:
+    """With an outcome in the place of one that was too long to be kept: that it was done, and nobody has the answer."""
+    if ended is not None and ended.left_out and ended.state == "succeeded":
+        return msgspec.structs.replace(ended, outcome=UNSEEN)
+    return ended
+
+
+def _told(parts: Iterable[Part]) -> tuple[list[_Told], list[str]]:
+    """Every write that the parts tell of, with its last end, and what is wrong with them."""
+    taken: dict[str, tuple[Taken, str]] = {}
+    acting: dict[str, Acting] = {}
+    ended: dict[str, Ended] = {}
+    faults = []
+    started = boot()
+    for part in parts:
+        if part.fault:
+            faults.append(f"{part.path.name}: {part.fault}")
+        if not part.closed and part.boot != started:
+            faults.append(
+                f"{part.path.name}: not closed, and its machine has started since or is another: its end may be missing"
+            )
+        for line in part.lines:
+            match line:
+                case Taken():
+                    taken[line.claim_id] = line, part.process_id
+                case Acting():
+                    acting[line.session_id] = line
+                case Ended():
+                    if line.attempt >= (ended[line.claim_id].attempt if line.claim_id in ended else 0):
+                        ended[line.claim_id] = line
+                case _:
+                    pass
+    told = []
+    for claim_id, (line, process_id) in taken.items():
+        if line.session_id in acting:
+            told.append(_Told(taken=line, process_id=process_id, acting=acting[line.session_id], ended=ended.get(claim_id)))
+        else:
+            faults.append(f"{claim_id}: the mark does not say in which session it was made")
+    return told, faults

@@ -1,0 +1,51 @@
+"""The bodies of events about a database that was restored to an earlier point. The rules of `ledger.events` hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+
+class DatabaseRestored(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.restored"):
+    """This database was restored to an earlier point: what it held after `reached_us` (or shortly after) is lost to it."""
+
+    why: str
+    reached_us: int = 0
+
+
+class DatabaseReconciled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.reconciled"):
+    """What marks outside of a restored database told was put back: counts by what became of it, and what is wrong with marks.
+
+    `complete`: whoever did it says that the marks of all gateways were there.
+    """
+
+    complete: bool
+    counts: Mapping[str, int]
+    faults: tuple[str, ...] = ()
+
+
+class DatabaseResumed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.resumed"):
+    """A person let writes go on in a restored database."""
+
+    reason: str
+    by: str
+    roles: tuple[str, ...] = ()
+
+
+class ClaimRecovered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="claim.recovered"):
+    """A write that a restored database had lost, as a mark tells of it: when it was claimed, in which session, and its end.
+
+    `state` is `succeeded`, `failed` or `in_doubt`.
+    """
+
+    claim_id: str
+    operation: str
+    state: str
+    claimed_at_us: int
+    session_id: str
+    process_id: str
+
+
+RestoreBody: TypeAlias = DatabaseRestored | DatabaseReconciled | DatabaseResumed | ClaimRecovered

@@ -1,0 +1,40 @@
+-- name: database_id
+-- Which database this is.
+SELECT database_id::text AS database_id FROM database_identity WHERE id = 1
+
+-- name: missing_claims
+-- Which of these claims the database does not have.
+SELECT w.claim_id FROM unnest($1::text[]) AS w(claim_id) WHERE NOT EXISTS (SELECT FROM claim c WHERE c.claim_id = w.claim_id)
+
+-- name: has_signed_head
+-- Whether a signed head that was witnessed is there.
+SELECT EXISTS (SELECT FROM signed_head WHERE n = $1 AND signature = $2) AS there
+
+-- name: notice_restored
+-- Note that this database was restored to an earlier point.
+SELECT * FROM notice_restored($1)
+
+-- name: restoration
+-- The last restore that was noticed.
+SELECT n, why, reached_us, (extract(epoch FROM noticed_at) * 1000000)::bigint AS noticed_us, reconciled_at IS NOT NULL AS reconciled,
+       complete, recovered, resumed_at IS NOT NULL AS resumed, resumed_by,
+       (extract(epoch FROM guarded_until) * 1000000)::bigint AS guarded_until_us
+FROM restoration ORDER BY n DESC LIMIT 1
+
+-- name: recover_claim
+-- Put a keyed write that the marks tell of back on record.
+SELECT recover_claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+                     $25, $26, $27, $28, $29) AS became
+
+-- name: note_reconciled
+-- Note that the marks were read.
+SELECT note_reconciled($1, $2, $3, $4, $5, $6) AS noted
+
+-- name: resume_restored
+-- Let writes go on after a restore.
+SELECT * FROM resume_restored($1, $2, $3, $4, $5, $6, $7)
+
+-- name: open_doubts
+-- Calls whose end is not known: how many machinery still looks into, and how many ask a person.
+SELECT count(*) FILTER (WHERE asks_people = '') AS looked_into, count(*) FILTER (WHERE asks_people <> '') AS asking
+FROM claim WHERE state = 'in_doubt'
