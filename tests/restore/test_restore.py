@@ -6,7 +6,7 @@ from interlock.app.administration import NotPermittedError
 from interlock.app.postures import PostureConflictError
 from interlock.app.restoring import NothingRestoredError, Restoring
 from interlock.app.scopes import UnknownScopeError
-from interlock.app.sources import SystemClock, SystemIds
+from interlock.app.sources import SystemIds
 from interlock.core.terms import Posture
 from interlock.core.who import Person
 from interlock.gateway.messages import Returned
@@ -205,7 +205,7 @@ async def test_a_second_gateway_with_marks_of_its_own_elsewhere_is_heard_as_well
         async with bank.gateway(elsewhere):
             await made.system.keeper.renew()
             assert (await pay(made, await made.session(), "A1")).code == "restored"
-        restoring = Restoring(made.system.marking.restorations, made.system.desk, clock=SystemClock(), ids=SystemIds())
+        restoring = Restoring(made.system.marking.restorations, made.system.desk, SystemIds())
         report = await restoring.reconcile([elsewhere / "mark"], secret, all_marks=True)
         assert report.counts == {"done": 1}
 
@@ -244,7 +244,7 @@ async def test_after_it_was_made_good_a_restart_finds_nothing_to_notice_and_the_
     await bank.set_back()
     async with bank.gateway() as made:
         assert (await made_good(made)).counts == {"done": 1, "not_done": 1}
-        restoring = Restoring(made.system.marking.restorations, made.system.desk, clock=SystemClock(), ids=SystemIds())
+        restoring = Restoring(made.system.marking.restorations, made.system.desk, SystemIds())
         assert await restoring.put_witness_aside(bank.state / "heads.jsonl") is not None
         await resumed(made)
         heads = made.system.keys.public_bytes("heads")

@@ -56,6 +56,11 @@ class Bank:
         await owner.execute("TRUNCATE claim; UPDATE database_identity SET database_id = gen_random_uuid()")
         await owner.close()
 
+    async def stands_empty(self):
+        """An empty database stands there under the same name, for a backup to be loaded into."""
+        await self._postgres.execute(f"DROP DATABASE {self._urls.name} WITH (FORCE)")
+        await self._postgres.execute(f"CREATE DATABASE {self._urls.name} OWNER interlock_owner")
+
     async def close(self):
         if self._kept:
             await self._postgres.drop(self._kept)
@@ -64,7 +69,7 @@ class Bank:
 async def made_good(made, *, all_marks=True, folders=None):
     """Read the marks, as `interlock db reconcile` does."""
     system = made.system
-    restoring = Restoring(system.marking.restorations, system.desk, clock=system.clock, ids=system.ids)
+    restoring = Restoring(system.marking.restorations, system.desk, system.ids)
     secret = system.keys.private_bytes("mark")[1]
     return await restoring.reconcile(folders or [system.settings.state / "mark"], secret, all_marks=all_marks)
 

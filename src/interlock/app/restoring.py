@@ -11,24 +11,30 @@ from typing import Final
 import msgspec
 
 from interlock.app.administration import AdminGate
+from interlock.app.marking import MARK_KEY
 from interlock.app.postures import PostureConflictError
+from interlock.app.sources import SystemIds
 from interlock.core.claim import UNSEEN, Settled, SettleRequest
 from interlock.core.event import EventDraft
-from interlock.core.ports import Clock, Ids
+from interlock.core.ports import Ids
 from interlock.core.terms import RESTORED, Posture
 from interlock.core.who import Person
 from interlock.gateway.limits import CALLER_KEY_WINDOW_S
 from interlock.gateway.ports import ClaimDesk
+from interlock.identity.keys import KeyRing
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallSettled
 from interlock.ledger.reader import read_witness
 from interlock.ledger.restores import ClaimRecovered, DatabaseReconciled, DatabaseResumed
 from interlock.store.controls import ControlAnswer
+from interlock.store.database import open_database
 from interlock.store.mark import Acting, Ended, Part, Taken, boot, parts_of, read_part
 from interlock.store.restorations import OpenDoubts, Restorations
+from interlock.store.writer import Writer
 
 LOOK_S: Final = 3_600
 MAX_TOLD_FAULTS: Final = 50
+WITNESS: Final = "heads.jsonl"
 
 
 class NothingRestoredError(Exception):
@@ -60,10 +66,9 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
 class Restoring:
     """Reads marks into one restored database. Every method raises `StoreUnavailableError`."""
 
-    def __init__(self, restorations: Restorations, desk: ClaimDesk, *, clock: Clock, ids: Ids) -> None:
+    def __init__(self, restorations: Restorations, desk: ClaimDesk, ids: Ids) -> None:
         self._restorations = restorations
         self._desk = desk
-        self._clock = clock
         self._ids = ids
         self._sessions: dict[str, str] = {}
 
@@ -245,3 +250,28 @@ def _told(parts: Iterable[Part]) -> tuple[list[_Told], list[str]]:
         else:
             faults.append(f"{claim_id}: the mark does not say in which session it was made")
     return told, faults
+
+
+async def reconcile_marks(
+    database_url: str, state: Path, folders: Sequence[Path], *, all_marks: bool
+) -> tuple[Reconciliation, Path | None]:
+    """`Restoring.reconcile` with no gateway around it; gives also where the witness of `state` was put, None when it holds.
+
+    Raises:
+        NothingRestoredError, StoreError: nothing was changed.
+    """
+    ids = SystemIds()
+    secret = KeyRing(state / "keys").private_bytes(MARK_KEY)[1]
+    database = await open_database(database_url)
+    try:
+        # Ends are settled as any gateway would; it claims nothing, so it needs no lease and is no process.
+        writer = Writer(database, process_id=ids.new("prc"))
+        writer.start()
+        try:
+            restoring = Restoring(Restorations(database), writer, ids)
+            made = await restoring.reconcile(folders, secret, all_marks=all_marks)
+            return made, await restoring.put_witness_aside(state / WITNESS)
+        finally:
+            await writer.close()
+    finally:
+        await database.close()

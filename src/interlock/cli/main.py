@@ -53,11 +53,14 @@ _tools.command(f"{_HERE}.toolsadmin:list_tools", name="list", help="What is pinn
 _tools.command(f"{_HERE}.toolsadmin:accept", name="accept", help="Let a tool that changed upstream run as it is listed now.")
 app.command(_tools)
 
-_db = App(name="db", help="The embedded Postgres, shared by several `interlock up`.")
+_db = App(name="db", help="The database: the embedded Postgres, migrations, backups.")
 _db.command(f"{_HERE}.db:start", name="start", help="Start it and leave it running.")
 _db.command(f"{_HERE}.db:url", name="url", help="Print its URL.")
 _db.command(f"{_HERE}.db:stop", name="stop", help="Stop it.")
 _db.command(f"{_HERE}.db:migrate", name="migrate", help="Bring a database to this version's schema.")
+_db.command(f"{_HERE}.backup:back_up", name="backup", help="Write a backup into a new folder, while it goes on.")
+_db.command(f"{_HERE}.backup:restore", name="restore", help="Load a backup into an empty database; read-only until resumed.")
+_db.command(f"{_HERE}.backup:reconcile", name="reconcile", help="After a restore: put back what the marks tell of writes.")
 app.command(_db)
 
 _release = App(name="release", help="The bundle of contracts, grants and policies that decides.")

@@ -46,6 +46,9 @@ def up(
         Path | None, Parameter(help="People and agents of the built-in issuer; read again when it changes.")
     ] = None,
     dev_issuer: Annotated[bool, Parameter(help="Trust the built-in development issuer.")] = True,
+    mark: Annotated[
+        Path | None, Parameter(help="Folder of marks, by which a restored database is noticed; best on another disk.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Serve the gate: MCP at /mcp, token exchange at /oauth/token, controls at /v1/controls."""
@@ -67,6 +70,7 @@ def up(
                 trust_dev_issuer=dev_issuer,
                 directory=directory,
                 public_url=public_url,
+                mark=mark,
             )
             hosts = LOCAL_HOSTS | {host} | set(allow_host or ())
             with asyncio.Runner(loop_factory=_loop) as runner:

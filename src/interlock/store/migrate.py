@@ -12,6 +12,11 @@ from interlock.store.errors import MigrationError
 
 _LOCK_KEY = 0x1_7E_10C_CED
 _ROLES = ("interlock_app", "interlock_auditor")
+_MIGRATION_TABLE = (
+    "CREATE TABLE IF NOT EXISTS migration ("
+    " number int PRIMARY KEY, name text NOT NULL, digest text NOT NULL,"
+    " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+)
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -48,24 +53,33 @@ async def migrate(owner_url: str) -> tuple[int, ...]:
         # One transaction a migration, the lock for all of them: whoever comes second finds nothing to do.
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY)
         await _ensure_roles(connection)
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS migration ("
-            " number int PRIMARY KEY, name text NOT NULL, digest text NOT NULL,"
-            " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-        )
+        await connection.execute(_MIGRATION_TABLE)
         applied = {row["number"]: row["digest"] for row in await connection.fetch("SELECT number, digest FROM migration")}
         known = migrations()
         _check(applied, known)
         new = [entry for entry in known if entry.number not in applied]
         for entry in new:
             async with connection.transaction():
-                await connection.execute(entry.sql)
-                await connection.execute(
-                    "INSERT INTO migration (number, name, digest) VALUES ($1, $2, $3)", entry.number, entry.name, entry.digest
-                )
+                await _apply(connection, entry)
         return tuple(entry.number for entry in new)
     finally:
         await connection.close()
+
+
+async def apply_to_empty(connection: asyncpg.Connection[asyncpg.Record], first: tuple[Migration, ...]) -> None:
+    """Apply the first migrations to an empty database, in the caller's transaction, as its owner. Raises `MigrationError`."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK_KEY)
+    await _ensure_roles(connection)
+    await connection.execute(_MIGRATION_TABLE)
+    for entry in first:
+        await _apply(connection, entry)
+
+
+async def _apply(connection: asyncpg.Connection[asyncpg.Record], entry: Migration) -> None:
+    await connection.execute(entry.sql)
+    await connection.execute(
+        "INSERT INTO migration (number, name, digest) VALUES ($1, $2, $3)", entry.number, entry.name, entry.digest
+    )
 
 
 async def is_current(connection: asyncpg.Connection[asyncpg.Record]) -> bool:
