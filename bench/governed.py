@@ -31,6 +31,7 @@ from interlock.core.who import Lineage, Session
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 from interlock.store.embedded import server as embedded
+from interlock.store.embedded.server import Running
 from interlock.store.migrate import migrate
 from interlock.store.sessions import Sessions
 from interlock.tools.python import PythonFunction, PythonTools
@@ -62,9 +63,9 @@ async def _ping(n: int) -> dict[str, int]:
     return {"n": n}
 
 
-async def _serve(url: str, state: Path, upstream: str) -> None:
+async def _serve(database: Running, state: Path, upstream: str) -> None:
     settings = Settings(
-        state=state, database_url=url, environment="bench", release_files=FILES, variables={"UPSTREAM": upstream}
+        state=state, database_url=database.app_url, environment="bench", release_files=FILES, variables={"UPSTREAM": upstream}
     )
     python = PythonTools({"local:ping": PythonFunction(function=_ping)})
     async with running(settings, python=python) as system:
@@ -83,7 +84,14 @@ async def _serve(url: str, state: Path, upstream: str) -> None:
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listening.bind((HOST, 0))
         listening.listen(1024)
-        print(json.dumps({"port": listening.getsockname()[1], "tokens": tokens, "pid": os.getpid()}), flush=True)
+        told = {
+            "port": listening.getsockname()[1],
+            "tokens": tokens,
+            "pid": os.getpid(),
+            "postmaster": database.pid,
+            "superuser_url": database.superuser_url,
+        }
+        print(json.dumps(told), flush=True)
         router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane)
         config = uvicorn.Config(router, http=BoundedHttp, access_log=False, proxy_headers=False, log_config=None)
         await uvicorn.Server(config).serve(sockets=[listening])
@@ -95,7 +103,7 @@ def serve(upstream: str) -> None:
     lease = embedded.acquire(state)
     asyncio.run(migrate(lease.running.owner_url))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(lease.running.app_url, state, upstream))
+        runner.run(_serve(lease.running, state, upstream))
 
 
 @contextmanager

@@ -82,7 +82,7 @@ class Race:
         # Processes also renew their leases meanwhile; those may wait for a moment and are no contenders.
         return await onlooker.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
-            "AND query ~ '(commit_batch|request_approval|answer_approval|change_control|activate_release|revoke)'"
+            "AND query ~ '(commit_requests|request_approval|answer_approval|change_control|activate_release|revoke)'"
         )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, TypeAlias, assert_never
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 import asyncpg
 import msgspec
 
-from interlock.core.budget import Charge
 from interlock.core.claim import (
     ApprovalGone,
     ClaimAnswer,
@@ -34,10 +34,14 @@ from interlock.core.claim import (
 )
 from interlock.core.decision import Rate
 from interlock.core.terms import Posture
+from interlock.store.batch import Request, arguments
 from interlock.store.budgets import Slices, over_budget
 from interlock.store.database import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, UNAVAILABLE, Database
 from interlock.store.errors import StoreUnavailableError
 from interlock.store.queries import load
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +52,8 @@ RETRY_PAUSE_MS: Final = 50
 MAX_DRAWS: Final = 12
 _DRAW: Final = "draw"
 _AGAIN: Final = "again"
-
-Request: TypeAlias = ClaimRequest | RecordRequest | SettleRequest
+_PLAIN: Final = "plain"
+MAX_KNOWN_ACCOUNTS: Final = 16_384
 
 
 class _NoRoom(msgspec.Struct, frozen=True):
@@ -73,7 +77,9 @@ class Writer:
     def __init__(self, database: Database, *, process_id: str) -> None:
         self._pool = database.pool()
         self._process_id = process_id
-        self._sql = load()["commit_batch"]
+        self._sql = load()["commit_requests"]
+        self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
+        self._accounts: OrderedDict[str, None] = OrderedDict()  # of budgets that had rows a moment ago
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUED_REQUESTS)
         self._slices = Slices(database, process_id=process_id)
         self._task: asyncio.Task[None] | None = None
@@ -90,6 +96,7 @@ class Writer:
         await self._queue.join()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await self._let_go(broken=False)
 
     async def claim(self, request: ClaimRequest) -> ClaimAnswer:
         """Take the right to execute one call. Raises `StoreUnavailableError`: then nothing may be executed."""
@@ -100,6 +107,7 @@ class Writer:
             charge = next(item for item in request.charges if item.account == answer.account)
             if answer.report not in (_AGAIN, _DRAW):
                 return over_budget(charge, answer.report)
+            self._accounts.pop(answer.account, None)
             over = await self._slices.draw(charge, request) if answer.report == _DRAW else None
             if over is not None:
                 return over
@@ -171,19 +179,45 @@ class Writer:
     async def _send_until_answered(self, requests: list[Request]) -> list[Answer]:
         """Send a batch. When the connection breaks nobody knows whether it was committed, so it is sent again: that is safe."""
         for attempt in range(MAX_ATTEMPTS):
+            columns = arguments(self._process_id, requests, again=attempt > 0, known=self._accounts)
             try:
-                async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
-                    rows = await connection.fetch(
-                        self._sql,
-                        *_arguments(self._process_id, requests, again=attempt > 0),
-                        timeout=COMMAND_TIMEOUT_S,
-                    )
+                if self._connection is not None and self._connection.is_closed():
+                    await self._let_go()
+                if self._connection is None:
+                    self._connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
+                rows = await self._connection.fetch(self._sql, *columns, timeout=COMMAND_TIMEOUT_S)
             except UNAVAILABLE as error:
                 last: Exception = error
+                await self._let_go()
                 await asyncio.sleep(RETRY_PAUSE_MS * (attempt + 1) / 1000)
             else:
+                self._keep_in_mind(requests)
+                if len(rows) == 1 and rows[0]["answer"] == _PLAIN:
+                    return _all_plain(requests, rows[0])
                 return [_answer(row) for row in sorted(rows, key=lambda row: row["n"])]
         raise StoreUnavailableError(f"the database did not answer ({type(last).__name__})") from last
+
+    async def _let_go(self, *, broken: bool = True) -> None:
+        """Give the connection back. One that is broken, or whose statement may still be running, is not used again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if broken:
+                connection.terminate()
+            try:
+                await self._pool.release(connection, timeout=CONNECT_TIMEOUT_S)
+            except UNAVAILABLE:
+                _log.debug("a connection could not be given back", exc_info=True)
+
+    def _keep_in_mind(self, requests: list[Request]) -> None:
+        """Which budgets have rows now. Being wrong costs a claim another round (`again`)."""
+        for request in requests:
+            if isinstance(request, ClaimRequest):
+                for charge in request.charges:
+                    if not charge.shared:
+                        self._accounts[charge.account] = None
+                        self._accounts.move_to_end(charge.account)
+        while len(self._accounts) > MAX_KNOWN_ACCOUNTS:
+            self._accounts.popitem(last=False)
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
@@ -192,120 +226,53 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
         waiting.future.set_exception(refused)
 
 
-def _arguments(process_id: str, requests: list[Request], *, again: bool) -> tuple[Any, ...]:
-    wanted = [_wanted(number, request, process_id, again=again) for number, request in enumerate(requests)]
-    outcomes = [request.outcome if isinstance(request, SettleRequest) else None for request in requests]
-    numbers, kinds, calls, bodies, salts, commitments = [], [], [], [], [], []
-    for number, request in enumerate(requests):
-        for event in request.events:
-            numbers.append(number)
-            kinds.append(event.kind)
-            calls.append(event.call_id)
-            bodies.append(event.body)
-            salts.append(event.salt)
-            commitments.append(event.commitment)
-    text = msgspec.json.encode(wanted).decode()
-    return process_id, text, outcomes, numbers, kinds, calls, bodies, salts, commitments, *_entering(requests)
+class _Lineages(msgspec.Struct, frozen=True):
+    """Where the lineages of a plain batch stand, in columns."""
+
+    id: tuple[str, ...]
+    version: tuple[int, ...]
+    posture: tuple[Posture, ...]
+    tainted: tuple[bool, ...]
+    conf: tuple[int, ...]
+    history: tuple[int, ...]
+    tainter: tuple[str, ...]
+    secret: tuple[str, ...]
 
 
-def _entering(requests: list[Request]) -> tuple[Any, ...]:
-    """What enters contexts with the settlements, in columns. An item has as many `standings` and `tokens` as its `ways` say."""
-    entering = [
-        (number, request.lineage_id, request.session_id, request.enters)
-        for number, request in enumerate(requests)
-        if isinstance(request, SettleRequest) and request.enters is not None
-    ]
-    ways = [way for *_, item in entering for way in sorted(item.tokens.items())]
-    return (
-        [number for number, *_ in entering],
-        [lineage_id for _, lineage_id, _, _ in entering],
-        [session_id for _, _, session_id, _ in entering],
-        [item.source for *_, item in entering],
-        [item.reference for *_, item in entering],
-        [item.is_complete for *_, item in entering],
-        [len(item.tokens) for *_, item in entering],
-        [standing for standing, _ in ways],
-        [hashes for _, hashes in ways],
+_LINEAGES: Final = msgspec.json.Decoder(_Lineages)
+
+
+def _all_plain(requests: list[Request], row: asyncpg.Record) -> list[Answer]:
+    """Each request is answered yes; `outcome` says where their lineages stand. Raises what a missing one raises: no answer."""
+    told = _LINEAGES.decode(row["outcome"])
+    columns = zip(
+        told.id, told.version, told.posture, told.tainted, told.conf, told.history, told.tainter, told.secret, strict=True
     )
-
-
-def _wanted(number: int, request: Request, process_id: str, *, again: bool) -> dict[str, Any]:
-    match request:
-        case ClaimRequest():
-            key = request.idempotency
-            return {
-                "n": number,
-                "kind": "claim",
-                "claim_id": request.claim_id,
-                "call_id": request.call_id,
-                "session_id": request.session_id,
-                "lineage_id": request.lineage_id,
-                "operation": request.operation,
-                "call_hash": request.call_hash,
-                "release_digest": request.release_digest,
-                "scopes": request.scopes,
-                "key": None if key is None else key.key.hex(),
-                "key_source": None if key is None else key.source,
-                "key_window_s": None if key is None else key.window_s,
-                "rates": [[rate.limit, rate.window_s] for rate in request.rates],
-                "control": request.epochs.control,
-                "release": request.epochs.release,
-                "revocation": request.epochs.revocation,
-                "facts_version": request.facts_version,
-                "tainted": request.worst_labels.tainted,
-                "confidentiality": request.worst_labels.confidentiality,
-                "settle_by_ms": request.settle_by_ms,
-                "approvals": request.approvals,
-                "approved_hash": request.approved_hash,
-                "history": request.history,
-                "history_version": request.history_version,
-                **_charged(request.charges, process_id),
-            }
-        case RecordRequest():
-            epochs = request.epochs
-            return {
-                "n": number,
-                "kind": "record",
-                "call_id": request.call_id,
-                "session_id": request.session_id,
-                "lineage_id": request.lineage_id,
-                "control": None if epochs is None else epochs.control,
-                "release": None if epochs is None else epochs.release,
-                "revocation": None if epochs is None else epochs.revocation,
-                "facts_version": request.facts_version,
-                "history_version": request.history_version,
-                "again": again,
-            }
-        case SettleRequest():
-            return {
-                "n": number,
-                "kind": "settle",
-                "claim_id": request.claim_id,
-                "session_id": request.session_id,
-                "lineage_id": request.lineage_id,
-                "attempt": request.attempt,
-                "state": request.state,
-                "release_key": request.release_key,
-                "spent": request.spent or None,
-            }
-        case _:
-            assert_never(request)
-
-
-def _charged(charges: tuple[Charge, ...], process_id: str) -> dict[str, Any]:
-    """What a claim asks of budgets, and what it is to keep in mind for its settlement. Keys are short: there are many."""
-    if not charges:
-        return {}
-    budgets: list[dict[str, Any]] = []
-    reserved: list[dict[str, Any]] = []
-    holding: list[dict[str, Any]] = []
-    for charge in charges:
-        holder = process_id if charge.shared else ""
-        taken = {"a": charge.account, "h": holder, "m": charge.amount, "w": charge.window_s}
-        budgets.append({**taken, "i": charge.about, "c": charge.limit, "l": charge.lifted})
-        if charge.account:
-            (holding if charge.window_s else reserved).append(taken)
-    return {"budgets": budgets, "reserved": reserved or None, "holding": holding or None}
+    states = {
+        lineage: LineageState(
+            facts_version=version,
+            posture=posture,
+            tainted=tainted,
+            confidentiality=confidentiality,
+            history_version=history,
+            tainted_by=tainter,
+            confidential_by=secret,
+        )
+        for lineage, version, posture, tainted, confidentiality, history, tainter, secret in columns
+    }
+    answers: list[Answer] = []
+    for request in requests:
+        match request:
+            case ClaimRequest():
+                state = states[request.lineage_id]
+                answers.append(Claimed(claim_id=request.claim_id, attempt=1, state=state, claimed_at_us=row["claimed_at_us"]))
+            case RecordRequest():
+                answers.append(Recorded())
+            case SettleRequest():
+                answers.append(Settled(state=states[request.lineage_id]))
+            case _:
+                assert_never(request)
+    return answers
 
 
 def _answer(row: asyncpg.Record) -> Answer:

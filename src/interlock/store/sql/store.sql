@@ -1,10 +1,10 @@
--- name: commit_batch
--- Claim, record and settle for many callers in one transaction, with what enters contexts; one answer a request.
-WITH answered AS MATERIALIZED (SELECT * FROM commit_batch($1, $2::text::jsonb, $3, $4, $5, $6, $7, $8, $9)),
-     entered AS MATERIALIZED (
-         SELECT enter_contexts(array_agg(n) FILTER (WHERE answer = 'settled'), $10, $11, $12, $13, $14, $15, $16, $17, $18) AS items
-         FROM answered)
-SELECT answered.* FROM answered CROSS JOIN entered WHERE entered.items >= 0
+-- name: commit_requests
+-- Claim, record and settle for many callers in one transaction, with what enters contexts; one answer a request, or one for all.
+SELECT * FROM commit_requests(
+    $1, $2::text::jsonb,
+    $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+    $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38,
+    $39, $40, $41, $42, $43, $44, $45, $46, $47)
 
 -- name: standing
 -- Where a session's lineage stands, with the epochs and the release in force; no row when the session has ended.

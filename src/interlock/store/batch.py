@@ -1,0 +1,241 @@
+"""A batch of requests as the columns that `commit_requests` takes. Pure: no connection, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Any, TypeAlias, assert_never
+
+import msgspec
+
+from interlock.core.budget import Charge
+from interlock.core.claim import ClaimRequest, RecordRequest, SettleRequest
+
+Request: TypeAlias = ClaimRequest | RecordRequest | SettleRequest
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class _Asked(msgspec.Struct):
+    """One budget that claims of the batch ask of."""
+
+    number: int
+    account: str
+    holder: str
+    about: str
+    cap: int
+    window_s: int
+    wanted: int = 0
+
+
+def arguments(process_id: str, requests: Sequence[Request], *, again: bool, known: Container[str]) -> tuple[Any, ...]:
+    """The arguments of `commit_requests`, in its order. `again`: these may have been committed before.
+
+    `known` are accounts of budgets that had rows; the others may have to be made.
+    """
+    asked: dict[tuple[str, str], _Asked] = {}
+    charged: list[int] = []
+    charged_to: list[int] = []
+    amounts: list[int] = []
+    lifted: list[bool] = []
+    scopes: dict[str, None] = {}
+    settled: list[str] = []
+    moves = False
+    wanted: list[dict[str, Any]] = []
+    events: tuple[list[int], list[str], list[str], list[str], list[bytes], list[bytes]] = ([], [], [], [], [], [])
+    for number, request in enumerate(requests):
+        match request:
+            case ClaimRequest():
+                wanted.append(_claim(number, request, process_id))
+                scopes.update(dict.fromkeys(request.scopes))
+                for charge in request.charges:
+                    budget = _budget(charge, process_id, asked)
+                    charged.append(number)
+                    charged_to.append(budget.number)
+                    amounts.append(charge.amount)
+                    lifted.append(charge.lifted)
+            case RecordRequest():
+                wanted.append(_record(number, request, again=again))
+            case SettleRequest():
+                wanted.append(_settle(number, request))
+                if request.state != "in_doubt":
+                    settled.append(request.claim_id)
+                    moves = moves or request.release_key or bool(request.spent)
+            case _:
+                assert_never(request)
+        for event in request.events:
+            numbers, kinds, calls, bodies, salts, commitments = events
+            numbers.append(number)
+            kinds.append(event.kind)
+            calls.append(event.call_id)
+            bodies.append(event.body)
+            salts.append(event.salt)
+            commitments.append(event.commitment)
+    budgets = asked.values()
+    keys = [request.idempotency.key for request in requests if isinstance(request, ClaimRequest) and request.idempotency]
+    epochs = {request.epochs for request in requests if not isinstance(request, SettleRequest)} - {None}
+    is_plain = not again and len(epochs) <= 1 and len(set(keys)) == len(keys) and all(map(_may_be_plain, requests))
+    epoch = next(iter(epochs), None)
+    return (
+        process_id,
+        _ENCODER.encode(wanted).decode(),
+        [request.session_id for request in requests],
+        [request.lineage_id for request in requests],
+        [request.outcome if isinstance(request, SettleRequest) else None for request in requests],
+        list({request.lineage_id: None for request in requests}),
+        list(scopes),
+        settled,
+        moves,
+        is_plain,
+        *((None, None, None) if epoch is None else (epoch.control, epoch.release, epoch.revocation)),
+        *_compared(requests),
+        bool(keys),
+        any(not budget.holder and budget.account not in known for budget in budgets),
+        [budget.account for budget in budgets],
+        [budget.holder for budget in budgets],
+        [budget.about for budget in budgets],
+        [budget.cap for budget in budgets],
+        [budget.window_s for budget in budgets],
+        [budget.wanted for budget in budgets],
+        charged,
+        charged_to,
+        amounts,
+        lifted,
+        *events,
+        *_entering(requests),
+    )
+
+
+def _may_be_plain(request: Request) -> bool:
+    """Whether everything that can refuse this request is compared by `commit_requests` for the whole batch at once."""
+    match request:
+        case ClaimRequest():
+            return not (
+                request.rates or request.approvals or request.history is not None or request.history_version is not None
+            )
+        case RecordRequest():
+            return request.history_version is None
+        case SettleRequest():
+            return not (request.release_key or request.spent)
+        case _:
+            assert_never(request)
+
+
+def _compared(requests: Sequence[Request]) -> tuple[list[Any], ...]:
+    """What is compared for a whole batch at once, in columns: kind, claim, key, facts version, labels, attempt."""
+    rows: list[tuple[Any, ...]] = []
+    for request in requests:
+        match request:
+            case ClaimRequest():
+                key, labels = request.idempotency, request.worst_labels
+                worst = (labels.tainted, labels.confidentiality)
+                rows.append(("claim", request.claim_id, None if key is None else key.key, request.facts_version, *worst, None))
+            case RecordRequest():
+                rows.append(("record", None, None, request.facts_version, None, None, None))
+            case SettleRequest():
+                rows.append(("settle", request.claim_id, None, None, None, None, request.attempt))
+            case _:
+                assert_never(request)
+    return tuple(map(list, zip(*rows, strict=True)))
+
+
+def _budget(charge: Charge, process_id: str, asked: dict[tuple[str, str], _Asked]) -> _Asked:
+    holder = process_id if charge.shared else ""
+    found = asked.get((charge.account, holder))
+    if found is None:
+        found = asked[charge.account, holder] = _Asked(
+            number=len(asked) + 1,
+            account=charge.account,
+            holder=holder,
+            about=charge.about,
+            cap=charge.limit,
+            window_s=charge.window_s,
+        )
+    found.cap = min(found.cap, charge.limit)
+    if not charge.lifted:
+        found.wanted += charge.amount
+    return found
+
+
+def _entering(requests: Sequence[Request]) -> tuple[list[Any], ...]:
+    """What enters contexts with the settlements, in columns. Item k has the ways after `after[k]` up to `until[k]`."""
+    columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [])
+    standings: list[int] = []
+    tokens: list[bytes] = []
+    entered: dict[str, int] = {}
+    for number, request in enumerate(requests):
+        if not isinstance(request, SettleRequest) or request.enters is None:
+            continue
+        item = request.enters
+        nth = entered[request.lineage_id] = entered.get(request.lineage_id, 0) + 1
+        after = len(tokens)
+        for standing, hashes in sorted(item.tokens.items()):
+            standings.append(standing)
+            tokens.append(hashes)
+        row = (number, nth, after, len(tokens), item.source, item.reference, item.is_complete)
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    return (*columns, standings, tokens)
+
+
+def _claim(number: int, request: ClaimRequest, process_id: str) -> dict[str, Any]:
+    epochs, key = request.epochs, request.idempotency
+    told: dict[str, Any] = {
+        "n": number,
+        "kind": "claim",
+        "claim_id": request.claim_id,
+        "call_id": request.call_id,
+        "operation": request.operation,
+        "call_hash": request.call_hash,
+        "release_digest": request.release_digest,
+        "scopes": request.scopes,
+        "control": epochs.control,
+        "release": epochs.release,
+        "revocation": epochs.revocation,
+        "facts_version": request.facts_version,
+        "history_version": request.history_version,
+        "tainted": request.worst_labels.tainted,
+        "confidentiality": request.worst_labels.confidentiality,
+        "settle_by_ms": request.settle_by_ms,
+    }
+    if key is not None:
+        told |= {"key": key.key.hex(), "key_source": key.source, "key_window_s": key.window_s}
+    if request.rates:
+        told["rates"] = [(rate.limit, rate.window_s) for rate in request.rates]
+    if request.approvals:
+        told |= {"approvals": request.approvals, "approved_hash": request.approved_hash}
+    if request.history is not None:
+        told |= {"history": True, "remembered": request.history}
+    for charge in request.charges:
+        if charge.account:
+            # Keys are short: there are many. The claim keeps them for its settlement.
+            holder = process_id if charge.shared else ""
+            kept = {"a": charge.account, "h": holder, "m": charge.amount, "w": charge.window_s}
+            told.setdefault("holding" if charge.window_s else "reserved", []).append(kept)
+    return told
+
+
+def _record(number: int, request: RecordRequest, *, again: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {"n": number, "kind": "record", "call_id": request.call_id, "again": again}
+    if request.epochs is not None:
+        told |= {
+            "control": request.epochs.control,
+            "release": request.epochs.release,
+            "revocation": request.epochs.revocation,
+            "facts_version": request.facts_version,
+            "history_version": request.history_version,
+        }
+    return told
+
+
+def _settle(number: int, request: SettleRequest) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "n": number,
+        "kind": "settle",
+        "claim_id": request.claim_id,
+        "attempt": request.attempt,
+        "state": request.state,
+        "release_key": request.release_key,
+    }
+    if request.spent:
+        told["spent"] = request.spent
+    return told
