@@ -1,4 +1,4 @@
-"""Approvals as rows: asked for, answered once, used once (by the claim, see `commit_batch`)."""
+"""Approvals as rows: asked for, answered once, used once (by the claim, see `commit_requests`)."""
 
 from __future__ import annotations
 

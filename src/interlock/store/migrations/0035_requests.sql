@@ -1,4 +1,4 @@
--- Claims, records and settlements in half of the statements (docs/decisions/0018). `commit_batch` stays for the version before.
+-- Claims, records and settlements in half of the statements (docs/decisions/0019). `commit_batch` stays for the version before.
 
 -- One batch of claims, records and settlements of many callers, each answered for itself. Requests are applied in order.
 -- What one request is refused for never touches another. A row that is bad in itself (it raises) fails the batch, which

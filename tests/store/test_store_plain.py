@@ -1,0 +1,189 @@
+"""The law of the short way: what is compared for a whole batch at once is answered as it would be request by request."""
+
+import itertools
+import json
+
+import asyncpg
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from interlock.core.budget import Charge
+from interlock.core.claim import Claimed, Epochs, Idempotency, Labels, RecordRequest, SettleRequest
+from interlock.core.context import Item
+from interlock.core.decision import Rate
+from interlock.store import batch
+from tests.store.test_store_claims import desk, digest, event
+
+_turns = itertools.count()
+claims = st.fixed_dictionaries(
+    {
+        "what": st.just("claim"),
+        "who": st.integers(0, 2),
+        "behind": st.sampled_from([0, 0, 0, 0, 1]),
+        "other_epochs": st.sampled_from([False, False, False, False, True]),
+        "labels": st.sampled_from([(False, 0), (False, 0), (True, 0), (False, 2)]),
+        "key": st.sampled_from([None, None, "k1", "k2"]),
+        "rate": st.sampled_from([None, None, None, 2]),
+        "charge": st.sampled_from([None, (50, 0), (50, 0), (3, 0), (3, 60)]),
+        "history": st.sampled_from([None, None, None, "{}"]),
+    }
+)
+settles = st.fixed_dictionaries(
+    {
+        "what": st.just("settle"),
+        "which": st.integers(0, 5),
+        "state": st.sampled_from(["succeeded", "succeeded", "failed", "in_doubt"]),
+        "attempt": st.sampled_from([1, 1, 1, 2]),
+        "gives_back": st.sampled_from([False, False, True]),
+        "spent": st.sampled_from([None, None, 0]),
+        "enters": st.booleans(),
+    }
+)
+records = st.fixed_dictionaries(
+    {"what": st.just("record"), "who": st.integers(0, 2), "behind": st.sampled_from([None, 0, 0, 1])}
+)
+turns = st.fixed_dictionaries({"what": st.sampled_from(["halt", "revoke", "halt lineage"]), "who": st.integers(0, 2)})
+batches = st.lists(
+    st.one_of(turns, st.lists(st.one_of(claims, claims, settles, settles, records), min_size=1, max_size=5)), max_size=7
+)
+
+
+TABLES = (
+    """SELECT claim_id, state, attempt, outcome, reserved, holding, tainted, unsent, history_n, remembered FROM claim
+       WHERE lineage_id = ANY ($1)""",
+    """SELECT lineage_id, facts_version, tainted, confidentiality, history_version, tainted_by, confidential_by FROM lineage
+       WHERE lineage_id = ANY ($1)""",
+    """SELECT e.chain_id, e.seq, e.kind, b.body FROM event e JOIN event_body b USING (chain_id, seq)
+       WHERE e.chain_id = ANY ($1)""",
+    "SELECT chain_id, head_seq FROM chain WHERE chain_id = ANY ($1)",
+    "SELECT account, held, spent, cap, window_s FROM budget WHERE split_part(account, ':', 2) = ANY ($1)",
+    "SELECT account, amount FROM budget_use WHERE split_part(account, ':', 2) = ANY ($1)",
+    "SELECT lineage_id, n, session_id, standings, tokens FROM context_item WHERE lineage_id = ANY ($1)",
+    "SELECT i.claim_id, i.source FROM idempotency i JOIN claim USING (claim_id) WHERE lineage_id = ANY ($1)",
+)
+
+
+class Twin:
+    """One world of three callers. Two of them are told the same story, one of them request by request."""
+
+    def __init__(self, at, owner, tag, sessions):
+        self.at, self.owner, self.tag, self.sessions = at, owner, tag, sessions
+        self.claimed = []
+
+    def made(self, told, versions, epochs):
+        if told["what"] == "settle":
+            return self.settle(told)
+        session = self.sessions[told["who"]]
+        behind = told["behind"]
+        version = None if behind is None else versions[session.lineage.id] - behind
+        if told["what"] == "record":
+            return RecordRequest(
+                call_id="",
+                session_id=session.session_id,
+                lineage_id=session.lineage.id,
+                epochs=None if behind is None else epochs,
+                facts_version=version,
+                events=(event(text='{"r":1}'),),
+            )
+        more = {"worst_labels": Labels(tainted=told["labels"][0], confidentiality=told["labels"][1]), "facts_version": version}
+        more["epochs"] = msgspec.structs.replace(epochs, release=epochs.release + 1) if told["other_epochs"] else epochs
+        more["scopes"] = ("fleet", f"session:{session.session_id}")
+        if told["key"]:
+            more["idempotency"] = Idempotency(key=digest(self.tag + told["key"]), source="caller", window_s=600)
+        if told["rate"]:
+            more["rates"] = (Rate(limit=told["rate"], window_s=60),)
+        if told["charge"]:
+            limit, window_s = told["charge"]
+            account = f"calls-{limit}-{window_s}:{session.session_id}"
+            more["charges"] = (Charge(budget="b", account=account, amount=1, limit=limit, window_s=window_s),)
+        if told["history"]:
+            more["history"] = told["history"]
+        return self.at.request(session, **more)
+
+    def settle(self, told):
+        if not self.claimed:
+            return None
+        request = self.claimed[told["which"] % len(self.claimed)]
+        spent = {} if told["spent"] is None or not request.charges else {request.charges[0].account: told["spent"]}
+        item = Item(source="a.b", reference="", tokens={4: b"12345678", 16: b"87654321"}, is_complete=True)
+        return SettleRequest(
+            claim_id=request.claim_id,
+            session_id=request.session_id,
+            lineage_id=request.lineage_id,
+            attempt=told["attempt"],
+            state=told["state"],
+            outcome="{}",
+            release_key=told["gives_back"] and told["state"] == "failed",
+            spent=spent,
+            events=(event(text='{"s":1}'),),
+            enters=item if told["enters"] else None,
+        )
+
+    async def send(self, told):
+        rows = await self.owner.fetch("SELECT lineage_id, facts_version FROM lineage")
+        epoch = await self.owner.fetchrow("SELECT control, release, revocation FROM epoch")
+        versions = dict(map(tuple, rows))
+        requests = [made for one in told if (made := self.made(one, versions, Epochs(**dict(epoch)))) is not None]
+        if not requests:
+            return []
+        answers = await self.at.writer._send_until_answered(requests)
+        for request, answer in zip(requests, answers, strict=True):
+            if isinstance(answer, Claimed):
+                self.claimed.append(request)
+        return [self.plainly(msgspec.json.encode([type(answer).__name__, answer]).decode()) for answer in answers]
+
+    async def turn(self, told):
+        session = self.sessions[told["who"]]
+        match told["what"]:
+            case "halt":
+                await self.at.control(f"session:{session.session_id}", halted=True)
+            case "revoke":
+                await self.owner.execute("UPDATE session SET revoked = true WHERE session_id = $1", session.session_id)
+            case _:
+                await self.owner.execute("UPDATE lineage SET posture = 'halted' WHERE lineage_id = $1", session.lineage.id)
+
+    def plainly(self, text):
+        """Without what differs between twins: their ids and the time, and how often the controls were changed."""
+        found = json.loads(text)
+        if isinstance(found, list) and isinstance(found[1], dict):
+            for name in ("claimed_at_us", "settled_at_us", "epochs", "retry_after_ms"):
+                found[1].pop(name, None)
+        text = json.dumps(found, sort_keys=True)
+        for number, session in enumerate(self.sessions):
+            text = text.replace(session.session_id, f"S{number}").replace(session.lineage.id, f"L{number}")
+        for number, request in enumerate(self.claimed):
+            text = text.replace(request.claim_id, f"C{number}").replace(request.call_id, f"K{number}")
+        return text.replace(self.tag, "")
+
+    async def stands(self):
+        """Everything that the story has left in the tables, as far as twins may be compared."""
+        about = {"lineages": [one.lineage.id for one in self.sessions], "sessions": [one.session_id for one in self.sessions]}
+        found = []
+        for sql in TABLES:
+            which = "lineages" if "lineage_id = ANY" in sql else "sessions"
+            rows = [self.plainly(json.dumps(list(row), default=bytes.hex)) for row in await self.owner.fetch(sql, about[which])]
+            found.append(sorted(row.replace(f"user{self.tag}", "user") for row in rows))
+        return found
+
+
+@given(batches)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+async def test_a_batch_that_is_compared_as_a_whole_is_answered_as_request_by_request(database_urls, story):
+    turn = next(_turns)
+    owner = await asyncpg.connect(database_urls.superuser)
+    async with desk(database_urls.app, f"p{turn}") as at:
+        tags = (f"a{turn}-", f"b{turn}-")
+        twins = [Twin(at, owner, tag, [await at.session(f"{tag}{number}") for number in range(3)]) for tag in tags]
+        short = batch._may_be_plain
+        for told in story:
+            answers = []
+            for twin in twins:
+                batch._may_be_plain = short if twin is twins[0] else (lambda _: False)
+                try:
+                    answers.append(await (twin.send(told) if isinstance(told, list) else twin.turn(told)))
+                finally:
+                    batch._may_be_plain = short
+            assert answers[0] == answers[1]
+        assert await twins[0].stands() == await twins[1].stands()
+    await owner.close()
