@@ -362,7 +362,7 @@ async def test_a_caller_that_leaves_while_waiting_leaves_nothing_running(shop):
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     await approve(shop, waits[0].approval_id)
-    await shop.gate.drain()
+    await shop.gate.calls.drain()
     assert shop.shop.count("refund") == 0
 
 

@@ -153,7 +153,7 @@ async def test_a_cancelled_call_is_answered_with_nothing_and_what_was_claimed_st
         office.shop.shop.go_on.set()
         rest, _, code = await spoken.end()
     assert (rest, code) == ([], 0)
-    await office.shop.gate.drain()
+    await office.shop.gate.calls.drain()
     kinds = [row["kind"] for row in await office.shop.system.database.pool().fetch("SELECT kind FROM event")]
     assert kinds.count("call.settled") == 1
 

@@ -271,7 +271,7 @@ async def test_a_caller_that_leaves_does_not_stop_a_claimed_write_from_settling(
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     shop.shop.go_on.set()
-    await shop.gate.drain()
+    await shop.gate.calls.drain()
     assert (await shop.kinds(session.session_id))[-1] == "call.settled"
     again = await shop.call(session, "slow", order_id="A1")
     assert "interlock/replayed" in again.meta

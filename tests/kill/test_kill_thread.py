@@ -198,14 +198,14 @@ async def test_the_thread_ends_after_the_last_call_has_settled(database_urls, tm
         calling = asyncio.create_task(made.call(await made.session(), "slow", order_id="A1"))
         await made.shop.entered.wait()
         alive = []
-        drain = made.system.gate.drain
+        drain = made.system.gate.calls.drain
 
         async def drained():
             made.shop.go_on.set()
             await drain()
-            alive.append((made.system.keeper.is_alive(), calling.done() or not made.system.gate._under_way))
+            alive.append((made.system.keeper.is_alive(), len(made.system.gate.calls) == 0))
 
-        made.system.gate.drain = drained
+        made.system.gate.calls.drain = drained
     assert alive == [(True, True)]
     assert lease_threads() == []
     assert (await calling).call_id

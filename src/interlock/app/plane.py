@@ -17,10 +17,12 @@ from interlock.app.desk import Desk
 from interlock.app.doors import Doors
 from interlock.app.doubts import PeoplesDoubts
 from interlock.app.known_people import KnownPeople
+from interlock.app.leaving import Leaving
 from interlock.app.live import LiveCalls
 from interlock.app.logins import Issued, LoginDesk
 from interlock.app.outside_logins import OutsideLogins
 from interlock.app.postures import PeoplesPostures
+from interlock.app.readiness import Readiness
 from interlock.app.releases import Releases
 from interlock.app.restoring import PeoplesRestores
 from interlock.app.revocations import PeoplesRevocations
@@ -71,11 +73,9 @@ class ReleaseName(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that can serve, and the digest and name of the release it serves by."""
+    """A process that can serve. Strangers may ask, so it says nothing else."""
 
-    status: str
-    release: str
-    name: str
+    status: str = "ready"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,8 +200,11 @@ class Plane:
         ids: Ids,
         load_now: Callable[[], Awaitable[None]],
         holds_lease: Callable[[], bool],
+        leaving: Leaving,
     ) -> None:
         self.clock = clock
+        self.leaving = leaving
+        self._readiness = Readiness(self._look, clock)
         self._holds_lease = holds_lease
         self.answers = answers
         self.logins: LoginDesk | None = None
@@ -330,11 +333,17 @@ class Plane:
         return self._keys.jwks(SESSION_KEY, "heads")
 
     async def ready(self) -> Ready:
-        """That the database answers, a lease is held, and a release is in force and loads. Raises otherwise."""
-        release = await self.admin.release()
+        """The database answers, a lease is held, a release is in force and loads, and we stay. Raises otherwise."""
+        self.leaving.watched()
+        if self.leaving.has_begun():
+            raise StoreUnavailableError("this process is leaving")
         if not self._holds_lease():
             raise StoreUnavailableError("this process holds no lease, so it starts nothing")
-        return Ready(status="ready", release=release.digest, name=release.name)
+        await self._readiness.check()
+        return Ready()
+
+    async def _look(self) -> None:
+        await self.admin.release()
 
     async def status(self, person: Person) -> Status:
         """What is stopped, which release decides, who is alive, what is in flight."""

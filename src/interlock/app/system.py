@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from interlock.app.containment import Containment
 from interlock.app.desk import Desk
 from interlock.app.doubts import PeoplesDoubts
 from interlock.app.leases import LeaseKeeper
+from interlock.app.leaving import LeaveRules, Leaving, drained
 from interlock.app.logins import LoginDesk
 from interlock.app.marking import MARK_KEY, Marking
 from interlock.app.outside_logins import OutsideLogins
@@ -61,9 +63,9 @@ from interlock.store.breakers import BreakerRows
 from interlock.store.budgets import Budgets
 from interlock.store.context import ContextItems
 from interlock.store.controls import Controls
-from interlock.store.database import Database, open_database
+from interlock.store.database import CLOSE_WITHIN_S, UNAVAILABLE, Database, open_database
 from interlock.store.doubts import Doubts
-from interlock.store.errors import StoreError
+from interlock.store.errors import StoreError, StoreUnavailableError
 from interlock.store.history import PastCalls
 from interlock.store.leases import LeaseLine, Leases, Told
 from interlock.store.live import LiveRows
@@ -87,7 +89,6 @@ HEARTBEAT_S: Final = 1.0
 SIGN_HEADS_S: Final = 5.0
 FORGET_S: Final = 60.0
 ISSUER_KEYS_S: Final = 30.0
-DRAIN_S: Final = 30.0
 HEADS_KEY: Final = "heads"
 WITNESS: Final = "heads.jsonl"
 
@@ -108,6 +109,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path | None = None
     public_url: str = ""
     mark: Path | None = None
+    leaving: LeaveRules = LeaveRules()
 
 
 class ReleaseInForceError(Exception):
@@ -141,6 +143,8 @@ class System:
         self.settings = settings
         self.clock = SystemClock()
         self.ids = SystemIds()
+        self.leaving = Leaving(settings.leaving, self.clock)
+        self.unsettled: tuple[str, ...] = ()
         self.process_id = self.ids.new("prc")
         self.keys = KeyRing(settings.state / "keys")
         self.database = database
@@ -320,6 +324,7 @@ class System:
             ids=self.ids,
             load_now=self.heartbeat,
             holds_lease=self.lease.is_valid,
+            leaving=self.leaving,
         )
         if settings.trust_dev_issuer and settings.directory is not None:
             self.plane.doors.logs_in_here = True
@@ -403,14 +408,36 @@ class System:
             self.refusals.give_back(counts)
 
     async def sign_heads(self) -> int:
-        """Sign the heads of the chains that moved; gives how many."""
+        """Sign the heads of the chains that moved; gives how many. Raises `StoreUnavailableError`."""
         key_id, private = self.keys.private_bytes(HEADS_KEY)
-        return await sign_heads(self.database.pool(), key_id, private, self.settings.state / WITNESS, self.clock.wall_us())
+        try:
+            return await sign_heads(self.database.pool(), key_id, private, self.settings.state / WITNESS, self.clock.wall_us())
+        except UNAVAILABLE as error:
+            raise StoreUnavailableError(f"heads were not signed ({type(error).__name__})") from error
+
+    async def leave(self, chores: Sequence[asyncio.Task[None]]) -> None:
+        """Finish what is under way, settle, sign, leave; within the time that the settings give.
+
+        Until the last call has settled the chores go on: without heartbeats others would take its claim for nobody's. What is
+        then still not settled is in `unsettled`.
+        """
+        self.leaving.begin(at_once=True)
+        try:
+            async with asyncio.timeout(self.leaving.left_s()):
+                self.unsettled = await drained(self.gate.calls, self.leaving)
+                for chore in chores:
+                    chore.cancel()
+                await asyncio.gather(*chores, return_exceptions=True)
+                await self.stop()
+        except TimeoutError:
+            _log.error("not everything was put in order in the time there was to leave; is the database there?")
+        finally:
+            for chore in chores:
+                chore.cancel()
+            self.unsettled = tuple(dict.fromkeys((*self.unsettled, *self.gate.calls.unsettled(self.leaving.began_s()))))
 
     async def stop(self) -> None:
-        """Finish what is under way, settle, sign, leave."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.gate.drain(), DRAIN_S)
+        """Let go of everything, settle what is queued, sign, and say goodbye."""
         self.lease.surrender()
         await self.keeper.stop()
         await self.plane.live.close()
@@ -421,10 +448,11 @@ class System:
         await self.connectors.aclose()
         if self.guard is not None:
             self.guard.close()
-        with contextlib.suppress(StoreError, OSError):
-            await self.flush_refusals()
-            await self.sign_heads()
-            await self.processes.leave(self.process_id)
+        for last in (self.flush_refusals, self.sign_heads, partial(self.processes.leave, self.process_id)):
+            try:
+                await last()
+            except (StoreError, OSError) as error:
+                _log.warning("on leaving: %s", error)
 
 
 def keep_what_is_loaded() -> None:
@@ -448,6 +476,7 @@ async def running(
     `connectors` makes what stands for the tools, in a dry world.
     """
     database = await open_database(settings.database_url)
+    close_s = CLOSE_WITHIN_S
     try:
         system = System(settings, database, python, connectors)
         try:
@@ -476,12 +505,10 @@ async def running(
         try:
             yield system
         finally:
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
-            await system.stop()
+            await system.leave(chores)
+            close_s = max(1.0, system.leaving.left_s())
     finally:
-        await database.close()
+        await database.close(close_s)
 
 
 async def _every(pause_s: float, chore: Callable[[], Awaitable[object]]) -> None:

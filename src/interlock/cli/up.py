@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
+import os
 import socket
+import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,20 +18,25 @@ import asyncpg
 import uvicorn
 from cyclopts import Parameter
 
-from interlock.app.system import ReleaseInForceError, Settings, System, keep_what_is_loaded, running
+from interlock.app.leaving import LEAVE_WITHIN_S, LeaveRules
+from interlock.app.system import ReleaseInForceError, Settings, keep_what_is_loaded, running
 from interlock.cli.common import DEFAULT_STATE, Environment, Json, State, read_variables
-from interlock.cli.output import OK, UNREACHABLE, USAGE, Failure, print_json
+from interlock.cli.output import NO, OK, UNREACHABLE, USAGE, Failure, print_json
 from interlock.identity.errors import IdentityError
 from interlock.release.errors import ReleaseError
 from interlock.release.load import read_files
 from interlock.server.http import BoundedHttp
 from interlock.server.router import LOCAL_HOSTS, Router
+from interlock.server.serving import PoliteServer
 from interlock.store.embedded import server as embedded
 from interlock.store.errors import StoreError
 from interlock.store.migrate import is_current, migrate
 
 BACKLOG: Final = 2_048
 KEEP_ALIVE_S: Final = 75
+# Beyond the time to leave, for whatever hangs in it.
+LAST_RESORT_S: Final = 5.0
+MAX_NAMED_CALLS: Final = 20
 
 
 def up(
@@ -48,6 +56,11 @@ def up(
     dev_issuer: Annotated[bool, Parameter(help="Trust the built-in development issuer.")] = True,
     mark: Annotated[
         Path | None, Parameter(help="Folder of marks, by which a restored database is noticed; best on another disk.")
+    ] = None,
+    leave_within_s: Annotated[float, Parameter(help="How long it may take to leave after SIGTERM.")] = LEAVE_WITHIN_S,
+    leave_notice_s: Annotated[
+        float | None,
+        Parameter(help="How long of it to go on serving, so that a load balancer notices; 5 when /readyz is asked, else 0."),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -71,10 +84,11 @@ def up(
                 directory=directory,
                 public_url=public_url,
                 mark=mark,
+                leaving=LeaveRules(within_s=leave_within_s, notice_s=leave_notice_s),
             )
             hosts = LOCAL_HOSTS | {host} | set(allow_host or ())
             with asyncio.Runner(loop_factory=_loop) as runner:
-                runner.run(_serve(settings, listening, hosts, as_json=as_json))
+                unsettled = runner.run(_serve(settings, listening, hosts, as_json=as_json))
     except ReleaseError as error:
         listed = "\n".join(f"  {problem}" for problem in error.problems)
         raise Failure(f"the release has problems:\n{listed}", details=list(error.problems)) from error
@@ -82,10 +96,14 @@ def up(
         raise Failure(str(error), code=UNREACHABLE) from error
     except (IdentityError, ReleaseInForceError) as error:
         raise Failure(str(error), code=USAGE) from error
+    if unsettled:
+        said = f"{len(unsettled)} calls were not settled in the time to leave: {', '.join(unsettled[:MAX_NAMED_CALLS])}"
+        raise Failure(said, hint="they are in doubt; the other processes look into them: `interlock doubts list`")
     return OK
 
 
-async def _serve(settings: Settings, listening: socket.socket, hosts: frozenset[str], *, as_json: bool) -> None:
+async def _serve(settings: Settings, listening: socket.socket, hosts: frozenset[str], *, as_json: bool) -> tuple[str, ...]:
+    """Serve until a signal; gives the calls that were not settled when the time to leave was over."""
     async with running(settings) as system:
         keep_what_is_loaded()
         router = Router(
@@ -98,40 +116,38 @@ async def _serve(settings: Settings, listening: socket.socket, hosts: frozenset[
             proxy_headers=False,
             log_config=None,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=30,
             backlog=BACKLOG,
         )
-        await _Server(config, system, listening, as_json=as_json).serve(sockets=[listening])
+
+        async def started() -> None:
+            release = await system.plane.admin.release()
+            host, port = listening.getsockname()[:2]
+            base = f"http://{host}:{port}"
+            if as_json:
+                print_json({"url": base, "mcp": f"{base}/mcp", "release": release.digest, "process": system.process_id})
+            else:
+                print(f"Interlock serves {base}/mcp for {settings.environment}", flush=True)
+                print(f"release {release.name} {release.digest}", flush=True)
+                print(f"the page: {base}/  (Ctrl-C ends it)", flush=True)
+
+        system.leaving.begun = partial(_end_at_the_latest, settings.leaving.within_s + LAST_RESORT_S)
+        server = PoliteServer(config, system.leaving, answer_now=system.gate.calls.answer_now, started=started)
+        await server.serve(sockets=[listening])
+    return system.unsettled
 
 
-class _Server(uvicorn.Server):
-    """Says that it is ready when it is."""
+def _end_at_the_latest(after_s: float) -> None:
+    """Whatever hangs, the process ends: an orchestrator that kills it later would not learn more."""
 
-    def __init__(self, config: uvicorn.Config, system: System, listening: socket.socket, *, as_json: bool) -> None:
-        super().__init__(config)
-        self._system = system
-        self._listening = listening
-        self._as_json = as_json
+    def end() -> None:
+        print(
+            "interlock did not come to its end in time, and is ended; calls under way are in doubt", file=sys.stderr, flush=True
+        )
+        os._exit(NO)
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave on SIGTERM and SIGINT, and come back from `serve`, so that what is under way is settled afterwards."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        host, port = self._listening.getsockname()[:2]
-        ready = await self._system.plane.ready()
-        base = f"http://{host}:{port}"
-        if self._as_json:
-            print_json({"url": base, "mcp": f"{base}/mcp", "release": ready.release, "process": self._system.process_id})
-        else:
-            print(f"Interlock serves {base}/mcp for {self._system.settings.environment}", flush=True)
-            print(f"release {ready.name} {ready.release}", flush=True)
-            print(f"the page: {base}/  (Ctrl-C ends it)", flush=True)
+    timer = threading.Timer(after_s, end)
+    timer.daemon = True
+    timer.start()
 
 
 @contextlib.contextmanager

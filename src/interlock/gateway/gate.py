@@ -36,6 +36,7 @@ from interlock.core.terms import Question
 from interlock.core.who import Session
 from interlock.gateway.approving import Approving, TooManyOpenError, denial, lifts
 from interlock.gateway.budgeting import Taking, charges, given_for, question, reserved, timed
+from interlock.gateway.calls import Calls
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.deciding import Deciding
 from interlock.gateway.execution import Executor, StoppedError, Work
@@ -139,27 +140,22 @@ class Gate:
         )
         self._turns = Turns()
         self.quarantined: frozenset[str] = frozenset()  # what listings leave out; what stops a call is the claim
-        self._under_way: set[asyncio.Task[CallResult]] = set()
+        self.calls = Calls(clock)
 
     async def call(self, session: Session, proposal: Proposal) -> CallResult:
         """Decide one proposal and, if it may be, execute it once.
 
-        When the caller goes away, a call that is not yet claimed is dropped; one that is claimed goes on and settles.
+        When the caller goes away, a call that is not yet claimed is dropped; one that is claimed goes on and settles. So it is
+        when the process leaves and has no more time: then the caller is told to repeat the call.
         """
         wait_until_s = self._clock.monotonic_s() + CLAIM_WAIT_MS / 1000
         call = Call(self._ids.new("call"), session, proposal, wait_until_s, self._ids)
         call.answer_by_s = self._clock.monotonic_s() + proposal.wait_ms / 1000
-        if len(self._under_way) >= MAX_CALLS_IN_FLIGHT:
+        if len(self.calls) >= MAX_CALLS_IN_FLIGHT:
             return refusal(call.id, "overloaded")
-        task = asyncio.create_task(self._through(call))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        task.add_done_callback(lambda done: self._watch.called(session, called_as(call, done)))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            call.abandoned = True
-            raise
+        return await self.calls.carry(
+            call, self._through(call), lambda done: self._watch.called(session, called_as(call, done))
+        )
 
     async def visible(self, session: Session) -> tuple[VisibleOperation, ...]:
         """The operations this session may use, as it will see them; none for a session that has ended.
@@ -174,11 +170,6 @@ class Gate:
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         state = self._lease.in_force(standing.state, session_scopes(session))
         return listed(governed, session, state, self.quarantined, self._clock.wall_us())
-
-    async def drain(self) -> None:
-        """Wait until every call under way has ended; callers stop sending first."""
-        while self._under_way:
-            await asyncio.wait(set(self._under_way))
 
     async def _through(self, call: Call) -> CallResult:
         try:
@@ -199,7 +190,10 @@ class Gate:
         except Exception:  # noqa: BLE001  # whatever breaks in here, the caller gets a refusal and the operator a traceback
             _log.exception("a call failed inside the gate: %s", call.id)
         # INVARIANT: once a call that can change something is claimed, nobody is told that nothing was changed.
-        return refusal(call.id, "not_recorded" if call.may_have_acted else "control_plane_unavailable")
+        if not call.may_have_acted:
+            return refusal(call.id, "control_plane_unavailable")
+        self.calls.not_recorded(call)
+        return refusal(call.id, "not_recorded")
 
     async def _with_retries(self, call: Call) -> CallResult:
         """Each retry is a call of its own: decided, claimed, counted and recorded like the first."""

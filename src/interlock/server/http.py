@@ -49,6 +49,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         self._in_message = True  # a connection that says nothing is as slow as one that stops half-way
         self._refused = False
+        self._is_last = False  # of this connection's requests: the one that is arriving
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
@@ -90,9 +91,13 @@ class BoundedHttp(HttpToolsProtocol):
         self.scope[LINE] = OpenLine(self.transport.abort)  # type: ignore[typeddict-unknown-key]  # ours
 
     def shutdown(self) -> None:
-        """Close when the answer under way is done. One that never ends by itself is told to."""
+        """Close when the answer under way is done; one without an end is told to end. A request that arrives is served."""
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._has_begun and self._in_message:
+            self._is_last = True
+            return
         super().shutdown()
-        line = None if self.cycle is None or self.cycle.response_complete else self.cycle.scope.get(LINE)
+        line = None if idle else self.cycle.scope.get(LINE)
         if isinstance(line, OpenLine):
             line.end()
 
@@ -104,6 +109,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(_HEAD_TOO_LARGE)
             return
         super().on_headers_complete()
+        if self._is_last and self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

@@ -41,6 +41,8 @@ from interlock.store.errors import StoreError
 
 _MCP_PATHS: Final = {"/mcp", "/mcp/"}
 _UNCOUNTED: Final = ("/v1/", "/access/", "/livez", "/readyz", "/page/")
+# Whoever asks by an address of the machine, as load balancers do, learns whether it is there, and nothing else.
+_PROBES: Final = {"/livez", "/readyz"}
 _COUNTED: Final = "/page/static/"
 _BAD_REQUEST: Final = 400
 _BUSY: Final = 503
@@ -106,7 +108,7 @@ class Router:
         elif twice is not None:
             error = rpc.RpcError(rpc.HEADER_MISMATCH, f"the header {twice} stands more than once")
             await answer(send, _BAD_REQUEST, rpc.failure(None, error))
-        elif comes_from_elsewhere(scope, self._allowed_hosts):
+        elif scope["path"] not in _PROBES and comes_from_elsewhere(scope, self._allowed_hosts):
             await answer_problem(send, 403, "this host or origin is not allowed; see --allow-host")
         elif scope["path"] in _MCP_PATHS:
             await self._mcp(scope, receive, send)

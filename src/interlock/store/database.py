@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from interlock.store.queries import load
 POOL_MAX_CONNECTIONS: Final = 6
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_TIMEOUT_S: Final = 10.0
+CLOSE_WITHIN_S: Final = 15.0
 
 # What an unreachable, restarting, overloaded, full, read-only or forbidding server looks like from here.
 UNAVAILABLE: Final = (
@@ -71,10 +73,10 @@ class Database:
         """The pool itself, for the writer, the head signer and listeners."""
         return self._pool
 
-    async def close(self) -> None:
-        """Close every connection; statements under way get a few seconds."""
+    async def close(self, within_s: float = CLOSE_WITHIN_S) -> None:
+        """Close every connection; statements under way get so long, and are cut off then."""
         try:
-            await self._pool.close()
+            await asyncio.wait_for(self._pool.close(), within_s)
         except UNAVAILABLE:
             self._pool.terminate()
 

@@ -25,6 +25,8 @@ def routes(plane: Plane) -> list[Any]:
         try:
             return await plane.ready()
         except (StoreError, ReleaseError) as error:
-            raise HTTPException(status_code=503, detail="not ready: no database, no lease, or no release that loads") from error
+            raise HTTPException(
+                status_code=503, detail="not ready: no database, no lease, no release that loads, or leaving"
+            ) from error
 
     return [livez, readyz]
