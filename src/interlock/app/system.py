@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ import msgspec
 
 from interlock.app.answers import Answers
 from interlock.app.breakers import BreakerKeeper
+from interlock.app.chores import begin_chores
 from interlock.app.containment import Containment
 from interlock.app.desk import Desk
 from interlock.app.doubts import PeoplesDoubts
@@ -30,7 +31,7 @@ from interlock.app.risk import RiskWatch
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import SystemClock, SystemIds, dice
 from interlock.app.tools import Tools
-from interlock.app.upstream_watch import WATCH_S, UpstreamWatch
+from interlock.app.upstream_watch import UpstreamWatch
 from interlock.core.risk import RiskRules
 from interlock.core.who import Session
 from interlock.gateway.contexts import Contexts
@@ -85,10 +86,6 @@ from interlock.tools.python import PythonTools
 
 _log = logging.getLogger(__name__)
 
-HEARTBEAT_S: Final = 1.0
-SIGN_HEADS_S: Final = 5.0
-FORGET_S: Final = 60.0
-ISSUER_KEYS_S: Final = 30.0
 HEADS_KEY: Final = "heads"
 WITNESS: Final = "heads.jsonl"
 
@@ -484,24 +481,7 @@ async def running(
         except BaseException:
             await system.keeper.stop()  # else its thread would go on
             raise
-        chores = [
-            asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),
-            asyncio.create_task(_every(HEARTBEAT_S, system.reconcile), name="reconcile"),
-            asyncio.create_task(_every(HEARTBEAT_S, system.keeper.close_run_out), name="leases"),
-            asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
-            asyncio.create_task(_every(HEARTBEAT_S, system.breakers.tend), name="breakers"),
-            asyncio.create_task(_every(HEARTBEAT_S, system.risk.tend), name="risk-habits"),
-            asyncio.create_task(_every(FORGET_S, system.breakers.forget), name="forget-breakers"),
-            asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
-            asyncio.create_task(_every(HEARTBEAT_S, system.marking.tend), name="mark"),
-            asyncio.create_task(_every(HEARTBEAT_S, system.upstreams.tend), name="quarantine"),
-            asyncio.create_task(_every(WATCH_S, system.upstreams.look), name="upstreams"),
-            asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
-            asyncio.create_task(_every(HEARTBEAT_S, system.approvals.expire), name="expire-approvals"),
-            asyncio.create_task(_every(FORGET_S, system.budgets.forget), name="forget-budgets"),
-            asyncio.create_task(_every(FORGET_S, system.forget_logins), name="forget-logins"),
-            asyncio.create_task(_every(ISSUER_KEYS_S, system.outside.refresh_due), name="issuer-keys"),
-        ]
+        chores = begin_chores(system)
         try:
             yield system
         finally:
@@ -509,12 +489,3 @@ async def running(
             close_s = max(1.0, system.leaving.left_s())
     finally:
         await database.close(close_s)
-
-
-async def _every(pause_s: float, chore: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        await asyncio.sleep(pause_s)
-        try:
-            await chore()
-        except Exception:  # noqa: BLE001  # a chore that failed is done again; what must not be missed is checked in the claim
-            _log.exception("a chore failed: %s", getattr(chore, "__name__", "chore"))

@@ -1,0 +1,51 @@
+"""What a process does in the background, from its start until the last call has settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from interlock.app.upstream_watch import WATCH_S
+
+if TYPE_CHECKING:
+    from interlock.app.system import System
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_S: Final = 1.0
+SIGN_HEADS_S: Final = 5.0
+FORGET_S: Final = 60.0
+ISSUER_KEYS_S: Final = 30.0
+
+
+def begin_chores(system: System) -> list[asyncio.Task[None]]:
+    """A task for each; whoever begins them ends them."""
+    return [
+        asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.reconcile), name="reconcile"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.keeper.close_run_out), name="leases"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.breakers.tend), name="breakers"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.risk.tend), name="risk-habits"),
+        asyncio.create_task(_every(FORGET_S, system.breakers.forget), name="forget-breakers"),
+        asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.marking.tend), name="mark"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.upstreams.tend), name="quarantine"),
+        asyncio.create_task(_every(WATCH_S, system.upstreams.look), name="upstreams"),
+        asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.approvals.expire), name="expire-approvals"),
+        asyncio.create_task(_every(FORGET_S, system.budgets.forget), name="forget-budgets"),
+        asyncio.create_task(_every(FORGET_S, system.forget_logins), name="forget-logins"),
+        asyncio.create_task(_every(ISSUER_KEYS_S, system.outside.refresh_due), name="issuer-keys"),
+    ]
+
+
+async def _every(pause_s: float, chore: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await asyncio.sleep(pause_s)
+        try:
+            await chore()
+        except Exception:  # noqa: BLE001  # a chore that failed is done again; what must not be missed is checked in the claim
+            _log.exception("a chore failed: %s", getattr(chore, "__name__", "chore"))
