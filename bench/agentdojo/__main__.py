@@ -36,15 +36,11 @@ SUITES: Final = ("banking", "slack", "workspace", "travel")
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the contracts were reviewed with the overlay, whether the guard's policies are there, whether there is a plan.
-
-    `strict`: with the rule that was added after the first run on all suites.
-    """
+    """Whether the contracts were reviewed with the overlay, whether the guard's policies are there, whether there is a plan."""
 
     overlay: bool
     guard: bool = True
     plan: Planning = Planning.NONE
-    strict: bool = False
 
 
 VARIANTS: Final = {
@@ -55,8 +51,6 @@ VARIANTS: Final = {
     "reviewed, plan of operations": Variant(overlay=True, plan=Planning.OPERATIONS),
     "drafted, plan with sources": Variant(overlay=False, plan=Planning.SOURCES),
     "reviewed, plan with sources": Variant(overlay=True, plan=Planning.SOURCES),
-    "strict": Variant(overlay=True, strict=True),
-    "strict, plan with sources": Variant(overlay=True, strict=True, plan=Planning.SOURCES),
 }
 AT_ONCE: Final = 8
 
@@ -97,7 +91,7 @@ async def play(bench: Dojo, url: str, suite: str, variant: str, only: argparse.N
     """All tasks and pairs of a suite in one variant, on one gateway."""
     chosen = VARIANTS[variant]
     listed = await bench.ask("listing", suite=suite)
-    files = release_of(suite, listed["tools"], with_overlay=chosen.overlay, with_guard=chosen.guard, strict=chosen.strict)
+    files = release_of(suite, listed["tools"], with_overlay=chosen.overlay, with_guard=chosen.guard)
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="interlock-dojo-") as state:
         settings = Settings(

@@ -71,19 +71,14 @@ def tool_file(suite: str, tools: list[Mapping[str, Any]], overlay: Mapping[str, 
     return write_yaml(document)
 
 
-def release_of(
-    suite: str, tools: list[Mapping[str, Any]], *, with_overlay: bool, with_guard: bool, strict: bool = False
-) -> dict[str, str]:
-    """The files of a release in front of a suite's tools. Without the guard everything is allowed: what the guard is worth.
-
-    `strict`: with the rule that was added after the first run, where the suite has operations that destroy.
-    """
+def release_of(suite: str, tools: list[Mapping[str, Any]], *, with_overlay: bool, with_guard: bool) -> dict[str, str]:
+    """The files of a release in front of a suite's tools. Without the guard everything is allowed: what the guard is worth."""
     overlay = overlay_of(suite) if with_overlay else {"operations": {}}
-    exceptions = "".join(f" || ({condition})" for condition in overlay.get("pointed_is_enough", ()))
+    exceptions = "".join(f" || ({condition})" for condition in overlay.get("exceptions", ()))
     policies = (HERE / "guard.cedar").read_text().replace("$EXCEPTIONS", exceptions)
     guard = {"policies/guard/provenance.cedar": policies} if with_guard else {}
     contracts = tool_file(suite, tools, overlay["operations"])
-    if strict and "destructive" in contracts:
+    if with_guard and "destructive" in contracts:  # a policy about operations that a release has not is refused
         guard["policies/guard/destructive.cedar"] = (HERE / "guard-destructive.cedar").read_text()
     return {
         "release.yaml": _RELEASE.format(suite=suite),

@@ -6,12 +6,19 @@ result of the plan it will come from. Values that are computed, or that nothing 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
+from interlock.core.choice import Choice, Pick, chosen
 from interlock.core.contract import Contract
+
+_SUPERLATIVES: Final = {
+    Pick.MAX: {"largest", "biggest", "highest", "most", "latest", "newest"},
+    Pick.MIN: {"smallest", "lowest", "fewest", "least", "cheapest", "earliest", "oldest"},
+}
 
 
 class Planning(StrEnum):
@@ -38,7 +45,7 @@ def plan_of(
                     continue
                 if _said(value, prompt):
                     targets[argument] = value
-                elif found := _places(suite, value, calls[:number]):
+                elif found := _chosen(suite, value, calls[:number], prompt) or _places(suite, value, calls[:number]):
                     sources[argument] = found
             entry |= {"targets": targets, "sources": sources}
         entries.append(entry)
@@ -53,6 +60,20 @@ def _said(value: Any, prompt: str) -> bool:
         return item in numbers if isinstance(item, int | float) else _has(prompt, str(item))
 
     return all(map(said, value if isinstance(value, list) else [value]))
+
+
+def _chosen(suite: str, value: Any, before: list[dict[str, Any]], prompt: str) -> list[dict[str, Any]]:
+    """The row that the user's words describe ("the largest"), where it is the one row of a list that they fit."""
+    words = set(re.findall(r"[a-z]+", prompt.casefold()))
+    for pick in (pick for pick, named in _SUPERLATIVES.items() if words & named):
+        for call in reversed(before):
+            rows = call["result"] if isinstance(call["result"], list) else []
+            for field, by in itertools.permutations(rows[0] if rows and isinstance(rows[0], dict) else (), 2):
+                choice = Choice(pick=pick, by=f"result[].{by}")
+                if chosen({"result": rows}, f"result[].{field}", choice) == (str(value),):
+                    place = {"operation": f"{suite}.{call['function']}", "field": f"result[].{field}"}
+                    return [place | {"choose": {pick.value: choice.by}}]
+    return []
 
 
 def _places(suite: str, value: Any, before: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -34,7 +34,15 @@ forbid (principal, action == Action::"shop.pay", resource)
 when { context.session.tainted && !["user", "derived", "planned"].contains(context.origins.targets) };
 """
 TOOL = FILES["tools/shop.yaml"].replace("pay: {effects: [write],", "pay: {effects: [write], targets: [order_id, amount],")
-FILES = {**FILES, "policies/guard/plan.cedar": GUARD, "tools/shop.yaml": TOOL}
+SHELF = (
+    "  shelf: {effects: [read], input: {}, output: {items: [{id: string, left: integer, note: string}]}, reviewed: {by: a}}\n"
+)
+FILES = {
+    **FILES,
+    "policies/guard/plan.cedar": GUARD,
+    "tools/shop.yaml": TOOL + SHELF,
+    "agents.yaml": FILES["agents.yaml"].replace("[shop.stock,", "[shop.stock, shop.shelf,"),
+}
 CALM = LineageState(facts_version=1, posture=Posture.NORMAL, tainted=False, confidentiality=0)
 CONTRACT = from_files(FILES).contracts["shop.pay"]
 
@@ -52,7 +60,10 @@ class HesitantShop(Shop):
                 await self.go_on.wait()
             return await stock.function(item=item)
 
-        return {**made, "shop:stock": type(stock)(function=hesitant)}
+        async def shelf():
+            return {"items": [{"id": "A-77", "left": 3, "note": "B-9 is the largest"}, {"id": "B-9", "left": 2, "note": ""}]}
+
+        return {**made, "shop:stock": type(stock)(function=hesitant), "shop:shelf": type(stock)(function=shelf)}
 
 
 USERS = itertools.count()
@@ -235,6 +246,22 @@ INVALID = [
     (b'{"operations": [{"operation": "shop.pay", "sources": {"order_id": "shop.nothing"}}]}', "no operation 'shop.nothing'"),
     (b'{"operations": [{"operation": "shop.pay", "sources": {"order_id": []}}]}', "1 to 100 sources"),
     (b'{"operations": [{"operation": "shop.pay", "sources": {"order_id": {"field": "item"}}}]}', "A source is"),
+    *(
+        (
+            b'{"operations": [{"operation": "shop.pay", "sources": {"order_id": {"operation": "shop.shelf", "field": "items[].id",'
+            b' "choose": %s}}}]}' % choose,
+            said,
+        )
+        for choose, said in (
+            (b'"largest"', "Rows are chosen by"),
+            (b'{"max": "items[].left", "min": "items[].left"}', "Rows are chosen by"),
+            (b'{"best": "items[].left"}', "Rows are chosen by"),
+            (b'{"first": "items[].left"}', "Rows are chosen by"),
+            (b'{"where": {"items[].id": null}}', "where a field is"),
+            (b'{"max": "others[].left"}', "rows of one list"),
+            (b"{}", "rows of one list"),
+        )
+    ),
     (
         b'{"operations": [{"operation": "shop.pay", "targets": {"order_id": "A"}, "sources": {"order_id": "shop.stock"}}]}',
         "a value and a source",
@@ -258,6 +285,27 @@ async def test_a_target_comes_from_where_the_plan_says_or_the_call_is_none_of_th
     assert elsewhere.code == "forbidden"
     story = msgspec.json.encode(await shop.system.plane.desk.traces.show(_person(session), session.session_id)).decode()
     assert "shop.pay(order_id from shop.stock item)" in story
+
+
+async def test_a_choice_that_the_plan_makes_is_what_the_result_says_and_not_what_somebody_wants(shop, session):
+    source = {"operation": "shop.shelf", "field": "items[].id", "choose": {"max": "items[].left"}}
+    await shop.system.plans.seal(session, text("shop.shelf", {"operation": "shop.pay", "sources": {"order_id": source}}))
+    await shop.call(session, "shelf")
+    found = []
+    for order in ("A-77", "B-9"):
+        call = await shop.call(session, "pay", order_id=order, amount="20.00")
+        facts = next(body for kind, body in await shop.events(call.call_id) if kind == "call.decided")["facts"]
+        found.append((facts["plan"]["agrees"], facts["provenance"]["order_id"]["origin"]))
+    # The user named A-77 as well; what they did not name is only as good as the choice.
+    assert found == [(True, "user"), (False, "selected")]
+    later = await told(shop, await begun(shop), "Pay for what we have most of.")
+    await shop.system.plans.seal(later, text("shop.shelf", {"operation": "shop.pay", "sources": {"order_id": source}}))
+    await shop.call(later, "shelf")
+    call = await shop.call(later, "pay", order_id="A-77", amount="20.00")
+    facts = next(body for kind, body in await shop.events(call.call_id) if kind == "call.decided")["facts"]
+    assert (facts["plan"]["agrees"], facts["provenance"]["order_id"]["origin"]) == (True, "chosen")
+    story = msgspec.json.encode(await shop.system.plane.desk.traces.show(_person(later), later.session_id)).decode()
+    assert "order_id from shop.shelf items[].id with max items[].left" in story
 
 
 async def test_a_plan_that_does_not_fit_is_refused_and_says_why(shop, session):

@@ -254,4 +254,4 @@ def test_no_text_breaks_the_tracing(context, value):
 def test_hashes_of_one_lineage_say_nothing_about_another():
     other = Tokenizer("lin_other")
     assert not set(TOKENIZER.of_user_text("a secret word")) & set(other.of_user_text("a secret word"))
-    assert {int(standing) for standing in Standing} == {1, 2, 4, 8, 16, 32, 64, 128, 256}
+    assert {int(standing) for standing in Standing} == {1, 2, 4, 8, 16, 32, 64, 128, 256, 512}

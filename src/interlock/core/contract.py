@@ -12,6 +12,7 @@ from interlock.core.stability import Breaker, Bulkhead, Degrade, Retry
 from interlock.core.terms import Classification, Effect
 
 DEFAULT_ONCE_WINDOW_S = 600
+_NOBODY: tuple[object, ...] = (None, "", [])
 
 
 class LongShape(msgspec.Struct, frozen=True, tag="long"):
@@ -101,7 +102,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
-    """One reviewed operation. `operation` is `tool.operation`; times carry their unit in the name."""
+    """One reviewed operation. `operation` is `tool.operation`; times carry their unit in the name.
+
+    `egress_to` names the targets that say who something goes to; where all of them are left out or empty, a call sends nothing.
+    """
 
     operation: str
     tool: str
@@ -114,6 +118,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     arguments: RecordShape
     targets: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
+    egress_to: tuple[str, ...] = ()
     entities: int | EntitiesOf = 1
     once_per: tuple[str, ...] = ()
     once_window_s: int = DEFAULT_ONCE_WINDOW_S
@@ -148,6 +153,12 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     def may_be_sent_again(self) -> bool:
         """Whether the tool takes a second sending for the first: by the key in `_meta`, or by an argument of its own."""
         return self.honours_key or self.idempotency_argument is not None
+
+    def sends(self, arguments: Mapping[str, object]) -> bool:
+        """Whether a call with these arguments may send something out. Whatever is there and not empty counts as somebody."""
+        if Effect.EGRESS not in self.effects:
+            return False
+        return not self.egress_to or any(arguments.get(name) not in _NOBODY for name in self.egress_to)
 
     def entities_in(self, arguments: Mapping[str, object]) -> int | None:
         """How many entities a call with these arguments affects; None when they do not say: the call is then refused."""

@@ -12,17 +12,24 @@ from typing import TypeAlias
 import msgspec
 
 from interlock.core.canonical import JsonValue, canonical
+from interlock.core.choice import Choice
 from interlock.core.contract import Contract, DecimalShape, LongShape, OpaqueShape, SetShape, Shape
 
 
 class PlannedSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a value will come from that is not known yet: a result of `operation`, and of it the `field` (`rows[].email`).
 
-    Without a field the value may stand anywhere in the result.
+    Without a field the value may stand anywhere in the result. `choose` says in which rows of a list it stands.
     """
 
     operation: str
     field: str = ""
+    choose: Choice | None = None
+
+    @property
+    def place(self) -> str:
+        """The field, or the choice among its rows, as a place of its own."""
+        return self.field if self.choose is None else f"{self.field} with {self.choose.words}"
 
 
 class PlannedOperation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +47,7 @@ class PlannedOperation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         """The entry on a line, for people."""
         told = [f"{name}={'|'.join(values)}" for name, values in self.targets.items()]
         for name, sources in self.sources.items():
-            told.append(f"{name} from {' or '.join(f'{item.operation} {item.field}'.strip() for item in sources)}")
+            told.append(f"{name} from {' or '.join(f'{item.operation} {item.place}'.strip() for item in sources)}")
         return f"{self.operation}({', '.join(told)})" if told else self.operation
 
 
@@ -78,11 +85,12 @@ UNPLANNED = Planned()
 class PlannedTargets(msgspec.Struct, frozen=True, kw_only=True):
     """The targets of one call that are as planned.
 
-    `fixed` have the very value, `sourced` one from the field of a result that the plan says, `quoted` one from somewhere in a
-    result that the plan says.
+    `fixed` have the very value, `chosen` the one that a choice of the plan comes to, `sourced` one from the field of a result
+    that the plan says, `quoted` one from somewhere in a result that the plan says.
     """
 
     fixed: frozenset[str] = frozenset()
+    chosen: frozenset[str] = frozenset()
     sourced: frozenset[str] = frozenset()
     quoted: frozenset[str] = frozenset()
 
@@ -98,6 +106,12 @@ def names_sources(plan: Plan, operation: str) -> bool:
     return any(entry.sources for entry in plan.operations if entry.operation == operation)
 
 
+def choices_of(plan: Plan, operation: str) -> tuple[PlannedSource, ...]:
+    """The choices that the plan makes among the rows that an operation returns."""
+    listed = (source for entry in plan.operations for sources in entry.sources.values() for source in sources)
+    return tuple(dict.fromkeys(source for source in listed if source.choose is not None and source.operation == operation))
+
+
 def planned(
     plan: Plan, digest: str, contract: Contract, arguments: Mapping[str, JsonValue], held: Held
 ) -> tuple[Planned, PlannedTargets]:
@@ -111,11 +125,13 @@ def planned(
     fixed = any(there <= entry.targets.keys() for entry in agreeing)
     named = frozenset(name for entry in agreeing for name in entry.targets)
     placed = [(name, sources) for entry in agreeing for name, sources in entry.sources.items() if name not in named]
-    fields = {(name, tuple(source for source in sources if source.field)) for name, sources in placed}
-    sourced = frozenset(name for name, sources in fields if sources and held(arguments[name], sources))
-    quoted = frozenset(name for name, _ in placed) - sourced
+    made = [(name, tuple(source for source in sources if source.choose is not None)) for name, sources in placed]
+    chosen = frozenset(name for name, sources in made if sources and held(arguments[name], sources))
+    fields = [(name, tuple(source for source in sources if source.field)) for name, sources in placed]
+    sourced = frozenset(name for name, sources in fields if sources and held(arguments[name], sources)) - chosen
+    quoted = frozenset(name for name, _ in placed) - sourced - chosen
     stands = Planned(sealed=True, operation=bool(entries), agrees=bool(agreeing), fixed=fixed, digest=digest)
-    return stands, PlannedTargets(fixed=named, sourced=sourced, quoted=quoted)
+    return stands, PlannedTargets(fixed=named, chosen=chosen, sourced=sourced, quoted=quoted)
 
 
 def _agrees(entry: PlannedOperation, contract: Contract, arguments: Mapping[str, JsonValue], held: Held) -> bool:

@@ -102,17 +102,18 @@ class Origin(StrEnum):
     """Where an argument came from, best first; of several, the worst one counts.
 
     `planned` is what the plan holds that was sealed before anything untrusted was read: the model's own choice, and nobody
-    else's. `weak` is a match that may be chance: the value is short or common. `sourced` is a value from the very field of a
-    result that such a plan says it will come from, `quoted` one that stands in the text of a result that it says so of: where
-    to look was nobody else's choice, what stands there may be. `selected` is a choice among the fields of a list, made while
-    tainted. `computed` is an amount, a date or a time of day that matches nothing that has entered the context, `model` any
-    other such value.
+    else's; `chosen` is what a choice of such a plan (the largest file) comes to. `weak` is a match that may be chance: the
+    value is short or common. `sourced` is a value from the very field of a result that such a plan says it will come from,
+    `quoted` one that stands in the text of a result that it says so of: where to look was nobody else's choice, what stands
+    there may be. `selected` is a choice among the fields of a list, made while tainted. `computed` is an amount, a date or
+    a time of day that matches nothing that has entered the context, `model` any other such value.
     """
 
     USER = "user"
     DERIVED = "derived"
     TRUSTED = "trusted"
     PLANNED = "planned"
+    CHOSEN = "chosen"
     WEAK = "weak"
     SOURCED = "sourced"
     FIELD = "field"

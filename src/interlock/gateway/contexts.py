@@ -14,7 +14,7 @@ from interlock.core.canonical import JsonValue
 from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.decision import Traced
-from interlock.core.plan import Held
+from interlock.core.plan import Held, PlannedSource
 from interlock.core.terms import Effect
 from interlock.core.who import Session
 from interlock.gateway.execution import Released
@@ -68,11 +68,18 @@ class Contexts:
         return partial(held, known.index, known.tokenizer)
 
     async def entering(
-        self, session: Session, contract: Contract, call_id: str, released: Released, arguments: bytes = b"{}"
+        self,
+        session: Session,
+        contract: Contract,
+        call_id: str,
+        released: Released,
+        arguments: bytes = b"{}",
+        choices: tuple[PlannedSource, ...] = (),
     ) -> Item | None:
         """What the context is to take up of what is about to be released to the agent; the settlement takes it there.
 
-        `arguments` (JSON text) are those of the call: whether the user named what was read is told from them.
+        `arguments` (JSON text) are those of the call: whether the user named what was read is told from them. `choices` are
+        those that the session's plan makes among what this operation returns (`Plans.choices`).
         """
         if not released.content and released.structured is None:
             return None
@@ -89,6 +96,7 @@ class Contexts:
                 texts=texts,
                 trusted=() if released.is_error else contract.trusted,
                 pointed=pointed,
+                choices=() if released.is_error else choices,
             )
 
         # A long output takes long to cut into tokens; the event loop must not wait for that.

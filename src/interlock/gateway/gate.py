@@ -29,6 +29,7 @@ from interlock.core.claim import (
     SessionEnded,
     Stale,
 )
+from interlock.core.context import Item
 from interlock.core.decision import Allow, Deny, Facts, RequireApproval
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
@@ -39,7 +40,7 @@ from interlock.gateway.budgeting import Taking, charges, given_for, question, re
 from interlock.gateway.calls import Calls
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.deciding import Deciding
-from interlock.gateway.execution import Executor, StoppedError, Work
+from interlock.gateway.execution import Executor, Released, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.histories import Histories, past_call
 from interlock.gateway.internal import InternalCalls, scopes_of, session_scopes
@@ -473,11 +474,11 @@ class Gate:
         return await self._ask(call, standing, facts, needed, decided, denial(said, needed), (budget, over))
 
     async def _execute(self, call: Call, work: Work, decision: Allow, way: Way) -> CallResult:
-        ending = await self._executor.run(
-            work,
-            lambda raw: release_output(work.contract, decision, raw),
-            taken_up=lambda released: self._contexts.entering(work.session, work.contract, call.id, released, work.arguments),
-        )
+        async def taken_up(released: Released) -> Item | None:
+            choices = await self._plans.choices(work.session, work.claimed.state, work.contract.operation)
+            return await self._contexts.entering(work.session, work.contract, call.id, released, work.arguments, choices)
+
+        ending = await self._executor.run(work, lambda raw: release_output(work.contract, decision, raw), taken_up=taken_up)
         if way.place is not None:
             way.place.leave(ending.answered)
         if isinstance(ending.settled, NotSettled):

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from interlock.core.canonical import AmbiguousJsonError, JsonValue, canonical, digest, parse_strict
+from interlock.core.choice import Choice, Pick, fits
 from interlock.core.claim import LineageState
 from interlock.core.contract import Contract, OpaqueShape
 from interlock.core.decision import Traced
@@ -22,6 +23,7 @@ from interlock.core.plan import (
     PlannedSource,
     PlannedTargets,
     SealedPlan,
+    choices_of,
     forms,
     names_sources,
     planned,
@@ -32,6 +34,7 @@ from interlock.core.who import Session
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.limits import (
     MAX_CACHED_LINEAGES,
+    MAX_CHOICE_CHARS,
     MAX_FIELD_PATH_CHARS,
     MAX_PLAN_BYTES,
     MAX_PLAN_OPERATIONS,
@@ -138,11 +141,7 @@ class Plans:
 
         INVARIANT: sealing a plan changes the version of the facts, so that no call is claimed that was decided without it.
         """
-        known = self._known.get(session.session_id)
-        if known is None or (known.sealed is None and known.facts_version < state.facts_version):
-            version, sealed = await self._shelf.plan(session)
-            known = _Kept(version, sealed)
-            self._keep(session.session_id, known)
+        known = await self._current(session, state)
         if known.sealed is None:
             return UNPLANNED, NONE_PLANNED
         plan = known.sealed.plan
@@ -150,6 +149,19 @@ class Plans:
         if holding is not None and names_sources(plan, contract.operation):
             held = await holding(session)
         return planned(plan, known.sealed.digest, contract, arguments, held)
+
+    async def choices(self, session: Session, state: LineageState, operation: str) -> tuple[PlannedSource, ...]:
+        """The choices that the session's plan makes among what an operation returns."""
+        known = await self._current(session, state)
+        return () if known.sealed is None else choices_of(known.sealed.plan, operation)
+
+    async def _current(self, session: Session, state: LineageState) -> _Kept:
+        known = self._known.get(session.session_id)
+        if known is None or (known.sealed is None and known.facts_version < state.facts_version):
+            version, sealed = await self._shelf.plan(session)
+            known = _Kept(version, sealed)
+            self._keep(session.session_id, known)
+        return known
 
     def _keep(self, session_id: str, kept: _Kept) -> None:
         self._known[session_id] = kept
@@ -176,6 +188,7 @@ def as_planned(traced: Mapping[str, Traced], targets: PlannedTargets) -> dict[st
     def origin(name: str, found: Origin) -> Origin:
         for names, better in (
             (targets.fixed, Origin.PLANNED),
+            (targets.chosen, Origin.CHOSEN),
             (targets.sourced, Origin.SOURCED),
             (targets.quoted, Origin.QUOTED),
         ):
@@ -190,7 +203,8 @@ def read_plan(governed: Governed, session: Session, proposed: bytes) -> Plan:
     """A proposed plan, `{"operations": ["tickets.get", {"operation": "payments.refund", "targets": {"order_id": "A1"}}]}`.
 
     A target has one value, or a list of those that it may have. Where it is not known yet, `sources` says which result it will
-    come from: `{"sources": {"order_id": {"operation": "tickets.get", "field": "order_id"}}}`. Raises `PlanRefusedError`.
+    come from: `{"sources": {"order_id": {"operation": "tickets.get", "field": "order_id"}}}`; in which of its rows, `choose`:
+    `{"operation": "drive.list", "field": "files[].id", "choose": {"max": "files[].size"}}`. Raises `PlanRefusedError`.
     """
     try:
         found = parse_strict(proposed, max_bytes=MAX_PLAN_BYTES)
@@ -235,16 +249,43 @@ def _sources(governed: Governed, session: Session, given: Any) -> tuple[PlannedS
     listed = given if isinstance(given, list) else [given]
     if not 1 <= len(listed) <= MAX_PLANNED_VALUES:
         raise PlanRefusedError(INVALID, f"A target comes from 1 to {MAX_PLANNED_VALUES} sources.")
-    found = set()
+    found: list[PlannedSource] = []
     for item in listed:
         source = {"operation": item} if isinstance(item, str) else item
-        if not isinstance(source, dict) or not {"operation"} <= set(source) <= {"operation", "field"}:
-            raise PlanRefusedError(INVALID, "A source is the name of an operation, or {operation, field}.")
+        if not isinstance(source, dict) or not {"operation"} <= set(source) <= {"operation", "field", "choose"}:
+            raise PlanRefusedError(INVALID, "A source is the name of an operation, or {operation, field, choose}.")
         field = source.get("field", "")
         if not isinstance(field, str) or len(field) > MAX_FIELD_PATH_CHARS:
             raise PlanRefusedError(INVALID, "The field of a source is a path in its output, as `rows[].email`.")
-        found.add((_contract(governed, session, source["operation"]).operation, field))
-    return tuple(PlannedSource(operation=operation, field=field) for operation, field in sorted(found))
+        choose = None if "choose" not in source else _choice(field, source["choose"])
+        found.append(
+            PlannedSource(operation=_contract(governed, session, source["operation"]).operation, field=field, choose=choose)
+        )
+    unique = {(source.operation, source.place): source for source in found}
+    return tuple(unique[key] for key in sorted(unique))
+
+
+def _choice(field: str, given: Any) -> Choice:
+    """`{max: PATH}`, `{min: PATH}`, `{first: true}` or `{last: true}`, and `where: {PATH: VALUE}`, in the rows of the field."""
+    words = 'Rows are chosen by {"max": PATH}, {"min": PATH}, {"first": true} or {"last": true}, and {"where": {PATH: VALUE}}.'
+    if not isinstance(given, dict):
+        raise PlanRefusedError(INVALID, words)
+    where = given.get("where", {})
+    picks = [name for name in given if name != "where"]
+    if len(picks) > 1 or not isinstance(where, dict) or len(where) > MAX_PLANNED_VALUES:
+        raise PlanRefusedError(INVALID, words)
+    if any(not isinstance(item, str | int) or isinstance(item, bool) for item in where.values()):
+        raise PlanRefusedError(INVALID, "Rows are chosen where a field is a text or a whole number.")
+    pick = next((item for item in Pick if picks == [item.value]), None)
+    by = given[picks[0]] if pick in {Pick.MAX, Pick.MIN} else ""
+    if (picks and pick is None) or not isinstance(by, str) or (pick in {Pick.FIRST, Pick.LAST} and given[picks[0]] is not True):
+        raise PlanRefusedError(INVALID, words)
+    choice = Choice(pick=pick, by=by, where=tuple(sorted((path, str(value)) for path, value in where.items())))
+    if not fits(field, choice) or len(choice.words) > MAX_CHOICE_CHARS:
+        raise PlanRefusedError(
+            INVALID, "Field and choice are paths in the rows of one list, as `files[].id` and `files[].size`."
+        )
+    return choice
 
 
 def _contract(governed: Governed, session: Session, name: Any) -> Contract:

@@ -41,6 +41,7 @@ RESERVED_ENTITY_TYPES: Final = frozenset({"Agent", "User", "Role", "Tool", "Acti
 _SUSPICIOUS: Final = re.compile(r'\\u0000|"__|[0-9]{16}|\.0[,}\]]')
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,4})?")
 _DECIMAL_LIMIT_E4: Final = 2**63
+_WORST: Final = ("targets", "recipients", "content")
 ANCHORS: Final = frozenset({Origin.USER, Origin.DERIVED, Origin.TRUSTED, Origin.PLANNED})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MISSING: Final = object()
@@ -231,7 +232,7 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
             "confidentiality": facts.confidentiality,
         },
         "data": {"classification": facts.classification.value, "rank": facts.classification.rank},
-        "call": {"entities": facts.entities},
+        "call": {"entities": facts.entities, "sends": _sends(facts, contract)},
         "origins": origins_section(facts, contract),
         "plan": plan_section(facts),
         "history": history_section(facts),
@@ -245,30 +246,38 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
 def origins_section(facts: Facts, contract: Contract) -> Section:
     """`context.origins`: the worst origin among targets, the worst among what acts in texts, and the kinds of what acts.
 
-    `anchored`: at least one target is the user's own, trusted or planned. `pointed`: some are doubtful, and all of those stand
-    in something that the user named.
+    `recipients`: the worst among the targets that the contract says something goes to; among all, where it says none.
+    `anchored`: at least one target is the user's own, trusted or planned. `pointed`: some are doubtful, and all of those
+    stand in something that the user named.
     """
     if facts.provenance is None:
         unknown = Origin.UNTRUSTED.value
-        return {"targets": unknown, "content": unknown, "active": [], "anchored": False, "pointed": False}
-    worst = {"targets": Origin.USER, "content": Origin.USER}
+        return {**dict.fromkeys(_WORST, unknown), "active": [], "anchored": False, "pointed": False}
+    worst = dict.fromkeys(_WORST, Origin.USER)
     active: set[str] = set()
     anchored = False
     doubtful: list[bool] = []
     for name, traced in facts.provenance.items():
         kind = "content" if name in contract.content else "targets"
         worst[kind] = max(worst[kind], traced.origin, key=lambda item: item.rank)
+        if kind == "targets" and name in (contract.egress_to or (name,)):
+            worst["recipients"] = max(worst["recipients"], traced.origin, key=lambda item: item.rank)
         anchored = anchored or (kind == "targets" and traced.origin in ANCHORS)
         active.update(traced.active)
         if kind == "targets" and traced.origin.is_doubtful:
             doubtful.append(traced.pointed)
     return {
-        "targets": worst["targets"].value,
-        "content": worst["content"].value,
+        **{kind: origin.value for kind, origin in worst.items()},
         "active": sorted(active),
         "anchored": anchored,
         "pointed": bool(doubtful) and all(doubtful),
     }
+
+
+def _sends(facts: Facts, contract: Contract) -> bool:
+    if not contract.egress_to:
+        return contract.sends({})
+    return contract.sends(_parse(facts.arguments))
 
 
 def plan_section(facts: Facts) -> Section:

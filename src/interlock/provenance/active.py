@@ -1,4 +1,4 @@
-"""The parts of a text that act on whoever reads it: links, images, further recipients, commands."""
+"""The parts of a text that act on whoever reads it (links, images, commands), or give somebody away (cards, papers)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 from interlock.core.disguise import variants
 
 MAX_PARTS: Final = 100
+CARD_WORD_CHARS: Final = 40
 _LINK: Final = re.compile(r"\b(?:https?|ftp|file|data|javascript|mailto|tel|smb):[^\s<>\"'`)\]]+", re.IGNORECASE)
 _BARE: Final = re.compile(
     r"(?<![\w@.:/-])(?:www\.[\w-]+|[\w-]+(?:\.[\w-]+)*\.(?:com|net|org|io|dev|app|ai|co|ru|cn|xyz|top|info))(?:\.[\w-]+)*(?:/[^\s<>\"'`)\]]*)?(?![\w@-])",
@@ -25,10 +26,21 @@ _COMMAND: Final = re.compile(
     r"(?:-|https?:|/|\$|\"|')[^\n;]{0,200})",
     re.IGNORECASE,
 )
+# Without the word beside it, only what passes the check of ISO/IEC 7812 counts as a card: other long numbers are common.
+_CARD: Final = re.compile(r"(?<![\w.+-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)")
+_CARD_WORD: Final = re.compile(r"(?:\bcards?|credit|debit|visa|mastercard|amex)(?:\b|_)[^\n]{0,24}$", re.IGNORECASE)
+_IDENTITY: Final = re.compile(
+    r"\b(?:passport|ssn|social[ _-]security|id(?:entity)?[ _-]?card|driver'?s?[ _-]licen[cs]e)(?:[ _-]?(?:number|no|nr)\b)?"
+    r"[\s.:=#\"'-]{0,6}(?:is\s{1,3})?((?=(?:[A-Z-]{0,8}\d){4})[A-Z0-9][A-Z0-9-]{5,19})(?![\w-])",
+    re.IGNORECASE,
+)
 
 
 def active_parts(text: str) -> Iterator[tuple[str, str]]:
-    """Kind (`image`, `link`, `recipient`, `command`) and text of each active part, plain or hidden; `MAX_PARTS` at most."""
+    """Kind and text of each active part, plain or hidden; `MAX_PARTS` at most.
+
+    Kinds: `image`, `link`, `recipient`, `command`, `card` (a payment card), `identity` (a passport, or the like).
+    """
     given: set[tuple[str, str]] = set()
     # No pattern minds case: a variant that differs in nothing else has no part of its own.
     for plain in {plain.casefold(): plain for plain in reversed((text, *variants(text)))}.values():
@@ -50,3 +62,15 @@ def _parts(plain: str) -> Iterator[tuple[str, str]]:
             yield "recipient", address.group()
     for match in _COMMAND.finditer(plain):
         yield "command", match.group(1).strip()
+    for match in _CARD.finditer(plain):
+        if _is_card(match.group()) or _CARD_WORD.search(plain[max(0, match.start() - CARD_WORD_CHARS) : match.start()]):
+            yield "card", match.group()
+    for match in _IDENTITY.finditer(plain):
+        yield "identity", match.group(1)
+
+
+def _is_card(written: str) -> bool:
+    """The check digit of a payment card (ISO/IEC 7812-1, annex B)."""
+    digits = [int(char) for char in written if char.isdigit()]
+    doubled = (digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2])  # noqa: PLR2004  # two digits then, added
+    return digits[0] in {2, 3, 4, 5, 6} and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

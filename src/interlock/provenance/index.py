@@ -11,7 +11,7 @@ from interlock.provenance.labels import Standing
 NOTHING: Final = Standing(0)
 MAX_INDEX_TOKENS: Final = 1_000_000
 MAX_TOLD_APART: Final = 32  # sources of one session; what further ones returned is held by none
-_STANDING_BITS: Final = 9
+_STANDING_BITS: Final = 10
 _SOURCE_SHIFT: Final = _STANDING_BITS
 _NUMBER_SHIFT: Final = _STANDING_BITS + MAX_TOLD_APART
 _KEPT_MASK: Final = (1 << _NUMBER_SHIFT) - 1

@@ -8,7 +8,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from interlock.core.choice import chosen
 from interlock.core.context import Item
+from interlock.core.plan import PlannedSource
 from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import SPAN_WORDS, Tokenizer
 
@@ -43,11 +45,13 @@ def of_result(
     texts: tuple[str, ...],
     trusted: tuple[str, ...],
     pointed: bool = False,
+    choices: tuple[PlannedSource, ...] = (),
 ) -> Item:
     """What a tool returned: structured fields by their paths, and free text.
 
     `trusted` are the contract's trusted output paths (`amount`, `rows[].id`), or `*` for all of it. `pointed`: the user named
-    what was read (`trace.points`). Where there is structured content, the text beside it is only the same again.
+    what was read (`trace.points`). `choices` are those that the session's plan makes among the rows. Where there is structured
+    content, the text beside it is only the same again.
     """
     groups: dict[Standing, set[int]] = defaultdict(set)
     if structured is None:
@@ -69,6 +73,9 @@ def of_result(
                 groups[Standing.SPAN].update(tokenizer.spans(value))
             if pointed:
                 groups[Standing.POINTED].update(tokenizer.of_user_text(value))
+    for choice in choices:
+        for value in () if choice.choose is None else chosen(structured, choice.field, choice.choose):
+            groups[Standing.CHOSEN].update(tokenizer.of_place(source, choice.place, value))
     return _item(source, reference, {standing: frozenset(hashes) for standing, hashes in groups.items()})
 
 

@@ -16,7 +16,8 @@ class Standing(IntFlag):
     an untrusted result. `LISTED`: such a field among several of a list. `TEXT`: somewhere inside free text that others may
     have written. `ASSERTED`: an agent says that it is so. `SPAN`: several words in a row of such a text, to know it again when
     somebody pastes it. `PLACE`: a whole field together with the operation and path that it stands at.
-    `POINTED`: somewhere in a result of a read that the user named what to read for.
+    `POINTED`: somewhere in a result of a read that the user named what to read for. `CHOSEN`: the field of the row that a
+    choice of the session's plan comes to.
     """
 
     USER = 1
@@ -28,12 +29,13 @@ class Standing(IntFlag):
     SPAN = 64
     PLACE = 128
     POINTED = 256
+    CHOSEN = 512
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one argument. `item` numbers the context item it was found in, 0 for none.
 
-    `active` names the active parts found in it (`link`, `image`, `recipient`, `command`), for content arguments. `pointed`: its
+    `active` names the kinds of active parts found in it (`active.active_parts`), for content arguments. `pointed`: its
     origin is doubtful, and all that is doubtful in it stands in something that the user named.
     """
 

@@ -65,8 +65,9 @@ def held(index: Index, tokenizer: Tokenizer, value: JsonValue, sources: tuple[Pl
 
 def _stands_in(index: Index, tokenizer: Tokenizer, value: str, source: PlannedSource) -> bool:
     if source.field:
-        ways = tokenizer.at_place(source.operation, source.field, value)
-        return any(index.all_from(way.tokens, source.operation, Standing.PLACE) for way in ways)
+        standing = Standing.PLACE if source.choose is None else Standing.CHOSEN
+        ways = tokenizer.at_place(source.operation, source.place, value)
+        return any(index.all_from(way.tokens, source.operation, standing) for way in ways)
     ways = (*tokenizer.vouched(value), *tokenizer.as_field(strict(value)))
     return any(index.all_from(way.tokens, source.operation, _RETURNED) for way in ways)
 

@@ -168,9 +168,13 @@ def _context(contract: Contract, user_attributes: Mapping[str, str], past: Mappi
             "user": _record(user),
             "session": _record({**session, "tainted": flag, "confidentiality": number}),
             "data": _record({"classification": text, "rank": number}),
-            "call": _record({"entities": number}),
+            "call": _record({"entities": number, "sends": flag}),
             "origins": _record(
-                {"targets": text, "content": text, "active": _ATTRIBUTES["set"], "anchored": flag, "pointed": flag}
+                {
+                    **dict.fromkeys(("targets", "recipients", "content"), text),
+                    "active": _ATTRIBUTES["set"],
+                    **dict.fromkeys(("anchored", "pointed"), flag),
+                }
             ),
             "provenance": _record({name: {**traced, "required": False} for name in (*contract.targets, *contract.content)}),
             "plan": _record(dict.fromkeys(("sealed", "operation", "agrees", "fixed"), flag)),

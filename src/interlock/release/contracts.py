@@ -81,6 +81,7 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     output_schema: dict[str, Any] | str | None = None
     targets: list[str] = []
     content: list[str] = []
+    egress_to: list[str] = []
     entities: int | str = 1
     once_per: list[str] = []
     window_s: int = DEFAULT_ONCE_WINDOW_S
@@ -231,6 +232,8 @@ def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: 
         for argument in getattr(spec, kind):
             if isinstance(arguments.fields.get(argument), OpaqueShape):
                 problems.add(node.at(kind), f"{tool}.{name}: policy cannot see the argument {argument!r}; give it a plain type")
+    if spec.egress_to and (Effect.EGRESS not in spec.effects or not set(spec.egress_to) <= set(spec.targets)):
+        problems.add(node.at("egress_to"), f"{tool}.{name}: egress_to names targets of an operation whose effects hold egress")
     _check_steadiness(tool, name, spec, node, problems)
     entities = _entities(spec.entities, arguments, schema)
     if entities is None:
@@ -256,6 +259,7 @@ def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: 
         arguments=arguments,
         targets=tuple(spec.targets),
         content=tuple(spec.content),
+        egress_to=tuple(spec.egress_to),
         entities=entities,
         once_per=tuple(spec.once_per),
         once_window_s=spec.window_s,
