@@ -14,6 +14,10 @@ from typing import Any, Final
 
 from interlock.core.choice import Choice, Pick, chosen
 from interlock.core.contract import Contract
+from interlock.provenance.index import Index
+from interlock.provenance.items import of_input
+from interlock.provenance.labels import Standing
+from interlock.provenance.tokens import Tokenizer
 
 _SUPERLATIVES: Final = {
     Pick.MAX: {"largest", "biggest", "highest", "most", "latest", "newest"},
@@ -43,7 +47,7 @@ def plan_of(
                 value = call["args"].get(argument)
                 if value is None or value == [] or isinstance(value, bool):
                     continue
-                if _said(value, prompt):
+                if _said(value, prompt) or _on_a_day_said(value, prompt):
                     targets[argument] = value
                 elif found := _chosen(suite, value, calls[:number], prompt) or _places(suite, value, calls[:number]):
                     sources[argument] = found
@@ -60,6 +64,16 @@ def _said(value: Any, prompt: str) -> bool:
         return item in numbers if isinstance(item, int | float) else _has(prompt, str(item))
 
     return all(map(said, value if isinstance(value, list) else [value]))
+
+
+def _on_a_day_said(value: Any, prompt: str) -> bool:
+    """Whether a value is a moment on a day that the user named: the hour is then the planner's to choose."""
+    day = re.match(r"\d{4}-\d{2}-\d{2}(?=\D|$)", str(value))
+    if day is None:
+        return False
+    tokenizer, index = Tokenizer("planner"), Index()
+    index.add(of_input(tokenizer, "prompt", prompt))
+    return any(index.all_in(way.tokens, Standing.USER) for way in tokenizer.vouched(day.group()))
 
 
 def _chosen(suite: str, value: Any, before: list[dict[str, Any]], prompt: str) -> list[dict[str, Any]]:

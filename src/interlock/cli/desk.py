@@ -59,15 +59,23 @@ def show_session(
     return OK
 
 
+def _place(source: dict[str, Any]) -> str:
+    """Where a plan says that a value comes from."""
+    told = " ".join((source["operation"], source["field"])).strip()
+    choose = source.get("choose") or {}
+    kept = [f"{path}={value}" for path, value in choose.get("where", ())]
+    picked = " ".join((choose.get("pick") or "", choose.get("by", ""))).strip()
+    chosen = " and ".join((*kept, *([picked] if picked else [])))
+    return f"{told} with {chosen}" if chosen else told
+
+
 def planned(operations: list[dict[str, Any]]) -> str:
     """A plan on a line: its operations, and what they may be done to where that was fixed."""
     told = []
     for item in operations:
         said = [f"{name}={'|'.join(values)}" for name, values in item["targets"].items()]
         for name, sources in item.get("sources", {}).items():
-            said.append(
-                f"{name} from " + " or ".join(" ".join((place["operation"], place["field"])).strip() for place in sources)
-            )
+            said.append(f"{name} from " + " or ".join(map(_place, sources)))
         told.append(f"{item['operation']}({', '.join(said)})" if said else item["operation"])
     return "; ".join(told) or "none was sealed"
 

@@ -75,6 +75,8 @@ RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(("verify", "evidence", "honours_key", "undo", "dry_run"), _UNSURE),
     # Fewer targets: fewer arguments are looked at as saying who, where and how much.
     "targets": more_is(Direction.NARROWS),
+    # Policies may say of what does not send whatever they like.
+    "egress_to": _UNSURE,
     "trusted": more_is(Direction.WIDENS),
     "internal": lambda _old, new: _wider(when=not new),
     "repeat": lambda _old, new: _wider(when=new is Repeat.ALLOW),

@@ -16,7 +16,8 @@ from interlock.server.api.who import SESSION, door, session_of
 class PlanRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A plan: operations, each a name or `{"operation": …, "targets": {argument: a value, or a list of those it may have}}`.
 
-    Of a target that is not known yet, `"sources": {argument: {"operation": …, "field": …}}` says where it will come from.
+    Of a target that is not known yet, `"sources": {argument: {"operation": …, "field": …}}` says where it will come from, and
+    `"choose": {"max": …}` in such a source in which row of a list (or `min`, `first`, `last`, `where`).
     """
 
     operations: msgspec.Raw
