@@ -208,6 +208,7 @@ def _shown(run: Soak, found: dict[str, Any], seconds: float) -> dict[str, Any]:
         "improper": improper,
         "warnings": _warnings(left),
         "rolls": [round(one.at_min, 2) for one in left],
+        "seconds to leave": [one.took_s for one in left],
         "samples": thinned(run.samples),
     }
 
@@ -270,7 +271,7 @@ def main() -> int:
     if chosen.svg is not None:
         chosen.svg.write_text(plotted(samples, found["rolls"]))
     for name, value in found.items():
-        if name not in {"samples", "rolls", "tables", "logs at the end"} and value not in ({}, []):
+        if name not in {"samples", "rolls", "seconds to leave", "tables", "logs at the end"} and value not in ({}, []):
             print(f"{name:75} {value if not isinstance(value, dict) else ''}")
             for part, count in value.items() if isinstance(value, dict) else ():
                 print(f"    {part:80} {count}")

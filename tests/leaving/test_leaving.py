@@ -11,12 +11,20 @@ import pytest
 
 from interlock.app.leaving import LEAVE_NOTICE_S, WATCHED_S, LeaveRules, Leaving, drained
 from tests.leaving.conftest import ManualClock
-from tests.support.patience import PATIENCE_S, until
+from tests.support.patience import PATIENCE_S, patient_http, until
 from tests.support.shop import counter
 
 STAGES = ("before the claim", "between claim and first byte", "in the tool", "before it is settled")
 # A call that no tool will answer: this is how long a process that is told twice waits for it.
 SHORT = LeaveRules(within_s=PATIENCE_S, notice_s=0, last_words_s=0.2)
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
 
 
 class Held:
@@ -154,6 +162,19 @@ async def test_a_request_that_is_arriving_when_the_notice_ends_is_served(house):
         assert b"connection: close" in answer
         writer.close()
         idle.close()
+
+
+async def test_a_stream_without_an_end_ends_when_the_process_leaves(house):
+    async with house(LeaveRules(within_s=4 * PATIENCE_S, notice_s=0)) as made:
+        headers = {"authorization": f"Bearer {await made.token()}", "mcp-protocol-version": "2025-11-25"}
+        accepts = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+        async with patient_http(headers={**headers, **accepts}) as http:
+            opened = await http.post(made.url + "/mcp", json=INITIALIZE)
+            of_session = {"mcp-session-id": opened.headers["mcp-session-id"]}
+            async with http.stream("GET", made.url + "/mcp", headers=of_session) as stream:
+                assert stream.status_code == 200
+                made.leave()
+                assert [part async for part in stream.aiter_bytes()] == []
 
 
 async def test_until_the_last_call_has_settled_the_chores_go_on(house, claims):

@@ -33,6 +33,7 @@ from interlock.server.limits import MAX_CONCURRENT_MCP, MAX_CONCURRENT_PUBLIC
 from interlock.server.login import consent, device, outside
 from interlock.server.login.browser import KeptLogins, Renewing
 from interlock.server.mcp_stateless import Gate, StatelessMcp
+from interlock.server.open_stream import until_told
 from interlock.server.page.application import is_of_page, make_page
 from interlock.server.page.login import LoginWay
 from interlock.server.page.stream import PATH as LIVE_PATH
@@ -126,7 +127,11 @@ class Router:
         version = header(scope, b"mcp-protocol-version")
         # The handshake of older revisions comes without the header; whatever is unknown gets the newest revision's answer.
         if version is None or version in rpc.HANDSHAKES:
-            await (await self._older())(scope, receive, send, session)
+            older = await self._older()
+            if scope["method"] == "GET":
+                await until_told(scope, receive, send, lambda hear, say: older(scope, hear, say, session))
+            else:
+                await older(scope, receive, send, session)
         else:
             await self._stateless(scope, receive, send, session)
 
