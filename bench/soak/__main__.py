@@ -110,13 +110,13 @@ class Soak:
                 self.faults.append(text)
 
     async def _roll(self) -> None:
+        next_s = time.monotonic()
         while not self.town.over.is_set():
-            next_s = time.monotonic() + ROLL_EVERY_S
+            next_s = max(next_s + ROLL_EVERY_S, time.monotonic())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.town.over.wait(), ROLL_EVERY_S - 5)
+                await asyncio.wait_for(self.town.over.wait(), next_s - time.monotonic())
             if not self.town.over.is_set():
                 await self.fleet.roll()
-                await asyncio.sleep(max(0.0, next_s - time.monotonic() - ROLL_EVERY_S + 5))
 
     async def _sample(self) -> None:
         told_s = time.monotonic()
