@@ -243,6 +243,8 @@ async def test_after_it_was_made_good_a_restart_finds_nothing_to_notice_and_the_
         await reconcile(made, seconds=200)
     await bank.set_back()
     async with bank.gateway() as made:
+        # What it signs meanwhile stands in the witness behind what is lost.
+        assert await made.system.sign_heads() > 0
         assert (await made_good(made)).counts == {"done": 1, "not_done": 1}
         restoring = Restoring(made.system.marking.restorations, made.system.desk, SystemIds())
         assert await restoring.put_witness_aside(bank.state / "heads.jsonl") is not None

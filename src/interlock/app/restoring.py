@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from interlock.ledger.restores import ClaimRecovered, DatabaseReconciled, Databa
 from interlock.store.controls import ControlAnswer
 from interlock.store.database import open_database
 from interlock.store.mark import Acting, Ended, Part, Taken, boot, parts_of, read_part
+from interlock.store.passwords import Password
 from interlock.store.restorations import OpenDoubts, Restorations
 from interlock.store.writer import Writer
 
@@ -101,12 +103,21 @@ class Restoring:
         )
 
     async def put_witness_aside(self, witness: Path) -> Path | None:
-        """Keep a witness that contradicts the restored database under another name; its new name, None when it does not."""
-        lines = await asyncio.to_thread(read_witness, witness)
-        if not lines or await self._restorations.has_head(int(lines[-1]["n"]), bytes.fromhex(lines[-1]["signature"])):
+        """Keep what a witness tells of heads that are lost in a file of its own; its name, None when it tells of none.
+
+        What is signed since the restore stands behind it in the same file, so each line is asked for.
+        """
+        lines = await asyncio.to_thread(read_witness, witness) or []
+        there = await self._restorations.heads([int(line["n"]) for line in lines])
+        lost = [line for line in lines if there.get(int(line["n"])) != bytes.fromhex(line["signature"])]
+        if not lost:
             return None
-        aside = witness.with_name(f"{witness.stem}.before-restore-{lines[-1]['n']}{witness.suffix}")
-        return await asyncio.to_thread(witness.rename, aside)
+        aside = witness.with_name(
+            f"{witness.stem}.lost-{lost[0]['n']}-{lost[-1]['n']}-{lost[-1]['signature'][:8]}{witness.suffix}"
+        )
+        await asyncio.to_thread(_write_lines, aside, lost)
+        await asyncio.to_thread(_write_lines, witness, [line for line in lines if line not in lost])
+        return aside
 
     async def _put_back(self, one: _Told) -> str:
         taken, ended = one.taken, one.ended
@@ -211,6 +222,16 @@ _WHY_NOT: Final = {
 }
 
 
+def _write_lines(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    with fresh.open("wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.writelines(msgspec.json.encode(line) + b"\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
 def _whole(ended: Ended | None) -> Ended | None:
     """With an outcome in the place of one that was too long to be kept: that it was done, and nobody has the answer."""
     if ended is not None and ended.left_out and ended.state == "succeeded":
@@ -253,7 +274,7 @@ def _told(parts: Iterable[Part]) -> tuple[list[_Told], list[str]]:
 
 
 async def reconcile_marks(
-    database_url: str, state: Path, folders: Sequence[Path], *, all_marks: bool
+    database_url: str, state: Path, folders: Sequence[Path], *, all_marks: bool, password: Password | None = None
 ) -> tuple[Reconciliation, Path | None]:
     """`Restoring.reconcile` with no gateway around it; gives also where the witness of `state` was put, None when it holds.
 
@@ -262,7 +283,7 @@ async def reconcile_marks(
     """
     ids = SystemIds()
     secret = KeyRing(state / "keys").private_bytes(MARK_KEY)[1]
-    database = await open_database(database_url)
+    database = await open_database(database_url, password=password)
     try:
         # Ends are settled as any gateway would; it claims nothing, so it needs no lease and is no process.
         writer = Writer(database, process_id=ids.new("prc"))

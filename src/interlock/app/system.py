@@ -71,6 +71,7 @@ from interlock.store.history import PastCalls
 from interlock.store.leases import LeaseLine, Leases, Told
 from interlock.store.live import LiveRows
 from interlock.store.logins import Logins
+from interlock.store.passwords import Password
 from interlock.store.plans import PlanRows
 from interlock.store.postures import Postures, ScopePostures
 from interlock.store.processes import ClaimWatch, Processes
@@ -107,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     public_url: str = ""
     mark: Path | None = None
     leaving: LeaveRules = LeaveRules()
+    database_password: Password | None = None
 
 
 class ReleaseInForceError(Exception):
@@ -472,8 +474,8 @@ async def running(
 
     `connectors` makes what stands for the tools, in a dry world.
     """
-    database = await open_database(settings.database_url)
     close_s = CLOSE_WITHIN_S
+    database = await open_database(settings.database_url, password=settings.database_password)
     try:
         system = System(settings, database, python, connectors)
         try:

@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 
+from interlock.cli.access import IN_THE_URL, Secret
 from interlock.cli.common import DEFAULT_STATE, Json, State
 from interlock.cli.output import NO, OK, UNREACHABLE, USAGE, Failure, print_json
 from interlock.store.embedded import server
@@ -31,13 +32,15 @@ def back_up(
     *,
     database_url: OwnerUrl = "",
     state: State = DEFAULT_STATE,
+    secret: Secret = IN_THE_URL,
     as_json: Json = False,
 ) -> int:
     """Write a backup of the database as it is now, while it goes on. Keys, marks and the witness are not in it."""
     from interlock.store.backup import back_up as write  # noqa: PLC0415  # not needed for --help
 
+    password = secret.for_url(database_url)
     with _owner(state, database_url) as url:
-        made = _run(write(url, folder, _progress("backed up", quiet=as_json)))
+        made = _run(write(url, folder, _progress("backed up", quiet=as_json), password))
     if as_json:
         print_json({"folder": str(folder), "database": made.database_id, "rows": made.rows, "made_at_us": made.made_at_us})
     else:
@@ -53,6 +56,7 @@ def restore(
     *,
     database_url: OwnerUrl = "",
     state: State = DEFAULT_STATE,
+    secret: Secret = IN_THE_URL,
     as_json: Json = False,
 ) -> int:
     """Load a backup into an empty database, check it, and verify its ledger. It is read-only until people resume it."""
@@ -60,9 +64,10 @@ def restore(
     from interlock.ledger.reader import verify_database  # noqa: PLC0415
     from interlock.store.backup import restore as load  # noqa: PLC0415
 
+    password = secret.for_url(database_url)
     with _owner(state, database_url) as url:
-        made = _run(load(url, folder, _progress("restored", quiet=as_json)))
-        report = _run(verify_database(url, KeyRing(state / "keys").public_bytes("heads"), None))
+        made = _run(load(url, folder, _progress("restored", quiet=as_json), password))
+        report = _run(verify_database(url, KeyRing(state / "keys").public_bytes("heads"), None, password))
     if as_json:
         print_json({"database": made.database_id, "rows": made.rows, "ledger": report.as_dict()})
     else:
@@ -79,15 +84,17 @@ def reconcile(
     all_marks: Annotated[bool, Parameter(help="Say that these are the marks of all gateways there were.", negative="")] = False,
     database_url: AppUrl = "",
     state: State = DEFAULT_STATE,
+    secret: Secret = IN_THE_URL,
     as_json: Json = False,
 ) -> int:
     """Put back what a restored database lost of writes, as the marks outside of it tell. Then a person may resume."""
     from interlock.app.restoring import NothingRestoredError, reconcile_marks  # noqa: PLC0415  # not needed for --help
 
+    password = secret.for_url(database_url)
     folders = mark or [state / "mark"]
     try:
         with _app(state, database_url) as url:
-            made, aside = _run(reconcile_marks(url, state, folders, all_marks=all_marks))
+            made, aside = _run(reconcile_marks(url, state, folders, all_marks=all_marks, password=password))
     except NothingRestoredError as error:
         raise Failure(str(error)) from error
     if as_json:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from interlock.cli.access import IN_THE_URL, Secret
 from interlock.cli.common import DEFAULT_STATE, Json, State
 from interlock.cli.output import NO, OK, Failure, print_json
 from interlock.store.embedded import server
 from interlock.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from interlock.store.passwords import Password
 
 
 def start(*, state: State = DEFAULT_STATE, as_json: Json = False) -> int:
@@ -61,10 +65,11 @@ def stop(*, state: State = DEFAULT_STATE, as_json: Json = False) -> int:
 def migrate(
     database_url: Annotated[str, Parameter(help="URL of the database as its owner.", env_var="INTERLOCK_OWNER_URL")],
     *,
+    secret: Secret = IN_THE_URL,
     as_json: Json = False,
 ) -> int:
-    """Bring a database to this version's schema."""
-    applied = asyncio.run(_migrate(database_url))
+    """Bring a database to this version's schema. Gateways of the version before go on meanwhile, and afterwards."""
+    applied = asyncio.run(_migrate(database_url, secret.for_url(database_url), through=True))
     if as_json:
         print_json({"applied": applied})
     else:
@@ -72,14 +77,18 @@ def migrate(
     return OK
 
 
-async def _migrate(owner_url: str) -> tuple[int, ...]:
+async def _migrate(owner_url: str, password: Password | None = None, *, through: bool = False) -> tuple[int, ...]:
+    """`through`: there may be a pooler in between."""
     import asyncpg  # noqa: PLC0415  # not needed by the other commands
 
     from interlock.store.migrate import migrate as apply  # noqa: PLC0415
+    from interlock.store.pooler import refuse_transaction_pooler  # noqa: PLC0415
 
     try:
-        return await apply(owner_url)
-    except (StoreError, OSError, asyncpg.PostgresError) as error:
+        if through:
+            await refuse_transaction_pooler(owner_url, password)
+        return await apply(owner_url, password)
+    except (StoreError, OSError, TimeoutError, ValueError, asyncpg.PostgresError) as error:
         raise Failure(f"the database cannot be migrated: {error}") from error
 
 

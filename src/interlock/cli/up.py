@@ -20,6 +20,7 @@ from cyclopts import Parameter
 
 from interlock.app.leaving import LEAVE_WITHIN_S, LeaveRules
 from interlock.app.system import ReleaseInForceError, Settings, keep_what_is_loaded, running
+from interlock.cli.access import IN_THE_URL, Secret
 from interlock.cli.common import DEFAULT_STATE, Environment, Json, State, read_variables
 from interlock.cli.output import NO, OK, UNREACHABLE, USAGE, Failure, print_json
 from interlock.identity.errors import IdentityError
@@ -30,7 +31,9 @@ from interlock.server.router import LOCAL_HOSTS, Router
 from interlock.server.serving import PoliteServer
 from interlock.store.embedded import server as embedded
 from interlock.store.errors import StoreError
-from interlock.store.migrate import is_current, migrate
+from interlock.store.migrate import migrate, why_not
+from interlock.store.passwords import Password
+from interlock.store.pooler import refuse_transaction_pooler
 
 BACKLOG: Final = 2_048
 KEEP_ALIVE_S: Final = 75
@@ -62,6 +65,7 @@ def up(
         float | None,
         Parameter(help="How long of it to go on serving, so that a load balancer notices; 5 when /readyz is asked, else 0."),
     ] = None,
+    secret: Secret = IN_THE_URL,
     as_json: Json = False,
 ) -> int:
     """Serve the gate: MCP at /mcp, token exchange at /oauth/token, controls at /v1/controls."""
@@ -73,7 +77,8 @@ def up(
 
             load_directory(directory)
         files = None if release is None else read_files(release)
-        with _database(state, database_url) as url, _listening(host, port) as listening:
+        password = secret.for_url(database_url)
+        with _database(state, database_url, password) as url, _listening(host, port) as listening:
             settings = Settings(
                 state=state,
                 database_url=url,
@@ -85,6 +90,7 @@ def up(
                 public_url=public_url,
                 mark=mark,
                 leaving=LeaveRules(within_s=leave_within_s, notice_s=leave_notice_s),
+                database_password=password,
             )
             hosts = LOCAL_HOSTS | {host} | set(allow_host or ())
             with asyncio.Runner(loop_factory=_loop) as runner:
@@ -151,10 +157,10 @@ def _end_at_the_latest(after_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _database(state: Path, database_url: str) -> Iterator[str]:
-    """The URL to use as the app; the embedded server is held as long as we run."""
+def _database(state: Path, database_url: str, password: Password | None) -> Iterator[str]:
+    """The URL to use as the app; the embedded server is migrated, and held as long as we run."""
     if database_url:
-        asyncio.run(_refuse_unless_current(database_url))
+        asyncio.run(_refuse_unless_usable(database_url, password))
         yield database_url
         return
     lease = embedded.acquire(state)
@@ -165,15 +171,18 @@ def _database(state: Path, database_url: str) -> Iterator[str]:
         lease.release()
 
 
-async def _refuse_unless_current(url: str) -> None:
+async def _refuse_unless_usable(url: str, password: Password | None) -> None:
+    """Raises `Failure` for a database that cannot be reached, gives no sessions, or has another schema; none is changed."""
     try:
-        connection = await asyncpg.connect(url, timeout=10)
+        await refuse_transaction_pooler(url, password)
+        connection = await asyncpg.connect(url, password=password, timeout=10)
     except (OSError, TimeoutError, asyncpg.PostgresError, ValueError) as error:
         raise Failure(f"cannot connect to the database: {error}", hint="check --database-url", code=UNREACHABLE) from error
     try:
-        if not await is_current(connection):
-            hint = "run `interlock db migrate OWNER_URL` first"
-            raise Failure("the database's schema is not this version's", hint=hint)
+        why = await why_not(connection)
+        if why:
+            hint = "migrating is a step of its own, as the owner: `interlock db migrate OWNER_URL`"
+            raise Failure(f"the database's schema is not this version's: {why}", hint=hint)
     finally:
         await connection.close()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from interlock.ledger.verify import Event, Head, Report, Verifier
+from interlock.store.passwords import Password
 
 CHUNK_EVENTS: Final = 5_000
 _EVENTS: Final = """
@@ -18,9 +19,11 @@ FROM event e LEFT JOIN event_body b USING (chain_id, seq) ORDER BY e.chain_id, e
 """
 
 
-async def verify_database(url: str, public_keys: Mapping[str, bytes], witness: Path | None) -> Report:
+async def verify_database(
+    url: str, public_keys: Mapping[str, bytes], witness: Path | None, password: Password | None = None
+) -> Report:
     """Verify everything in a database; `url` needs no more than the auditor's rights."""
-    connection = await asyncpg.connect(url)
+    connection = await asyncpg.connect(url, password=password)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             heads = await connection.fetch("SELECT n, body, key_id, signature FROM signed_head ORDER BY n")

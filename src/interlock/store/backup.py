@@ -19,6 +19,7 @@ import msgspec
 
 from interlock.store.errors import BackupError
 from interlock.store.migrate import Migration, apply_to_empty, migrate, migrations
+from interlock.store.passwords import Password
 
 FORMAT: Final = "interlock/backup/1"
 MANIFEST: Final = "manifest.json"
@@ -75,14 +76,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return sum(table.rows for table in self.tables)
 
 
-async def back_up(owner_url: str, folder: Path, tell: Tell) -> Manifest:
+async def back_up(owner_url: str, folder: Path, tell: Tell, password: Password | None = None) -> Manifest:
     """Write a backup into a new folder; `tell` hears of each table when it is done.
 
     Raises:
         BackupError: the folder is there already, or the schema is not this version's.
     """
     _make_folder(folder)
-    connection = await asyncpg.connect(owner_url)
+    connection = await asyncpg.connect(owner_url, password=password)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await _refuse_other_schema(connection)
@@ -124,7 +125,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-async def restore(owner_url: str, folder: Path, tell: Tell) -> Manifest:
+async def restore(owner_url: str, folder: Path, tell: Tell, password: Password | None = None) -> Manifest:
     """Load a backup into an empty database, in one transaction, then migrate it; it is read-only until people resume it.
 
     Raises:
@@ -132,7 +133,7 @@ async def restore(owner_url: str, folder: Path, tell: Tell) -> Manifest:
     """
     manifest = read_manifest(folder)
     base = _base(manifest)
-    connection = await asyncpg.connect(owner_url)
+    connection = await asyncpg.connect(owner_url, password=password)
     try:
         found = [row["name"] for row in await connection.fetch(_TABLES)]
         if found:
@@ -153,8 +154,8 @@ async def restore(owner_url: str, folder: Path, tell: Tell) -> Manifest:
             await connection.execute("UPDATE epoch SET incarnation = 'restored', settled = false WHERE id = 1")
     finally:
         await connection.close()
-    await migrate(owner_url)
-    connection = await asyncpg.connect(owner_url)
+    await migrate(owner_url, password)
+    connection = await asyncpg.connect(owner_url, password=password)
     try:
         await connection.fetch("SELECT * FROM notice_restored($1)", f"a backup of {manifest.made_at_us} was loaded")
     finally:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from interlock.store.errors import StoreUnavailableError
+from interlock.store.passwords import Password
 from interlock.store.queries import load
 
 POOL_MAX_CONNECTIONS: Final = 6
@@ -48,10 +49,11 @@ class Greeting:
 class Database:
     """A small pool on one database. Make it with `open_database`; close it when done."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], url: str, greeting: Greeting) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], url: str, greeting: Greeting, password: Password | None) -> None:
         self._pool = pool
         self.url = url
         self.greeting = greeting
+        self.password = password
         self._sql = load()
 
     async def rows(self, name: str, *arguments: Any) -> Sequence[asyncpg.Record]:
@@ -89,13 +91,17 @@ async def _as_it_is(_connection: object) -> None:
     """
 
 
-async def open_database(url: str, *, max_connections: int = POOL_MAX_CONNECTIONS) -> Database:
-    """Connect. Raises `StoreUnavailableError` with the host but never the password."""
+async def open_database(url: str, *, password: Password | None = None, max_connections: int = POOL_MAX_CONNECTIONS) -> Database:
+    """Connect, asking for the password anew each time when it is not in the URL.
+
+    Raises `StoreUnavailableError` with the host but never the password.
+    """
     greeting = Greeting()
     try:
         pool = await asyncpg.create_pool(
             url,
             init=greeting,
+            password=password,
             min_size=1,
             max_size=max_connections,
             timeout=CONNECT_TIMEOUT_S,
@@ -106,4 +112,4 @@ async def open_database(url: str, *, max_connections: int = POOL_MAX_CONNECTIONS
         raise StoreUnavailableError(
             f"cannot connect to the database ({type(error).__name__}: {error}); check the URL, or run `interlock db start`"
         ) from error
-    return Database(pool, url, greeting)
+    return Database(pool, url, greeting, password)

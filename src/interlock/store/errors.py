@@ -6,7 +6,9 @@ StoreError
 ├── MigrationError          the schema cannot be brought to this version
 ├── UnknownReleaseError     a release is named that is not stored
 ├── MarkError               what must be kept beside the database cannot be
-└── BackupError             a backup cannot be made, or is not what it says it is
+├── BackupError             a backup cannot be made, or is not what it says it is
+├── PasswordError           the database's password cannot be had
+└── PoolerError             something in between gives no session of one's own
 """
 
 from __future__ import annotations
@@ -38,3 +40,11 @@ class MarkError(StoreUnavailableError):
 
 class BackupError(StoreError):
     """A backup cannot be made or restored, or is not what it says it is."""
+
+
+class PasswordError(StoreUnavailableError):
+    """The database's password cannot be had. Its message never holds what was given."""
+
+
+class PoolerError(StoreError):
+    """Something between us and Postgres gives no session of one's own."""

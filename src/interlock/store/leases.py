@@ -64,6 +64,7 @@ class LeaseLine:
 
     def __init__(self, database: Database, process_id: str, on_told: Callable[[Told], None]) -> None:
         self._url = database.url
+        self._password = database.password
         self._process_id = process_id
         self._on_told = on_told
         self._sql = load()
@@ -104,7 +105,7 @@ class LeaseLine:
 
     async def _open(self) -> asyncpg.Connection[asyncpg.Record]:
         connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
-            self._url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S
+            self._url, password=self._password, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S
         )
         try:
             await asyncio.wait_for(connection.add_listener(CHANNEL, self._heard), CONNECT_TIMEOUT_S)

@@ -74,6 +74,10 @@ class Restorations:
         row = await self._database.row("has_signed_head", n, signature)
         return row is not None and bool(row["there"])
 
+    async def heads(self, numbers: Sequence[int]) -> dict[int, bytes]:
+        """The signatures of some signed heads, by their numbers, as far as they are there."""
+        return {row["n"]: row["signature"] for row in await self._database.rows("signatures", list(numbers))}
+
     async def notice(self, why: str) -> Noticed:
         """Note that this database was restored: from here on it is read-only."""
         row = await self._database.row("notice_restored", why)

@@ -10,6 +10,10 @@ SELECT w.claim_id FROM unnest($1::text[]) AS w(claim_id) WHERE NOT EXISTS (SELEC
 -- Whether a signed head that was witnessed is there.
 SELECT EXISTS (SELECT FROM signed_head WHERE n = $1 AND signature = $2) AS there
 
+-- name: signatures
+-- The signatures of some signed heads.
+SELECT n, signature FROM signed_head WHERE n = ANY ($1::bigint[])
+
 -- name: notice_restored
 -- Note that this database was restored to an earlier point.
 SELECT * FROM notice_restored($1)
