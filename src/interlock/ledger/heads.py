@@ -16,6 +16,9 @@ import asyncpg
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from interlock.store.database import UNAVAILABLE
+from interlock.store.errors import StoreUnavailableError
+
 CONTEXT: Final = b"interlock/heads/1\n"
 MAX_HEADS_AT_ONCE: Final = 5_000
 _LOCK: Final = 0x1_7E_40_C4
@@ -51,13 +54,31 @@ def sign(
 
 
 async def sign_heads(pool: asyncpg.Pool[asyncpg.Record], key_id: str, private: bytes, witness: Path, at_us: int) -> int:
-    """Sign what moved since the last time; gives the number of heads. One process at a time does it, the others skip."""
+    """Sign what moved since the last time; gives the number of heads. One process at a time does it, the others skip.
+
+    Raises `StoreUnavailableError`, or `OSError` when the witness cannot be written.
+    """
+    try:
+        signed, count = await _signed_heads(pool, key_id, private, at_us)
+    except UNAVAILABLE as error:
+        raise StoreUnavailableError(
+            f"the heads were not signed ({type(error).__name__}); they are with the next round"
+        ) from error
+    if signed is not None:
+        # After the commit: a row without its witness line is told as not witnessed, and never a line without its row.
+        append_witness(witness, signed)
+    return count
+
+
+async def _signed_heads(
+    pool: asyncpg.Pool[asyncpg.Record], key_id: str, private: bytes, at_us: int
+) -> tuple[SignedHead | None, int]:
     async with pool.acquire() as connection, connection.transaction():
         if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
-            return 0
+            return None, 0
         moved = await connection.fetch(_MOVED, MAX_HEADS_AT_ONCE)
         if not moved:
-            return 0
+            return None, 0
         last = await connection.fetchrow("SELECT n, body FROM signed_head ORDER BY n DESC LIMIT 1")
         heads = [(row["chain_id"], row["head_seq"], row["head_link"]) for row in moved]
         number, previous = (last["n"] + 1, last["body"]) if last is not None else (1, "")
@@ -75,9 +96,7 @@ async def sign_heads(pool: asyncpg.Pool[asyncpg.Record], key_id: str, private: b
             [chain for chain, _, _ in heads],
             [seq for _, seq, _ in heads],
         )
-    # After the commit: a row without its witness line is told as not witnessed, and never a line without its row.
-    append_witness(witness, signed)
-    return len(heads)
+    return signed, len(heads)
 
 
 def append_witness(path: Path, signed: SignedHead) -> None:

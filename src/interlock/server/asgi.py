@@ -119,6 +119,11 @@ async def answer_problem(send: Send, status: int, title: str, *more: tuple[bytes
     await answer(send, status, body, headers=((b"content-type", b"application/problem+json"), *more))
 
 
+def has_nul(scope: Scope) -> bool:
+    """Whether the address holds a NUL. No name here does, and no record can hold one."""
+    return "\x00" in scope["path"] or b"%00" in scope["query_string"] or b"\x00" in scope["query_string"]
+
+
 def comes_from_elsewhere(scope: Scope, allowed_hosts: frozenset[str]) -> bool:
     """Whether a browser page of another origin, or a rebound name, is behind this request."""
     host = (header(scope, b"host") or "").lower()

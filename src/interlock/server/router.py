@@ -25,6 +25,7 @@ from interlock.server.asgi import (
     base_of,
     bearer,
     comes_from_elsewhere,
+    has_nul,
     header,
     repeated,
     set_base,
@@ -111,6 +112,8 @@ class Router:
             await answer(send, _BAD_REQUEST, rpc.failure(None, error))
         elif scope["path"] not in _PROBES and comes_from_elsewhere(scope, self._allowed_hosts):
             await answer_problem(send, 403, "this host or origin is not allowed; see --allow-host")
+        elif has_nul(scope):
+            await answer_problem(send, _BAD_REQUEST, "a NUL in the address")
         elif scope["path"] in _MCP_PATHS:
             await self._mcp(scope, receive, send)
         elif scope["path"] == LIVE_PATH:

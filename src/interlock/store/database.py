@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from interlock.store.errors import StoreUnavailableError
+from interlock.store.errors import StoreUnavailableError, UnstorableError
 from interlock.store.passwords import Password
 from interlock.store.queries import load
 
@@ -35,6 +35,10 @@ UNAVAILABLE: Final = (
 )
 
 
+# What a value looks like that the wire or a text column cannot hold. asyncpg's own kind says so before anything is sent.
+UNSTORABLE: Final = (asyncpg.DataError, asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+
+
 class Greeting:
     """What is asked of each new connection before anything uses it; when that raises, the connection is not used."""
 
@@ -57,7 +61,7 @@ class Database:
         self._sql = load()
 
     async def rows(self, name: str, *arguments: Any) -> Sequence[asyncpg.Record]:
-        """All rows of the named statement. Raises `StoreUnavailableError`."""
+        """All rows of the named statement. Raises `StoreUnavailableError`, or `UnstorableError` for what no column can hold."""
         try:
             async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
                 return await connection.fetch(self._sql[name], *arguments, timeout=COMMAND_TIMEOUT_S)
@@ -65,6 +69,10 @@ class Database:
             raise StoreUnavailableError(
                 f"the database did not answer ({type(error).__name__}); check that it is running and reachable"
             ) from error
+        except asyncpg.DataError as error:
+            if type(error) not in UNSTORABLE:
+                raise  # a statement of ours that computes with what it should not
+            raise UnstorableError("this value holds a NUL, or a number too large to be kept anywhere") from error
 
     async def row(self, name: str, *arguments: Any) -> asyncpg.Record | None:
         """The first row, or None. Raises `StoreUnavailableError`."""

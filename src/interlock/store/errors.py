@@ -8,7 +8,8 @@ StoreError
 ├── MarkError               what must be kept beside the database cannot be
 ├── BackupError             a backup cannot be made, or is not what it says it is
 ├── PasswordError           the database's password cannot be had
-└── PoolerError             something in between gives no session of one's own
+├── PoolerError             something in between gives no session of one's own
+└── UnstorableError         a value that no record can hold: a NUL, a number of more than 64 bits
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ class EmbeddedError(StoreError):
 
 class MigrationError(StoreError):
     """The database's schema cannot be brought to this version."""
+
+
+class UnstorableError(StoreError):
+    """A value was asked for that no record can hold, so there is none. The statement was not run."""
 
 
 class UnknownReleaseError(StoreError):

@@ -156,7 +156,7 @@ def routes(plane: Plane) -> list[Any]:
         "/access/v1/evaluation",
         status_code=200,
         summary="AuthZEN: one decision",
-        opt=door(PERSON_OR_AGENT, body=EvaluationRequest),
+        opt=door(PERSON_OR_AGENT, body=EvaluationRequest, once=False),
     )
     async def evaluation(request: Request[Any, Any, Any]) -> EvaluationAnswer:
         body = await read(request, EvaluationRequest)
@@ -167,7 +167,7 @@ def routes(plane: Plane) -> list[Any]:
         "/access/v1/evaluations",
         status_code=200,
         summary="AuthZEN: many decisions",
-        opt=door(PERSON_OR_AGENT, body=EvaluationsRequest),
+        opt=door(PERSON_OR_AGENT, body=EvaluationsRequest, once=False),
     )
     async def evaluations(request: Request[Any, Any, Any]) -> EvaluationsAnswer:
         body = await read(request, EvaluationsRequest)

@@ -26,6 +26,7 @@ _STATUS: Final = {
     RefusalOutcome.IN_DOUBT: 504,
     RefusalOutcome.HALTED: 423,
 }
+_TOO_OFTEN: Final = 429
 _TOO_MANY: Final = {"rate_limited", "approvals_waiting"}
 
 
@@ -75,7 +76,7 @@ def routes(plane: Plane, gate: Gate) -> list[Any]:
         "/v1/calls",
         status_code=200,
         summary="Call a tool through the gate; the header Idempotency-Key is the call's own key",
-        opt=door(SESSION, body=CallRequest),
+        opt=door(SESSION, body=CallRequest, tells=tuple({*_STATUS.values(), _TOO_OFTEN})),
         request_max_body_size=MAX_BODY_BYTES,
     )
     async def call(request: Request[Any, Any, Any]) -> Response[CallAnswer]:
@@ -113,7 +114,7 @@ def answer(result: CallResult) -> Response[Any]:
             )
             return Response(returned, status_code=200)
         case Refusal():
-            status = 429 if result.code in _TOO_MANY else _STATUS[result.outcome]
+            status = _TOO_OFTEN if result.code in _TOO_MANY else _STATUS[result.outcome]
             refused = CallRefused(title=result.text, status=status, decision=result.meta())
             headers = {"retry-after": str(max(1, result.retry_after_ms // 1000))} if result.retry == "after_ms" else None
             media = "application/json" if result.outcome is RefusalOutcome.NEEDS_APPROVAL else PROBLEM

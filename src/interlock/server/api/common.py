@@ -29,7 +29,7 @@ from interlock.identity.errors import ExchangeRefusedError, TaskNeededError, Tok
 from interlock.release.errors import ReleaseError
 from interlock.server.api.who import bearer_of, person_of
 from interlock.server.limits import MAX_REASON_CHARS
-from interlock.store.errors import StoreUnavailableError, UnknownReleaseError
+from interlock.store.errors import StoreUnavailableError, UnknownReleaseError, UnstorableError
 
 __all__ = ["Problem", "bearer_of", "handlers", "next_page", "person_of", "problem", "read", "reason_of", "turn_page"]
 
@@ -191,6 +191,7 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         UnknownLineageError: unknown,
         UnknownSessionError: unknown,
         UnknownTargetError: unknown_scope,
+        UnstorableError: unknown_scope,
         StoreUnavailableError: unavailable,
         ValidationException: does_not_fit,
         HTTPException: http,

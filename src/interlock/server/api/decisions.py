@@ -66,7 +66,7 @@ def routes(plane: Plane) -> list[Any]:
         "/v1/decisions",
         status_code=200,
         summary="What would be decided, and why: nothing is claimed, read from a tool, or run",
-        opt=door(PERSON_OR_SESSION, body=DecisionRequest),
+        opt=door(PERSON_OR_SESSION, body=DecisionRequest, once=False),
     )
     async def decide(request: Request[Any, Any, Any]) -> DecisionAnswer:
         caller, body = caller_of(request), await read(request, DecisionRequest)

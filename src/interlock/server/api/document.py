@@ -16,7 +16,7 @@ from litestar.routes import HTTPRoute
 
 from interlock import __version__
 from interlock.server.api.common import PROBLEM, Problem
-from interlock.server.api.who import NOBODY, PERSON, body_of, gives_of, media_of, who_of
+from interlock.server.api.who import NOBODY, PERSON, body_of, gives_of, is_once, media_of, refuses_of, tells_of, who_of
 
 _SCHEMES: Final = {
     "person": "A person's own token: of the identity provider, or of the development issuer.",
@@ -29,11 +29,21 @@ _TELLS: Final = {
     401: "No token, or not one for this.",
     403: "Not for this caller; that it was tried is on record.",
     404: "There is none, as far as this caller may know.",
+    202: "It waits for people; see `interlock/decision`.",
     409: "Not as things stand, or an Idempotency-Key that is taken.",
     413: "The body is too large.",
     415: "The body is not JSON.",
+    422: "It can be read, and is nothing that can be done; the answer says why.",
+    423: "A person has stopped execution here.",
+    429: "Too often in a short time; `retry-after` says when.",
     500: "A defect; the server's log says more.",
     503: "The control plane cannot answer right now, or too many ask at once.",
+    504: "It was begun and what became of it is not known; see `interlock/decision`.",
+}
+_OAUTH_ERROR: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
 }
 _KEY: Final[dict[str, Any]] = {
     "name": "Idempotency-Key",
@@ -105,11 +115,16 @@ def _complete(operation: dict[str, Any], path: str, method: str, handler: HTTPRo
     tells |= {404} if "{" in path else set()
     if method == "POST":
         tells |= {400, 409, 413, 415} if who else {400, 413}
-        if PERSON[0] in who:
+        if PERSON[0] in who and is_once(handler.opt):
             operation.setdefault("parameters", []).append(_KEY)
+    tells |= set(tells_of(handler.opt))
     problem = {"schema": {"$ref": _REF.format(name=Problem.__name__)}}
+    waits, bad = 202, 400
     for status in sorted(tells):
-        operation["responses"][str(status)] = {"description": _TELLS[status], "content": {PROBLEM: problem}}
+        content: dict[str, Any] = {"application/json" if status == waits else PROBLEM: problem}
+        if status == bad and refuses_of(handler.opt):
+            content[refuses_of(handler.opt)] = {"schema": _OAUTH_ERROR}
+        operation["responses"][str(status)] = {"description": _TELLS[status], "content": content}
 
 
 def _resource(handler: HTTPRouteHandler) -> str:

@@ -19,6 +19,9 @@ from interlock.server.api.common import read
 from interlock.server.api.who import NOBODY, door
 
 _FORM: Final = "application/x-www-form-urlencoded"
+# OAuth writes its errors in a form of its own (RFC 6749, section 5.2); without the built-in issuer there is nobody to ask.
+_JSON: Final = "application/json"
+_NO_LOGINS: Final = (404, 503)
 _MAX_FORM_FIELDS: Final = 32
 _MCP_PATH: Final = "/mcp"
 # Cookies and tokens of a login are nothing that a cache, or a page that quotes an address, should keep.
@@ -84,7 +87,7 @@ def routes(plane: Plane) -> list[Any]:
         "/oauth/token",
         status_code=200,
         summary="Token exchange (RFC 8693), and the built-in issuer's grants",
-        opt=door(NOBODY, body=TokenRequest, media=_FORM),
+        opt=door(NOBODY, body=TokenRequest, media=_FORM, refuses=_JSON),
     )
     async def token(request: Request[Any, Any, Any]) -> Response[ExchangeResponse | Issued]:
         form = read_form(request.headers.get("content-type", ""), await request.body())
@@ -94,7 +97,7 @@ def routes(plane: Plane) -> list[Any]:
         "/oauth/register",
         status_code=201,
         summary="Register a client with the built-in issuer (RFC 7591)",
-        opt=door(NOBODY, body=ClientMetadata),
+        opt=door(NOBODY, body=ClientMetadata, tells=_NO_LOGINS, refuses=_JSON),
     )
     async def register(request: Request[Any, Any, Any]) -> Response[RegisteredClient]:
         asked = await read(request, ClientMetadata)
@@ -112,7 +115,7 @@ def routes(plane: Plane) -> list[Any]:
         "/oauth/device_authorization",
         status_code=200,
         summary="A device asks to be let in (RFC 8628)",
-        opt=door(NOBODY, body=DeviceRequest, media=_FORM),
+        opt=door(NOBODY, body=DeviceRequest, media=_FORM, tells=_NO_LOGINS, refuses=_JSON),
     )
     async def device(request: Request[Any, Any, Any]) -> Response[DeviceAnswer]:
         desk = _desk(plane)
@@ -131,7 +134,7 @@ def routes(plane: Plane) -> list[Any]:
         "/oauth/revoke",
         status_code=200,
         summary="Log out: end the login of a refresh token (RFC 7009)",
-        opt=door(NOBODY, body=RevocationRequest, media=_FORM),
+        opt=door(NOBODY, body=RevocationRequest, media=_FORM, tells=_NO_LOGINS, refuses=_JSON),
     )
     async def revoke(request: Request[Any, Any, Any]) -> Response[dict[str, str]]:
         desk = _desk(plane)

@@ -52,10 +52,10 @@ async def once(
     plane: Plane, request: Request[Any, Any, Any], person: Person, kind: type[T], do: Callable[[], Awaitable[T]]
 ) -> T:
     """The answer of `do`, or the first one to the same request under its Idempotency-Key. Raises as `do` and `Answers.once`."""
-    key = request.headers.get("idempotency-key", "")
-    if not key:
+    key = request.headers.get("idempotency-key")
+    if key is None:
         return await do()
-    if len(key) > MAX_KEY_CHARS or not key.isprintable():
+    if not 0 < len(key) <= MAX_KEY_CHARS or not key.isprintable():
         raise HTTPException(status_code=400, detail=f"Idempotency-Key is 1 to {MAX_KEY_CHARS} printable characters")
 
     async def done() -> str:

@@ -52,7 +52,7 @@ def routes(plane: Plane) -> list[Any]:
         "/v1/releases",
         status_code=200,
         summary="Propose a release",
-        opt=door(body=ReleaseFiles),
+        opt=door(body=ReleaseFiles, tells=(422,)),
         request_max_body_size=MAX_RELEASE_BYTES,
     )
     async def propose(request: Request[Any, Any, Any]) -> Proposed:
@@ -90,7 +90,7 @@ def routes(plane: Plane) -> list[Any]:
     @get("/v1/releases/activations", summary="Which releases were in force")
     async def activations(
         request: Request[Any, Any, Any],
-        before: Annotated[int, QueryParameter(name="before", ge=1, description="`next` of the page before.")] = 2**62,
+        before: Annotated[int, QueryParameter(name="before", ge=1, le=2**62, description="`next` of the page before.")] = 2**62,
         limit: Annotated[int, QueryParameter(name="limit", ge=1, le=MAX_ACTIVATIONS_LISTED)] = 50,
     ) -> ActivationPage:
         found = await plane.releases.history(await person_of(plane, request), before_epoch=before, limit=limit)

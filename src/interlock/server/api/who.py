@@ -25,6 +25,9 @@ _WHO: Final = "who"
 _BODY: Final = "body"
 _MEDIA: Final = "media"
 _GIVES: Final = "gives"
+_TELLS: Final = "tells"
+_ONCE: Final = "once"
+_REFUSES: Final = "refuses"
 _CALLER: Final = "caller"
 _SCHEME: Final = "bearer"
 
@@ -44,9 +47,17 @@ def door(
     body: type[msgspec.Struct] | None = None,
     media: str = "application/json",
     gives: tuple[str, ...] = (),
+    tells: tuple[int, ...] = (),
+    once: bool = True,
+    refuses: str = "",
 ) -> dict[str, Any]:
-    """The `opt` of a route: who may come in, shape and media type of the body it reads, media types it streams."""
-    return {_WHO: who, _BODY: body, _MEDIA: media, _GIVES: gives}
+    """The `opt` of a route: who may come in, shape and media type of the body it reads, media types it streams.
+
+    `tells` are statuses of refusals beside those that every such route has; `once` is false where a POST of a person
+    changes nothing, so that it takes no Idempotency-Key; `refuses` is a media type that refusals (400) may have beside that of
+    problem documents.
+    """
+    return {_WHO: who, _BODY: body, _MEDIA: media, _GIVES: gives, _TELLS: tells, _ONCE: once, _REFUSES: refuses}
 
 
 def who_of(opt: Mapping[str, Any]) -> Who:
@@ -69,6 +80,21 @@ def media_of(opt: Mapping[str, Any]) -> str:
 def gives_of(opt: Mapping[str, Any]) -> tuple[str, ...]:
     """The media types that a route with this `opt` streams, when it gives no JSON."""
     return tuple(opt.get(_GIVES, ()))
+
+
+def tells_of(opt: Mapping[str, Any]) -> tuple[int, ...]:
+    """The statuses of refusals that a route with this `opt` has beside the usual ones."""
+    return tuple(opt.get(_TELLS, ()))
+
+
+def refuses_of(opt: Mapping[str, Any]) -> str:
+    """The media type of refusals that are no problem documents; empty where all are."""
+    return str(opt.get(_REFUSES, ""))
+
+
+def is_once(opt: Mapping[str, Any]) -> bool:
+    """Whether a route with this `opt` takes an Idempotency-Key from people."""
+    return bool(opt.get(_ONCE, True))
 
 
 def bearer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:

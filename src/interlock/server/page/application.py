@@ -20,7 +20,7 @@ from interlock.server.page.cookie import COOKIE, came_by_https, clear_login
 from interlock.server.page.forms import ForeignFormError
 from interlock.server.page.html import HEADERS, STATIC, page, static, static_url
 from interlock.server.page.login import BrowserLogins, LoginWay, goes_to, no_such_page
-from interlock.store.errors import StoreUnavailableError
+from interlock.store.errors import StoreUnavailableError, UnstorableError
 
 _log = logging.getLogger(__name__)
 PATHS: Final = ("/login", "/logout", "/page/", "/device", "/oauth/authorize")
@@ -86,6 +86,9 @@ def _handlers() -> dict[Any, Any]:
         detail = "The control plane cannot answer right now. Until it can, nothing is executed."
         return _problem(request, 503, "No answer", detail)
 
+    def unstorable(request: Request[Any, Any, Any], error: UnstorableError) -> Response[Any]:
+        return _problem(request, 400, "That does not work", f"{error}.".capitalize())
+
     def http(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
         return _problem(request, error.status_code, "That does not work", str(error.detail))
 
@@ -99,6 +102,7 @@ def _handlers() -> dict[Any, Any]:
         ForeignFormError: foreign,
         NotPermittedError: not_permitted,
         StoreUnavailableError: unavailable,
+        UnstorableError: unstorable,
         HTTPException: http,
         Exception: anything,
     }
