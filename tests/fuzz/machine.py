@@ -299,6 +299,8 @@ class GateMachine(RuleBasedStateMachine):
         """One attempt acts at most once; of attempts that are the same call by key, or by arguments and purpose, one acts."""
         same = Counter(attempt for (attempt, *_), _, _ in self.executed)
         for (_, user, key, repeat_of), name, arguments in self.executed:
+            if name not in WRITES:
+                continue
             if key:
                 same[user, name, key, repeat_of] += 1
             elif name in ONCE:

@@ -30,7 +30,9 @@ _SPAN_FACTOR: Final = pow(_ODD, SPAN_WORDS, 2**64)
 
 _EDGES: Final = " \t\r\n.,;:!?()[]{}<>\"'`´“”‘’«»„*|\\"
 _URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s<>\"'`|\\^{}]+", re.IGNORECASE)
-_EMAIL: Final = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(?:\.[\w-]+)+")
+_AT_DOMAIN: Final = re.compile(r"@[\w-]+(?:\.[\w-]+)+")
+_LOCAL_PART: Final = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+")
+MAX_LOCAL_PART_CHARS: Final = 64  # RFC 5321, section 4.5.3.1.1
 _HOST: Final = re.compile(r"(?<![\w@.-])(?:[\w-]+\.)+[^\W\d_][\w-]*(?![\w@-])")
 _BARE_URL: Final = re.compile(r"(?<![\w@./-])(?:[\w-]+\.)+[^\W\d_]{2,}(?:/[^\s<>\"'`|\\^{}]*)?(?![\w@-])")
 _ACCOUNT: Final = re.compile(r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?\b")
@@ -201,11 +203,23 @@ def _addresses(plain: str) -> Iterator[str]:
             yield url
             yield from _parts(url)
     if "@" in plain:
-        for match in _EMAIL.finditer(plain):
-            yield match.group().strip(_EDGES)
+        for email in _emails(plain):
+            yield email.strip(_EDGES)
     if "." in plain:
         for match in _HOST.finditer(plain):
             yield match.group()
+
+
+def _emails(plain: str) -> Iterator[str]:
+    """Mail addresses. Read from the `@` outwards: from the left, every letter of a long word would begin another attempt."""
+    end = 0
+    for match in _AT_DOMAIN.finditer(plain):
+        # One more than there may be: what is longer is no address, and its last letters are not somebody else's.
+        before = plain[max(end, match.start() - MAX_LOCAL_PART_CHARS - 1) : match.start()]
+        local = _LOCAL_PART.match(before[::-1])
+        if local is not None and local.end() <= MAX_LOCAL_PART_CHARS:
+            yield f"{local.group()[::-1]}{match.group()}"
+            end = match.end()
 
 
 def _parts(url: str) -> Iterator[str]:
