@@ -11,11 +11,14 @@ import binascii
 import html
 import re
 import unicodedata
-from typing import Final
+from typing import Final, Literal
 
 MAX_VARIANTS: Final = 64
 MAX_VARIANT_DEPTH_LEVELS: Final = 3
 MIN_BASE64_CHARS: Final = 12
+MAX_MARKS: Final = 30
+_JOINER: Final = "\u034f"  # a letter to the algorithm, and nothing to a reader
+_FOREIGN: Final = re.compile(rf"[^\x00-\x7f]{{{MAX_MARKS + 1},}}")
 _BASE64: Final = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_BASE64_CHARS},}}={{0,2}}")
 _HEX: Final = re.compile(r"\b(?:[0-9A-Fa-f]{2}){6,}\b")
 _PERCENT: Final = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -35,16 +38,37 @@ _LOOK_ALIKE: Final = str.maketrans(
 )
 
 
+def normalized(form: Literal["NFC", "NFKC"], text: str) -> str:
+    """A text in a normal form of Unicode, in time that grows with its length.
+
+    Putting the marks on one letter in order takes the square of their number, so runs of more than `MAX_MARKS` are parted, as
+    the Stream-Safe Text Format does (UAX #15, section 13).
+    """
+    return unicodedata.normalize(form, _FOREIGN.sub(_parted, text))
+
+
+def _parted(run: re.Match[str]) -> str:
+    made: list[str] = []
+    marks = 0
+    for char in run.group():
+        marks = marks + 1 if unicodedata.combining(char) else 0
+        if marks > MAX_MARKS:
+            made.append(_JOINER)
+            marks = 1
+        made.append(char)
+    return "".join(made)
+
+
 def strict(text: str) -> str:
     """The form in which a value vouches for another: composed, without case. Look-alikes stay different."""
-    return unicodedata.normalize("NFC", text).casefold()
+    return normalized("NFC", text).casefold()
 
 
 def loose(text: str) -> str:
     """The form in which disguises fall away: compatibility forms, invisible characters, look-alike letters, case."""
     if text.isascii():
         return text.lower()
-    plain = unicodedata.normalize("NFKC", text)
+    plain = normalized("NFKC", text)
     visible = "".join(char for char in plain if unicodedata.category(char) not in {"Cf", "Cc", "Mn"} or char in "\n\t")
     return visible.translate(_LOOK_ALIKE).casefold()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from interlock.core.disguise import variants
+from interlock.provenance.tokens import mail_addresses
 
 MAX_PARTS: Final = 100
 CARD_WORD_CHARS: Final = 40
@@ -15,12 +16,12 @@ _BARE: Final = re.compile(
     r"(?<![\w@.:/-])(?:www\.[\w-]+|[\w-]+(?:\.[\w-]+)*\.(?:com|net|org|io|dev|app|ai|co|ru|cn|xyz|top|info))(?:\.[\w-]+)*(?:/[^\s<>\"'`)\]]*)?(?![\w@-])",
     re.IGNORECASE,
 )
+# What may go on for long is bounded or ends where another attempt begins, so that no text costs the square of its length.
 _IMAGE: Final = re.compile(
-    r"!\[[^\]]*\]\(\s*<?([^)\s>]+)|<(?:img|iframe|script|link|video|audio|object)\b[^>]*?(?:src|href|data)\s*=\s*[\"']?([^\"'\s>]+)",
+    r"!\[[^\]]{0,300}\]\(\s*<?([^)\s>]+)|<(?:img|iframe|script|link|video|audio|object)\b[^<>]{0,1000}?(?:src|href|data)\s*=\s*[\"']?([^\"'\s>]+)",
     re.IGNORECASE,
 )
-_MAIL: Final = re.compile(r"[\w.!#$%&*+/=?^{|}~-]+@[\w-]+(?:\.[\w-]+)+")
-_HEADER: Final = re.compile(r"(?:^|\n|\r)\s*(?:to|cc|bcc|reply-to|from)\s*:\s*([^\r\n]+)", re.IGNORECASE)
+_HEADER: Final = re.compile(r"(?:^|\n|\r)[^\S\r\n]*(?:to|cc|bcc|reply-to|from)\s*:\s*([^\r\n]+)", re.IGNORECASE)
 _COMMAND: Final = re.compile(
     r"(?:^|[\s;&|`(])((?:curl|wget|bash|sh|powershell|pwsh|cmd(?:\.exe)?|nc|ncat|python3?|perl|ruby|eval|rm|chmod|sudo)\s+"
     r"(?:-|https?:|/|\$|\"|')[^\n;]{0,200})",
@@ -58,8 +59,8 @@ def _parts(plain: str) -> Iterator[tuple[str, str]]:
         for match in pattern.finditer(plain):
             yield "link", match.group().rstrip(".,;:!?")
     for match in _HEADER.finditer(plain):
-        for address in _MAIL.finditer(match.group(1)):
-            yield "recipient", address.group()
+        for address in mail_addresses(match.group(1)):
+            yield "recipient", address
     for match in _COMMAND.finditer(plain):
         yield "command", match.group(1).strip()
     for match in _CARD.finditer(plain):

@@ -203,14 +203,14 @@ def _addresses(plain: str) -> Iterator[str]:
             yield url
             yield from _parts(url)
     if "@" in plain:
-        for email in _emails(plain):
+        for email in mail_addresses(plain):
             yield email.strip(_EDGES)
     if "." in plain:
         for match in _HOST.finditer(plain):
             yield match.group()
 
 
-def _emails(plain: str) -> Iterator[str]:
+def mail_addresses(plain: str) -> Iterator[str]:
     """Mail addresses. Read from the `@` outwards: from the left, every letter of a long word would begin another attempt."""
     end = 0
     for match in _AT_DOMAIN.finditer(plain):

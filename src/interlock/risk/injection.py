@@ -116,9 +116,11 @@ RULES: Final = (
         r"\b(?:call|invoke|use)\b.{0,12}\bthe\b.{0,30}\b(?:tool|function)\b.{0,60}\bwith\b.{0,30}\b(?:parameters?|arguments?)\b",
     ),
 )
-_HIDDEN_MARKUP: Final = re.compile(
-    r"<[a-z]+[^>]*(?:display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0|color\s*:\s*(?:white|#fff))[^>]*>", _FLAGS
+_HIDING: Final = re.compile(
+    r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0|color\s*:\s*(?:white|#fff)", re.IGNORECASE
 )
+_TAG: Final = re.compile(r"<[a-z]", re.IGNORECASE)
+_TAG_CHARS: Final = 400
 
 
 class InjectionRules:
@@ -164,9 +166,21 @@ def _hidden(text: str) -> tuple[Signal, ...]:
         found.append(
             Signal(kind=SignalKind.HIDDEN, subject="invisible", score=35, evidence=f"{invisible} invisible characters")
         )
-    if match := _HIDDEN_MARKUP.search(text):
-        found.append(Signal(kind=SignalKind.HIDDEN, subject="markup", score=30, evidence=_excerpt(match.group())))
+    markup = _hidden_markup(text)
+    if markup:
+        found.append(Signal(kind=SignalKind.HIDDEN, subject="markup", score=30, evidence=_excerpt(markup)))
     return tuple(found)
+
+
+def _hidden_markup(text: str) -> str:
+    """A tag that hides what stands in it; empty when there is none. Read from the style outwards: open tags cost nothing."""
+    for match in _HIDING.finditer(text):
+        before = text[max(0, match.start() - _TAG_CHARS) : match.start()].rpartition(">")[2]
+        after, closed, _ = text[match.end() : match.end() + _TAG_CHARS].partition(">")
+        tag = _TAG.search(before)
+        if tag is not None and closed:
+            return f"{before[tag.start() :]}{match.group()}{after}{closed}"
+    return ""
 
 
 def _excerpt(text: str) -> str:

@@ -45,7 +45,8 @@ _ADDRESSED: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _COMMENT: Final = re.compile(
-    r"<!--.*?-->|\[//\]:\s*#|<\s*(?:span|div|p)[^>]*(?:display\s*:\s*none|font-size\s*:\s*0)[^>]*>", re.IGNORECASE | re.DOTALL
+    r"<!--.{0,400}|\[//\]:\s*#|<\s*(?:span|div|p)[^>]{0,400}?(?:display\s*:\s*none|font-size\s*:\s*0)[^>]{0,400}>",
+    re.IGNORECASE | re.DOTALL,
 )
 _ENCODED: Final = re.compile(r"(?<![\w/])[A-Za-z0-9+/]{60,}={0,2}(?![\w/])")
 _ANSI: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
