@@ -20,6 +20,7 @@ from interlock.gateway.plans import Plans, as_planned
 from interlock.gateway.ports import Standing
 from interlock.gateway.reading import ReadProposal
 from interlock.gateway.resources import Resources
+from interlock.gateway.telemetry import passed
 from interlock.gateway.under_way import Call
 
 
@@ -48,6 +49,13 @@ class Deciding:
 
         Nothing is written in a database that was restored, be the same call known to it or not: `StoppedError` too.
         """
+        began_s = self._clock.monotonic_s()
+        try:
+            return await self._on(call, governed, read, standing)
+        finally:
+            passed("decide", began_s, self._clock.monotonic_s())
+
+    async def _on(self, call: Call, governed: Governed, read: ReadProposal, standing: Standing) -> tuple[Facts, Decision]:
         contract = read.contract
         if self._lease.is_restored and not contract.is_read_only:
             raise StoppedError("restored")

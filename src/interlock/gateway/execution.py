@@ -16,10 +16,12 @@ from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
+from interlock.core.trace_context import TRACEPARENT
 from interlock.core.who import Session
 from interlock.gateway.lease import Lease, NotStartedError
 from interlock.gateway.limits import MAX_OUTPUT_BYTES, MAX_RELEASED_IN_LEDGER_BYTES
 from interlock.gateway.ports import ClaimDesk, DoubtDesk
+from interlock.gateway.telemetry import NOT_TRACED, followed, passed
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallSettled, ClaimConflict
 from interlock.policy.errors import PermitError
@@ -261,6 +263,8 @@ class Executor:
             if task is not None:
                 task.cancel()
 
+        path = followed()
+        sent = None if path is None else path.handing_on()
         invocation = Invocation(
             key=connection_key(tool, work.session),
             upstream_name=work.contract.upstream_name,
@@ -270,8 +274,10 @@ class Executor:
             pause_guard=lease.section(self._guard),
             fence=lambda: Fence(epoch=lease.epoch, deadline_ms=self._clock.wall_us() // 1000 + int(lease.remaining_s() * 1000)),
             idempotency_key="" if work.contract.is_read_only else work.claimed.claim_id,
+            trace_meta=NOT_TRACED if sent is None else {TRACEPARENT: sent.text},
         )
         result: ToolResult
+        began_s = self._clock.monotonic_s()
         try:
             lease.hold(permit, stop)
             result = await connector.invoke(invocation)
@@ -286,6 +292,7 @@ class Executor:
             result = ToolFailure(sent=not permit.revoked, code="protocol", detail=f"connector defect: {type(error).__name__}")
         finally:
             lease.drop(permit)
+        passed("invoke", began_s, self._clock.monotonic_s(), operation=work.contract.operation, sent=sent)
         if cancelled and task is not None:
             task.uncancel()
         unsent = isinstance(result, ToolFailure) and not result.sent

@@ -71,7 +71,8 @@ from interlock.gateway.replaying import Replays
 from interlock.gateway.resources import Resources
 from interlock.gateway.stability import Shut, Stability
 from interlock.gateway.standing import Beliefs
-from interlock.gateway.under_way import Call, called_as
+from interlock.gateway.telemetry import Path, Telemetry, TimedDesk, Untold, follow
+from interlock.gateway.under_way import Call, called_as, ended_as, result_of
 from interlock.gateway.ways import Way, Ways
 from interlock.ledger.events import CallClaimed, CallDecided
 from interlock.policy.permit import mint
@@ -103,13 +104,15 @@ class Gate:
         lease: Lease,
         guard: PauseGuard | None = None,
         stability: Stability,
+        telemetry: Telemetry | None = None,
         clock: Clock,
         ids: Ids,
     ) -> None:
-        self._desk = desk
+        self._desk = desk = TimedDesk(desk, clock)
         self._lease = lease
         self._governing = governing
         self._beliefs = Beliefs(standings)
+        self._telemetry = Untold() if telemetry is None else telemetry
         self._clock = clock
         self._ids = ids
         self._executor = Executor(
@@ -117,13 +120,7 @@ class Gate:
         )
         self._ways = Ways(stability=stability, settlements=settlements, clock=clock)
         internal = InternalCalls(
-            desk=desk,
-            lease=lease,
-            beliefs=self._beliefs,
-            executor=self._executor,
-            stability=stability,
-            clock=clock,
-            ids=ids,
+            desk=desk, lease=lease, beliefs=self._beliefs, executor=self._executor, stability=stability, clock=clock, ids=ids
         )
         self.reconciler = Reconciler(internal, doubts=doubts, session_of=session_of, clock=clock, ids=ids)
         self._approving = Approving(approvals, clock=clock, ids=ids)
@@ -152,11 +149,12 @@ class Gate:
         wait_until_s = self._clock.monotonic_s() + CLAIM_WAIT_MS / 1000
         call = Call(self._ids.new("call"), session, proposal, wait_until_s, self._ids)
         call.answer_by_s = self._clock.monotonic_s() + proposal.wait_ms / 1000
+        path = self._telemetry.began(call.id, proposal)
         if len(self.calls) >= MAX_CALLS_IN_FLIGHT:
-            return refusal(call.id, "overloaded")
-        return await self.calls.carry(
-            call, self._through(call), lambda done: self._watch.called(session, called_as(call, done))
-        )
+            told = refusal(call.id, "overloaded")
+            self._telemetry.ended(path, ended_as(call, told))
+            return told
+        return await self.calls.carry(call, self._through(call, path), lambda done: self._ended(call, path, done))
 
     async def visible(self, session: Session) -> tuple[VisibleOperation, ...]:
         """The operations this session may use, as it will see them; none for a session that has ended.
@@ -172,7 +170,12 @@ class Gate:
         state = self._lease.in_force(standing.state, session_scopes(session))
         return listed(governed, session, state, self.quarantined, self._clock.wall_us())
 
-    async def _through(self, call: Call) -> CallResult:
+    def _ended(self, call: Call, path: Path, done: asyncio.Task[CallResult]) -> None:
+        self._watch.called(call.session, called_as(call, done))
+        self._telemetry.ended(path, ended_as(call, result_of(done)))
+
+    async def _through(self, call: Call, path: Path) -> CallResult:
+        follow(path)
         try:
             try:
                 if call.proposal.plan:
@@ -233,6 +236,7 @@ class Gate:
         if contract is None:
             told = refusal(call.id, "unknown_operation", question=int(Question.WHICH_TOOL))
             return await self._recording.record(call, standing, told, None)
+        call.operation = contract.operation
         if call.read is None or call.read.contract is not contract:
             try:
                 call.read = read_proposal(governed, contract, call.session.lineage, call.proposal)

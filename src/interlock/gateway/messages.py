@@ -8,13 +8,16 @@ from typing import TypeAlias
 
 import msgspec
 
+from interlock.core.trace_context import TraceContext
+
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """A call as the model proposes it. `arguments` are the raw JSON bytes as received, not yet trusted in any way.
 
     `wait_ms` is how long the caller would rather wait for a person's answer than be told to come back (at most a minute).
     `run` names the request that the call belongs to, for the budgets per run; the session's own run when empty. `plan` is a
-    plan (JSON text) that is to be sealed before the call, if it is not; empty when the caller brings none.
+    plan (JSON text) that is to be sealed before the call, if it is not; empty when the caller brings none. `way` is how it came
+    and `trace` the caller's span, both for telemetry alone.
     """
 
     operation: str
@@ -24,6 +27,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     wait_ms: int = 0
     run: str = ""
     plan: bytes = b""
+    way: str = ""
+    trace: TraceContext | None = None
 
 
 class RefusalOutcome(StrEnum):

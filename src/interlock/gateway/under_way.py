@@ -15,6 +15,7 @@ from interlock.core.who import Session
 from interlock.gateway.messages import CallResult, Proposal, Refusal, RefusalOutcome, Returned
 from interlock.gateway.ports import CalledAs, Standing
 from interlock.gateway.reading import ReadProposal
+from interlock.gateway.telemetry import EndedCall
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallClaimed, CallDecided, CallProposed, CallRefused, CallReplayed
 
@@ -25,7 +26,7 @@ class Call:
     `spent` are approvals that turned out to lift nothing, `lifted` those that let the call go beyond a budget, by its name;
     `room_by_s` is until when it waits for room in a budget; `again_in_s` when it is to be made again after its tool failed,
     `degraded` that it may then only be answered with an earlier answer. `history_version` is what its decision read of the
-    past, None when it read none.
+    past, None when it read none. `operation` is the one it names, when the release has it.
     """
 
     def __init__(self, call_id: str, session: Session, proposal: Proposal, wait_until_s: float, ids: Ids) -> None:
@@ -36,6 +37,7 @@ class Call:
         self.abandoned = False
         self.may_have_acted = False
         self.read: ReadProposal | None = None
+        self.operation = ""
         self.answer_by_s = wait_until_s
         self.spent: frozenset[str] = frozenset()
         self.lifted: dict[str, str] = {}
@@ -99,14 +101,41 @@ _ENDS: Final = {
 }
 
 
+def result_of(task: asyncio.Task[CallResult]) -> CallResult | None:
+    """What a call that is over came to; None when it was dropped or broke."""
+    return None if task.cancelled() or task.exception() is not None else task.result()
+
+
 def called_as(call: Call, task: asyncio.Task[CallResult]) -> CalledAs:
     """How a call ended, for whoever watches."""
-    outcome = "other"
-    if not task.cancelled() and task.exception() is None:
-        result = task.result()
+    outcome, result = "other", result_of(task)
+    if result is not None:
         if isinstance(result, Returned):
             outcome = "made"
         else:
             outcome = "contradiction" if result.code == "plan_refused" else _ENDS.get(result.outcome, "other")
     arguments = {} if call.read is None else call.read.arguments
     return CalledAs(call_id=call.id, operation=call.proposal.operation[:200], outcome=outcome, arguments=arguments)
+
+
+def ended_as(call: Call, result: CallResult | None) -> EndedCall:
+    """How a call ended, for telemetry: only names that the release has, and codes of ours."""
+    outcome, code = "abandoned", ""
+    if result is not None:
+        if isinstance(result, Refusal):
+            outcome, code = result.outcome.value, result.code
+        elif "interlock/replayed" in result.meta:
+            outcome = "replayed"
+        else:
+            outcome = "tool_error" if result.is_error else "returned"
+    session = call.session
+    return EndedCall(
+        call_id=call.id,
+        session_id=session.session_id,
+        agent=session.lineage.agent,
+        task=session.task,
+        way=call.proposal.way,
+        operation=call.operation,
+        outcome=outcome,
+        code=code,
+    )

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from interlock.core.trace_context import TRACEPARENT, first_traced
 from interlock.gateway.messages import CallResult, Proposal, Refusal, Returned, VisibleOperation
 
 STATELESS: Final = "2026-07-28"
@@ -113,8 +114,11 @@ def read_params(envelope: Envelope) -> CallParams:
         raise RpcError(INVALID_PARAMS, "the parameters are not of the method's form") from error
 
 
-def proposal_of(params: CallParams, key_header: str | None) -> Proposal:
-    """The proposal in a `tools/call`. Raises `RpcError` when keys are not texts."""
+def proposal_of(params: CallParams, key_header: str | None, *, version: str = "", traceparent: str | None = None) -> Proposal:
+    """The proposal in a `tools/call`. Raises `RpcError` when keys are not texts.
+
+    `traceparent` is the HTTP header. The one in `_meta` goes before it, as OpenTelemetry's conventions for MCP say.
+    """
     meta = params.meta or {}
     key = meta.get(IDEMPOTENCY_KEY, key_header or "")
     if key_header and key != key_header:
@@ -138,6 +142,8 @@ def proposal_of(params: CallParams, key_header: str | None) -> Proposal:
         wait_ms=wait_ms,
         run=run,
         plan=b"" if plan is None else _ENCODER.encode(plan),
+        way=f"mcp {version}",
+        trace=first_traced(meta.get(TRACEPARENT), traceparent),
     )
 
 

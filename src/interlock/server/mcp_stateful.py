@@ -45,6 +45,8 @@ class _Received(msgspec.Struct, frozen=True, kw_only=True):
     session: Session
     call: rpc.CallParams | None
     key: str
+    version: str
+    traceparent: str | None
 
 
 class StatefulMcp:
@@ -88,7 +90,13 @@ class StatefulMcp:
                 await answer(send, rpc.HTTP_STATUS.get(error.code, 200), rpc.failure(error.request_id, error))
                 return
             receive = _again(body, receive)
-        received = _Received(session=session, call=call, key=header(scope, b"idempotency-key") or "")
+        received = _Received(
+            session=session,
+            call=call,
+            key=header(scope, b"idempotency-key") or "",
+            version=header(scope, b"mcp-protocol-version") or "",
+            traceparent=header(scope, b"traceparent"),
+        )
         scope.setdefault("state", {})[_STATE] = received
         await self._manager.handle_request(scope, receive, self._remember_owner(send, session))
         if opened is None:
@@ -132,7 +140,7 @@ class StatefulMcp:
             # INVARIANT: what the SDK read is never decided on; when the two readings differ, nothing is called.
             raise MCPError(rpc.INVALID_REQUEST, rpc.NOT_ONE_MESSAGE)
         try:
-            proposal = rpc.proposal_of(received.call, received.key)
+            proposal = rpc.proposal_of(received.call, received.key, version=received.version, traceparent=received.traceparent)
             result = rpc.call_result(await self._gate.call(received.session, proposal))
             result.pop("resultType")
             return types.CallToolResult.model_validate(_plain(result))

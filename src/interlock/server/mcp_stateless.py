@@ -91,7 +91,8 @@ class StatelessMcp:
     ) -> dict[str, Any]:
         match message.method:
             case "tools/call":
-                proposal = rpc.proposal_of(params, header(scope, b"idempotency-key"))
+                key, traceparent = header(scope, b"idempotency-key"), header(scope, b"traceparent")
+                proposal = rpc.proposal_of(params, key, version=rpc.STATELESS, traceparent=traceparent)
                 return rpc.call_result(await _while_connected(self._gate.call(session, proposal), receive))
             case "tools/list":
                 try:

@@ -12,6 +12,7 @@ from litestar.params import FromPath
 
 from interlock.app.plane import Plane
 from interlock.app.traces import CallStands
+from interlock.core.trace_context import TRACEPARENT, first_traced
 from interlock.core.who import Person, Session
 from interlock.gateway.messages import CallResult, Proposal, Refusal, RefusalOutcome, Returned
 from interlock.server.api.common import PROBLEM, read
@@ -88,6 +89,8 @@ def routes(plane: Plane, gate: Gate) -> list[Any]:
             idempotency_key=key,
             repeat_of=body.repeat_of,
             wait_ms=body.wait_ms,
+            way="http",
+            trace=first_traced(request.headers.get(TRACEPARENT)),
         )
         return answer(await gate.call(session, proposal))
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from interlock.core.listing import ListedTool
+from interlock.core.trace_context import TRACEPARENT
 from interlock.tools import messages
 from interlock.tools.attempt import Attempt
 from interlock.tools.credential import Credential
@@ -72,11 +73,12 @@ class HttpUpstream:
         link = await self._ready()
         invocation = attempt.invocation
         request_id = next(self._ids)
-        routing = ""
+        traceparent = invocation.trace_meta.get(TRACEPARENT, "")
+        routing = f"{TRACEPARENT}: {traceparent}\r\n" if traceparent else ""
         if link.version == STATELESS:
             name = header_value(invocation.upstream_name)
             mirrored = parameter_headers(self._mirrored.get(invocation.upstream_name, ()), invocation.arguments)
-            routing = f"Mcp-Method: tools/call\r\nMcp-Name: {name}\r\n{mirrored}"
+            routing += f"Mcp-Method: tools/call\r\nMcp-Name: {name}\r\n{mirrored}"
         try:
             message = await self._ask(
                 link,
