@@ -20,6 +20,7 @@ VIOLATIONS = {
     "Only the gateway handles permits": ("identity/intruder.py", "import interlock.policy.permit\n"),
     "The verifier shares nothing with the writer": ("ledger/verify.py", "import interlock.ledger.events\n"),
     "Core and policy do no I/O, read no clock, roll no dice": ("policy/intruder.py", "import secrets\n"),
+    "Only telemetry speaks to telemetry's libraries": ("gateway/intruder.py", "import opentelemetry.trace\n"),
 }
 
 

@@ -87,7 +87,7 @@ class Answers:
                 await self._kept.keep(owner, answer)
             except StoreUnavailableError:
                 # It was done, and the caller is told so now. Whoever repeats it is told that the answer was lost.
-                _log.exception("the answer to a request could not be kept")
+                _log.exception("the answer to a request could not be kept", extra={"event": "answer.not_kept"})
             return answer
         finally:
             self._running.discard(owner)

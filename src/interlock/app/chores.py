@@ -48,4 +48,5 @@ async def _every(pause_s: float, chore: Callable[[], Awaitable[object]]) -> None
         try:
             await chore()
         except Exception:  # noqa: BLE001  # a chore that failed is done again; what must not be missed is checked in the claim
-            _log.exception("a chore failed: %s", getattr(chore, "__name__", "chore"))
+            name = getattr(chore, "__name__", "chore")
+            _log.exception("a chore failed: %s", name, extra={"event": "chore.failed", "chore": name})

@@ -104,7 +104,8 @@ class LeaseKeeper:
         self._seen = seen
 
     async def _close(self, holder: Holder) -> None:
-        _log.warning("the lease of %s has run out; it renews no more", holder.process_id)
+        about = {"event": "lease.run_out", "process_id": holder.process_id}
+        _log.warning("the lease of %s has run out; it renews no more", holder.process_id, extra=about)
         await self._leases.close(holder)
 
     def _from_elsewhere(self, act: Callable[[], object]) -> None:
@@ -130,7 +131,9 @@ class LeaseKeeper:
             pass
         except BaseException:  # noqa: BLE001  # whatever it is, the process must say so
             _log.critical(
-                "the thread that keeps the lease has died: this process starts nothing more; restart it", exc_info=True
+                "the thread that keeps the lease has died: this process starts nothing more; restart it",
+                exc_info=True,
+                extra={"event": "lease.keeper_died"},
             )
         finally:
             self._loop = None
@@ -164,9 +167,9 @@ class LeaseKeeper:
                 continue
             except StoreError as error:
                 if self._lease.is_valid():
-                    _log.warning("%s", error)
+                    _log.warning("%s", error, extra={"event": "lease.not_renewed"})
             except Exception:  # noqa: BLE001  # the keeper outlives every renewal; without one nothing starts
-                _log.exception("a lease was not renewed")
+                _log.exception("a lease was not renewed", extra={"event": "lease.not_renewed"})
             self._line.reset()
             await asyncio.sleep(RETRY_AFTER_S)
 

@@ -192,7 +192,7 @@ class LiveCalls:
                 healthy = False
             except Exception:  # noqa: BLE001
                 # A defect here must not look like a quiet day: everybody loses their place, comes back, and is told again.
-                _log.exception("what moves cannot be told")
+                _log.exception("what moves cannot be told", extra={"event": "page.live_failed"})
                 self.drop_all()
                 break
             else:

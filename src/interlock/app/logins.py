@@ -428,7 +428,8 @@ class LoginDesk:
         try:
             return self._directory.now()
         except DirectoryError as error:
-            _log.error("nobody can log in: %s", error)  # the message says it all
+            # The message says it all.
+            _log.error("nobody can log in: %s", error, extra={"event": "login.impossible"})
             raise ExchangeRefusedError(
                 "temporarily_unavailable", "the directory of people cannot be read; nobody logs in until it can"
             ) from error

@@ -144,7 +144,12 @@ class OutsideLogins:
             return await self._finished(name, redirect_uri, answer, cookie)
         except TokenRefusedError as error:
             self._refusals.add(error.code.value, error.issuer)
-            _log.warning("a login at %s is refused: %s", name, error)
+            _log.warning(
+                "a login at %s is refused: %s",
+                name,
+                error,
+                extra={"event": "login.refused", "issuer": name, "code": error.code.value},
+            )
             raise LoginRefusedError(f"what {name} says of you is refused ({error.code.value})") from error
 
     async def refuse_ended(self, token: str) -> None:
@@ -268,7 +273,10 @@ class OutsideLogins:
         return _base64(self._sealer.digest(kind, state))
 
     def _unreachable(self, issuer: Issuer, error: IssuerUnreachableError) -> LoginRefusedError:
-        _log.error("nobody can log in at %s: %s", issuer.name, error)  # the message says it all
+        # The message says it all.
+        _log.error(
+            "nobody can log in at %s: %s", issuer.name, error, extra={"event": "login.impossible", "issuer": issuer.name}
+        )
         self._refusals.add(TokenCode.ISSUER_UNREACHABLE.value, issuer.issuer)
         return LoginRefusedError(f"{issuer.name} does not answer, or refuses the login; the server's log says why")
 

@@ -103,5 +103,6 @@ def pause_guard(until_s: Callable[[], float]) -> DeadMan | None:
     try:
         return DeadMan(until_s)
     except (OSError, AttributeError) as error:
-        _log.warning("no dead man's switch here (%s): a process paused in the instant before a write may write late", error)
+        why = "no dead man's switch here (%s): a process paused in the instant before a write may write late"
+        _log.warning(why, error, extra={"event": "pause.unguarded"})
         return None

@@ -64,6 +64,11 @@ class RiskWatch:
         self._overrun: dict[str, Session] = {}
         self._worker: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Calls and long texts that are not weighed yet."""
+        return self._calls.qsize() + len(self._behind)
+
     def start(self) -> None:
         """Begin to look at how calls end."""
         self._worker = asyncio.create_task(self._work(), name="risk")
@@ -76,7 +81,7 @@ class RiskWatch:
         try:
             await self.tend()
         except StoreError:
-            _log.warning("what was learnt about agents could not be kept")
+            _log.warning("what was learnt about agents could not be kept", extra={"event": "risk.not_kept"})
 
     async def entered(self, session: Session, source: str, reference: str, texts: Callable[[], tuple[str, ...]]) -> None:
         """Look at what is about to enter a context; a short text at once, a long one in a thread for `text_ms` at most.
@@ -148,7 +153,7 @@ class RiskWatch:
             try:
                 found += detector.look(text[:MAX_TEXT_CHARS])
             except Exception as error:  # noqa: BLE001  # whatever breaks a detector must not look like a harmless text
-                _log.exception("a detector failed: %s", detector.name)
+                _log.exception("a detector failed", extra={"event": "risk.detector_failed", "detector": detector.name})
                 found.append(_failed(detector.name, type(error).__name__))
         if len(text) > MAX_TEXT_CHARS:
             found.append(_failed("length", f"only {MAX_TEXT_CHARS} characters of {len(text)} were looked at"))
@@ -158,7 +163,9 @@ class RiskWatch:
         """A long text was looked at; when that came to nothing, it is evidence that it could not be weighed."""
         self._behind.discard(looking)
         if not looking.cancelled() and looking.exception() is not None:
-            _log.warning("what entered a context could not be weighed: %s", looking.exception())
+            _log.warning(
+                "what entered a context could not be weighed", exc_info=looking.exception(), extra={"event": "risk.not_weighed"}
+            )
             if len(self._overrun) < MAX_LINEAGES:
                 self._overrun.setdefault(session.lineage.id, session)
 
@@ -232,10 +239,14 @@ class RiskWatch:
             try:
                 await self._take_up(session, done, call)
             except StoreError:
-                _log.warning("how a call ended could not be weighed: %s", done.call_id)
+                _log.warning(
+                    "how a call ended could not be weighed", extra={"event": "risk.not_weighed", "call_id": done.call_id}
+                )
                 self._overrun.setdefault(session.lineage.id, session)
             except Exception:  # noqa: BLE001  # one odd call must not end the watch
-                _log.exception("how a call ended could not be weighed: %s", done.call_id)
+                _log.exception(
+                    "how a call ended could not be weighed", extra={"event": "risk.not_weighed", "call_id": done.call_id}
+                )
                 self._overrun.setdefault(session.lineage.id, session)
             finally:
                 self._calls.task_done()

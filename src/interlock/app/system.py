@@ -19,6 +19,7 @@ from interlock.app.chores import begin_chores
 from interlock.app.containment import Containment
 from interlock.app.desk import Desk
 from interlock.app.doubts import PeoplesDoubts
+from interlock.app.figures import ProcessFigures
 from interlock.app.leases import LeaseKeeper
 from interlock.app.leaving import LeaveRules, Leaving, drained
 from interlock.app.logins import LoginDesk
@@ -29,7 +30,7 @@ from interlock.app.plane import Plane, RecordedSessions
 from interlock.app.restoring import PeoplesRestores
 from interlock.app.risk import RiskWatch
 from interlock.app.shelf import StoredReleases
-from interlock.app.sources import SystemClock, SystemIds, dice
+from interlock.app.sources import Entropy, SystemClock, SystemIds, dice
 from interlock.app.tools import Tools
 from interlock.app.upstream_watch import UpstreamWatch
 from interlock.core.risk import RiskRules
@@ -82,6 +83,7 @@ from interlock.store.sessions import Sessions
 from interlock.store.tools import ToolRecords
 from interlock.store.traces import RefusalCount, Traces
 from interlock.store.writer import Writer
+from interlock.telemetry.calls import CallTelemetry
 from interlock.tools.directory import Connectors
 from interlock.tools.python import PythonTools
 
@@ -194,6 +196,8 @@ class System:
         self.plans = Plans(PlanRows(database), standings, self.governing, self.ids)
         self.histories = Histories(PastCalls(database), self.clock)
         self.stability = Stability(clock=self.clock, dice=dice)
+        self.telemetry = CallTelemetry(self.clock, Entropy())
+        self.figures = ProcessFigures(database, settings.environment, self.telemetry, shelf, clock=self.clock, of=self)
         self.gate = Gate(
             desk=self.desk,
             doubts=self.doubts,
@@ -210,6 +214,7 @@ class System:
             lease=self.lease,
             guard=self.guard,
             stability=self.stability,
+            telemetry=self.telemetry,
             clock=self.clock,
             ids=self.ids,
         )
@@ -376,11 +381,14 @@ class System:
                 loaded = epochs.release
             except (StoreError, ReleaseError, UnusableReleaseError) as error:
                 # Alive, and unable to decide: calls are refused one by one, and what was claimed before still settles.
-                _log.error("the release in force cannot be loaded: %s", error)  # the message says it all
+                # The message says it all.
+                _log.error(
+                    "the release in force cannot be loaded: %s", error, extra={"event": "release.unusable", "release": digest}
+                )
         await self.processes.heartbeat(self.process_id, loaded)
         orphaned = draft(ClaimOrphaned(reason="its process is gone or its time is over"), ids=self.ids)
         for call_id in await self.processes.orphan(orphaned):
-            _log.warning("in doubt: %s", call_id)
+            _log.warning("in doubt: %s", call_id, extra={"event": "call.in_doubt", "call_id": call_id})
 
     async def reconcile(self) -> int:
         """Look into the calls in doubt that are due; gives how many. Without a release in force nobody knows how."""

@@ -77,7 +77,9 @@ class UpstreamWatch:
             async with asyncio.timeout(FIRST_LOOK_S):
                 await self.look()
         except TimeoutError:
-            _log.warning("not every server has said yet what it lists; they are asked again")
+            _log.warning(
+                "not every server has said yet what it lists; they are asked again", extra={"event": "tools.not_listed"}
+            )
 
     async def look(self) -> None:
         """Ask every server of the release in force. Raises `StoreError` when what was seen could not be recorded."""
@@ -114,7 +116,7 @@ class UpstreamWatch:
         except StoreError:
             raise
         except Exception:  # noqa: BLE001  # one odd server must not keep the others from being looked at
-            _log.exception("a server could not be asked what it lists: %s", tool)
+            _log.exception("a server could not be asked what it lists", extra={"event": "tools.not_listed", "tool": tool})
             await self._records.note(tool, error="an unexpected error; look into the log")
             return
         if listing is None:
@@ -159,7 +161,8 @@ class UpstreamWatch:
         findings = await asyncio.to_thread(suspicions, release.contracts[item.operation], release, listing)
         detail = item.detail[:MAX_DETAIL_CHARS]
         if await self._record(item.operation, reviewed=reviewed, pin=item.pin, detail=detail, findings=findings):
-            _log.warning("quarantined, for it changed upstream: %s", item.operation)
+            about = {"event": "tool.quarantined", "operation": item.operation}
+            _log.warning("quarantined, for it changed upstream: %s", item.operation, extra=about)
 
     async def _record(self, operation: str, *, reviewed: str, pin: str, detail: str, findings: tuple[str, ...]) -> bool:
         body = ToolQuarantined(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
@@ -23,6 +23,7 @@ from interlock.app.system import ReleaseInForceError, Settings, keep_what_is_loa
 from interlock.cli.access import IN_THE_URL, Secret
 from interlock.cli.common import DEFAULT_STATE, Environment, Json, State, read_variables
 from interlock.cli.output import NO, OK, UNREACHABLE, USAGE, Failure, print_json
+from interlock.cli.telling import METRICS_HELP, Told, collector, logs, metrics_listener, telling
 from interlock.identity.errors import IdentityError
 from interlock.release.errors import ReleaseError
 from interlock.release.load import read_files
@@ -66,11 +67,14 @@ def up(
         Parameter(help="How long of it to go on serving, so that a load balancer notices; 5 when /readyz is asked, else 0."),
     ] = None,
     secret: Secret = IN_THE_URL,
+    metrics: Annotated[str, Parameter(help=METRICS_HELP, env_var="INTERLOCK_METRICS")] = "",
+    log_format: Annotated[str, Parameter(help="json or text; text on a terminal.", env_var="INTERLOCK_LOG_FORMAT")] = "",
+    log_level: Annotated[str, Parameter(help="debug, info, warning or error.", env_var="INTERLOCK_LOG_LEVEL")] = "info",
+    log_calls: Annotated[bool, Parameter(help="A line for every call that has ended.")] = False,
     as_json: Json = False,
 ) -> int:
     """Serve the gate: MCP at /mcp, token exchange at /oauth/token, controls at /v1/controls."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    lines, otlp = logs(log_format, log_level), collector()
     try:
         if directory is not None:
             from interlock.identity.dev_issuer import load_directory  # noqa: PLC0415  # to find mistakes early
@@ -78,7 +82,12 @@ def up(
             load_directory(directory)
         files = None if release is None else read_files(release)
         password = secret.for_url(database_url)
-        with _database(state, database_url, password) as url, _listening(host, port) as listening:
+        with (
+            contextlib.closing(lines),
+            metrics_listener(metrics) as for_metrics,
+            _database(state, database_url, password) as url,
+            _listening(host, port) as listening,
+        ):
             settings = Settings(
                 state=state,
                 database_url=url,
@@ -93,8 +102,9 @@ def up(
                 database_password=password,
             )
             hosts = LOCAL_HOSTS | {host} | set(allow_host or ())
+            tell = partial(telling, lines, log_calls=log_calls, otlp=otlp, listening=for_metrics)
             with asyncio.Runner(loop_factory=_loop) as runner:
-                unsettled = runner.run(_serve(settings, listening, hosts, as_json=as_json))
+                unsettled = runner.run(_serve(settings, listening, hosts, tell, as_json=as_json))
     except ReleaseError as error:
         listed = "\n".join(f"  {problem}" for problem in error.problems)
         raise Failure(f"the release has problems:\n{listed}", details=list(error.problems)) from error
@@ -108,9 +118,17 @@ def up(
     return OK
 
 
-async def _serve(settings: Settings, listening: socket.socket, hosts: frozenset[str], *, as_json: bool) -> tuple[str, ...]:
+async def _serve(
+    settings: Settings,
+    listening: socket.socket,
+    hosts: frozenset[str],
+    tell: Callable[[], AbstractAsyncContextManager[Told]],
+    *,
+    as_json: bool,
+) -> tuple[str, ...]:
     """Serve until a signal; gives the calls that were not settled when the time to leave was over."""
-    async with running(settings) as system:
+    async with tell() as told, running(settings) as system:
+        await told.watch(system, hosts)
         keep_what_is_loaded()
         router = Router(
             gate=system.gate, session_of=system.plane.session, plane=system.plane, allowed_hosts=hosts, doors=system.plane.doors

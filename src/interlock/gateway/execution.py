@@ -228,7 +228,8 @@ class Executor:
             detail=detail[:500],
         )
         what = f"attempt {body.attempt} said {state} when it stood as {stands}"
-        _log.error("two answers about one claim: %s of %s: %s", body.claim_id, body.operation, what)
+        about = {"event": "claim.conflict", "claim_id": body.claim_id, "operation": body.operation, "call_id": work.call_id}
+        _log.error("two answers about one claim: %s", what, extra=about)
         await self._doubts.conflict(body.claim_id, what, draft(body, ids=self._ids, call_id=work.call_id))
 
     async def _invoke(self, work: Work) -> tuple[ToolResult, NotStartedError | None]:
@@ -292,7 +293,8 @@ class Executor:
             result = ToolFailure(sent=not permit.revoked, code="protocol", detail=f"connector defect: {type(error).__name__}")
         finally:
             lease.drop(permit)
-        passed("invoke", began_s, self._clock.monotonic_s(), operation=work.contract.operation, sent=sent)
+        now_s, operation = self._clock.monotonic_s(), work.contract.operation
+        passed("invoke", began_s, now_s, operation=operation, sent=sent, failed=_failed(result))
         if cancelled and task is not None:
             task.uncancel()
         unsent = isinstance(result, ToolFailure) and not result.sent
@@ -320,6 +322,13 @@ async def _taken_up(take: TakenUp | None, released: Released) -> tuple[Item | No
         return await take(released), None
     except Exception as error:  # noqa: BLE001  # raised again when the call is settled, so that nothing of it is released
         return None, error
+
+
+def _failed(result: ToolResult) -> str:
+    """What kind of failure the tool's answer is, for telemetry; empty when it is none."""
+    if isinstance(result, ToolFailure):
+        return result.code
+    return "tool_error" if result.is_error else ""
 
 
 def _answered(result: ToolResult) -> bool | None:

@@ -192,7 +192,7 @@ class Gate:
         except StoreUnavailableError:
             pass
         except Exception:  # noqa: BLE001  # whatever breaks in here, the caller gets a refusal and the operator a traceback
-            _log.exception("a call failed inside the gate: %s", call.id)
+            _log.exception("a call failed inside the gate", extra={"event": "call.broke", "call_id": call.id})
         # INVARIANT: once a call that can change something is claimed, nobody is told that nothing was changed.
         if not call.may_have_acted:
             return refusal(call.id, "control_plane_unavailable")

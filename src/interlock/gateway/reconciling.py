@@ -91,7 +91,7 @@ class Reconciler:
         )
         for answer in answers:
             if isinstance(answer, BaseException):
-                _log.error("a doubt could not be looked into", exc_info=answer)
+                _log.error("a doubt could not be looked into", exc_info=answer, extra={"event": "doubt.not_looked_into"})
         return len(answers)
 
     def _wait_s(self, doubt: Doubt, contract: Contract | None, governed: Governed) -> float:

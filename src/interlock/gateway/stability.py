@@ -7,6 +7,7 @@ the database cannot be reached: it then goes by its own counts alone.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -154,6 +155,12 @@ class Stability:
                 waits_ms = 0 if state.phase is Phase.CLOSED else max(0, int((state.until_s - now_s) * 1000))
                 found.append(Told(operation=operation, counts=counts, phase=state.phase, waits_ms=waits_ms))
         return tuple(found)
+
+    def phases(self) -> Counter[str]:
+        """How many operations stand in each phase; every phase is named."""
+        found = Counter({phase.value: 0 for phase in Phase})
+        found.update(kept.state.phase.value for kept in self._kept.values())
+        return found
 
     def learn(self, others: Mapping[str, Counts]) -> None:
         """What all other processes have counted, as it is now. Opens what this makes unstable."""

@@ -24,7 +24,8 @@ NOT_TRACED: Final[Mapping[str, str]] = {}
 class Stage(msgspec.Struct, frozen=True):
     """A stage that a call has passed: `decide`, `claim`, `invoke`, `settle`, `record`. Seconds on the clock of the gate.
 
-    `sent` is the span that the tool was told of, `operation` the one that was invoked, which may be a read of the gate's own.
+    `sent` is the span that the tool was told of, `operation` the one that was invoked, which may be a read of the gate's own;
+    `failed` is why the tool gave no answer, or `tool_error` when it answered with an error.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Stage(msgspec.Struct, frozen=True):
     ended_s: float
     operation: str = ""
     sent: TraceContext | None = None
+    failed: str = ""
 
 
 class Path:
@@ -120,11 +122,13 @@ def followed() -> Path | None:
     return _following.get()
 
 
-def passed(name: str, began_s: float, ended_s: float, *, operation: str = "", sent: TraceContext | None = None) -> None:
+def passed(
+    name: str, began_s: float, ended_s: float, *, operation: str = "", sent: TraceContext | None = None, failed: str = ""
+) -> None:
     """A stage of the call at hand has ended."""
     path = _following.get()
     if path is not None and len(path.stages) < MAX_STAGES:
-        path.stages.append(Stage(name, began_s, ended_s, operation, sent))
+        path.stages.append(Stage(name, began_s, ended_s, operation, sent, failed))
 
 
 class TimedDesk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Final
 
 import msgspec
@@ -29,9 +30,12 @@ class RefusalCounter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._counts: dict[tuple[int, str, str], int] = {}
+        self.ever: Counter[str] = Counter()
+        """By reason, since the start."""
 
     def add(self, code: str, issuer: str = "") -> None:
         """Count one refusal. After some hints in a minute, new ones are counted together under `other`."""
+        self.ever[code] += 1
         minute_s = self._clock.wall_us() // 60_000_000 * 60
         key = (minute_s, code, _PLAIN.sub("?", issuer[:MAX_HINT_CHARS]))
         if key not in self._counts and sum(known[0] == minute_s for known in self._counts) >= MAX_HINTS_PER_MINUTE:

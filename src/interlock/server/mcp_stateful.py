@@ -169,7 +169,7 @@ def _call_in(body: bytes) -> rpc.CallParams | None:
 
 def _defect(error: Exception) -> MCPError:
     # The SDK would send the exception's text to the client.
-    _log.error("an MCP request failed", exc_info=error)
+    _log.error("an MCP request failed", exc_info=error, extra={"event": "mcp.failed"})
     told = rpc.unexpected()
     return MCPError(told.code, str(told))
 

@@ -81,7 +81,7 @@ class StatelessMcp:
             await answer(send, rpc.HTTP_STATUS.get(error.code, 200), rpc.failure(request_id, error))
             return
         except Exception:  # noqa: BLE001  # whatever breaks in here, the client gets an error it can read and the operator a traceback
-            _log.exception("an MCP request failed")
+            _log.exception("an MCP request failed", extra={"event": "mcp.failed"})
             await answer(send, _DEFECT, rpc.failure(request_id, rpc.unexpected()))
             return
         await answer(send, 200, text)

@@ -84,6 +84,11 @@ class Writer:
         self._slices = Slices(database, process_id=process_id)
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Requests that are not yet part of a commit."""
+        return self._queue.qsize()
+
     def start(self) -> None:
         """Begin to take requests."""
         self._task = asyncio.create_task(self._run(), name="writer")
@@ -150,7 +155,7 @@ class Writer:
             try:
                 await self._commit(batch)
             except Exception as error:  # noqa: BLE001  # the writer outlives every batch; its callers fail closed
-                _log.exception("a batch could not be committed")
+                _log.exception("a batch could not be committed", extra={"event": "store.batch_failed"})
                 for waiting in batch:
                     _fail(waiting, error)
             finally:
@@ -166,7 +171,9 @@ class Writer:
         except asyncpg.PostgresError as error:
             # INVARIANT: one bad row harms nobody else; each is sent alone, and only the bad one fails.
             if len(batch) == 1:
-                _log.error("a request was refused by the database: %s", error)
+                # Not the message: it quotes the row.
+                about = {"event": "store.request_refused", "code": error.sqlstate}
+                _log.error("a request was refused by the database (%s)", type(error).__name__, extra=about)
                 _fail(batch[0], error)
             else:
                 for waiting in batch:

@@ -171,7 +171,8 @@ class PythonConnector:
             raise
         except (Exception, SystemExit):  # noqa: BLE001  # whatever a function raises is an answer of the tool
             # What a function raises may hold anything, so it goes to the log and not to the caller.
-            _LOG.exception("%s%s raised", self._prefix, attempt.invocation.upstream_name)
+            operation = f"{self._prefix}{attempt.invocation.upstream_name}"
+            _LOG.exception("%s raised", operation, extra={"event": "tool.raised", "operation": operation})
             return ToolAnswer(content=({"type": "text", "text": _FAILED_TEXT},), is_error=True)
         return self._answer(value)
 

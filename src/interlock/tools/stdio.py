@@ -329,7 +329,7 @@ class _Server:
             text = self._credential.scrub(chunk)[: max(budget, 0)].decode("utf-8", "backslashreplace").rstrip()
             budget -= len(chunk)
             if text:
-                _LOG.info("process %d says: %s", self._process.pid, text)
+                _LOG.debug("process %d says: %s", self._process.pid, text, extra={"event": "tool.says"})
 
 
 async def _exits(process: asyncio.subprocess.Process, within_s: float) -> bool:

@@ -164,7 +164,7 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         return answer
 
     def anything(_: Any, error: Exception) -> Response[Any]:
-        _log.error("an API request failed", exc_info=error)
+        _log.error("an API request failed", exc_info=error, extra={"event": "api.failed"})
         return problem(500, "an unexpected error; look into the server's log")
 
     return {

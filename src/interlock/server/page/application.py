@@ -93,7 +93,7 @@ def _handlers() -> dict[Any, Any]:
         return _problem(request, error.status_code, "That does not work", str(error.detail))
 
     def anything(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-        _log.error("a request for the page failed", exc_info=error)
+        _log.error("a request for the page failed", exc_info=error, extra={"event": "page.failed"})
         detail = "Something unexpected happened; it is in the server's log."
         return _problem(request, 500, "Our mistake", detail)
 

@@ -303,7 +303,7 @@ class HttpUpstream:
             async with asyncio.timeout(self._limits.close_timeout_ms / 1000):
                 await post
         except (TimeoutError, CallFailedError) as error:
-            _LOG.debug("a courtesy message was not delivered: %s", error)
+            _LOG.debug("a courtesy message was not delivered: %s", error, extra={"event": "tool.not_told"})
 
     async def _end_session(self, link: _Link) -> None:
         pool = self._new_pool()
