@@ -17,7 +17,6 @@ from interlock.app.system import System
 from interlock.cli.output import USAGE, Failure
 from interlock.server.http import BoundedHttp
 from interlock.server.metrics import PATH, MetricsApp
-from interlock.telemetry.exposition import CONTENT_TYPE, Exposition
 from interlock.telemetry.logs import FORMATS, LEVELS, LogLines, start_logs
 from interlock.telemetry.settings import Otlp, TelemetrySettingError, otlp_settings
 
@@ -99,6 +98,7 @@ class _Telling:
         self._otlp = otlp
         self._listening = listening
         self._sender: Sender | None = None
+        self._server: uvicorn.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def watch(self, system: System, hosts: frozenset[str]) -> None:
@@ -110,7 +110,8 @@ class _Telling:
             if self._sender is not None and self._otlp.metrics:
                 self._start(_send_figures(system, self._sender, self._otlp.metric_pause_s), "send-metrics")
         if self._listening is not None:
-            self._start(_serve_metrics(system, self._listening, hosts), "metrics")
+            self._server = _metrics_server(system, hosts)
+            self._serving = asyncio.create_task(self._server.serve(sockets=[self._listening]), name="metrics")
             host, port = self._listening.getsockname()[:2]
             url = f"http://{host}:{port}{PATH}"
             _log.info("metrics at %s", url, extra={"event": "metrics.served", "url": url})
@@ -119,6 +120,9 @@ class _Telling:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._server is not None:
+            self._server.should_exit = True
+            await asyncio.gather(self._serving, return_exceptions=True)
         if self._sender is not None:
             await asyncio.to_thread(self._sender.close)
 
@@ -151,7 +155,9 @@ async def _send_figures(system: System, sender: Sender, pause_s: float) -> None:
             _log.exception("the figures could not be gathered", extra={"event": "chore.failed", "chore": "send-metrics"})
 
 
-async def _serve_metrics(system: System, listening: socket.socket, hosts: frozenset[str]) -> None:
+def _metrics_server(system: System, hosts: frozenset[str]) -> uvicorn.Server:
+    from interlock.telemetry.exposition import CONTENT_TYPE, Exposition  # noqa: PLC0415  # heavy
+
     exposition = Exposition()
 
     async def text() -> bytes:
@@ -165,8 +171,9 @@ async def _serve_metrics(system: System, listening: socket.socket, hosts: frozen
         log_config=None,
         lifespan="off",
         limit_concurrency=MAX_SCRAPES_AT_ONCE,
+        timeout_graceful_shutdown=1,
     )
-    await _Quiet(config).serve(sockets=[listening])
+    return _Quiet(config)
 
 
 class _Quiet(uvicorn.Server):

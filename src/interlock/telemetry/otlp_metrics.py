@@ -57,7 +57,7 @@ def _numbers(figure: Figure, figures: Figures) -> list[NumberDataPoint]:
             attributes=_attributes(figure, labels),
             start_time_unix_nano=figures.since_us * 1000,
             time_unix_nano=figures.at_us * 1000,
-            value=value,
+            value=float(value),  # else one series would be of two types
         )
         for labels, value in figure.values.items()
     ]
