@@ -165,9 +165,9 @@ async def test_what_calls_carry_is_in_no_line_whatever_happens_to_them(loggers, 
         shop.after_effect = cannot
         await made.call(session, "pay", order_id="canary-order", amount="14.00")
         await made.gate.call(session, Proposal(operation="canary.operation", arguments=b"{}"))
-        pool, made.system.writer._pool = made.system.writer._pool, None  # commits break in a way that nobody has thought of
+        sql, made.system.writer._sql = made.system.writer._sql, None  # commits break in a way that nobody has thought of
         await made.call(session, "note", text="canary-late")
-        made.system.writer._pool = pool
+        made.system.writer._sql = sql
     lines.close()
     told = [json.loads(line) for line in out.getvalue().splitlines()]
     assert "canary" not in out.getvalue()

@@ -167,7 +167,7 @@ class MarkedDesk:
             self._write(ended)
         except MarkError as error:
             # It is settled, and its claim is in the mark: after a restore its end would be found out as of a call in doubt.
-            _log.error("%s", error)
+            _log.error("%s", error, extra={"event": "mark.not_written"})
 
 
 class RestoreWatch:
@@ -211,7 +211,8 @@ class RestoreWatch:
         if last and await connection.fetch(self._sql["missing_claims"], [last]):
             row = await connection.fetchrow(self._sql["notice_restored"], _lacks((last,)))
             self._desk.knows_by = 0 if row is None else row["epoch"]
-            _log.critical("the database was restored to an earlier point: it is read-only until people resume it")
+            about = {"event": "database.restored"}
+            _log.critical("the database was restored to an earlier point: it is read-only until people resume it", extra=about)
 
     async def _behind_witness(self) -> str:
         lines = await asyncio.to_thread(read_witness, self._witness)
@@ -226,7 +227,8 @@ class RestoreWatch:
         noticed = await self._restorations.notice(why)
         self._desk.knows_by = noticed.epoch
         if noticed.news:
-            _log.critical("the database was restored to an earlier point (%s): it is read-only until people resume it", why)
+            told = "the database was restored to an earlier point (%s): it is read-only until people resume it"
+            _log.critical(told, why, extra={"event": "database.restored"})
         return noticed.news
 
 

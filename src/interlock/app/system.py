@@ -381,10 +381,8 @@ class System:
                 loaded = epochs.release
             except (StoreError, ReleaseError, UnusableReleaseError) as error:
                 # Alive, and unable to decide: calls are refused one by one, and what was claimed before still settles.
-                # The message says it all.
-                _log.error(
-                    "the release in force cannot be loaded: %s", error, extra={"event": "release.unusable", "release": digest}
-                )
+                about = {"event": "release.unusable", "release": digest}
+                _log.error("the release in force cannot be loaded: %s", error, extra=about)  # noqa: TRY400  # it says it all
         await self.processes.heartbeat(self.process_id, loaded)
         orphaned = draft(ClaimOrphaned(reason="its process is gone or its time is over"), ids=self.ids)
         for call_id in await self.processes.orphan(orphaned):
@@ -437,7 +435,8 @@ class System:
                 await asyncio.gather(*chores, return_exceptions=True)
                 await self.stop()
         except TimeoutError:
-            _log.error("not everything was put in order in the time there was to leave; is the database there?")
+            about = {"event": "process.left_open"}
+            _log.error("not all was put in order in the time there was to leave; is the database there?", extra=about)
         finally:
             for chore in chores:
                 chore.cancel()
@@ -459,7 +458,7 @@ class System:
             try:
                 await last()
             except (StoreError, OSError) as error:
-                _log.warning("on leaving: %s", error)
+                _log.warning("on leaving: %s", error, extra={"event": "process.left_open"})
 
 
 def keep_what_is_loaded() -> None:

@@ -213,7 +213,7 @@ class Writer:
             try:
                 await self._pool.release(connection, timeout=CONNECT_TIMEOUT_S)
             except UNAVAILABLE:
-                _log.debug("a connection could not be given back", exc_info=True)
+                _log.debug("a connection could not be given back", exc_info=True, extra={"event": "store.not_given_back"})
 
     def _keep_in_mind(self, requests: list[Request]) -> None:
         """Which budgets have rows now. Being wrong costs a claim another round (`again`)."""
