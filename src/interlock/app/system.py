@@ -382,7 +382,7 @@ class System:
             except (StoreError, ReleaseError, UnusableReleaseError) as error:
                 # Alive, and unable to decide: calls are refused one by one, and what was claimed before still settles.
                 about = {"event": "release.unusable", "release": digest}
-                _log.error("the release in force cannot be loaded: %s", error, extra=about)  # noqa: TRY400  # it says it all
+                _log.error("the release in force cannot be loaded: %s", error, extra=about)  # it says it all
         await self.processes.heartbeat(self.process_id, loaded)
         orphaned = draft(ClaimOrphaned(reason="its process is gone or its time is over"), ids=self.ids)
         for call_id in await self.processes.orphan(orphaned):
