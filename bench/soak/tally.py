@@ -51,9 +51,10 @@ class Tally:
 
 def code_of_result(result: dict[str, Any]) -> str:
     """The code of a tool's result as MCP has it. Raises `OddError`."""
-    said = (result.get("_meta") or {}).get("interlock/decision")
+    meta = result.get("_meta") or {}
+    said = meta.get("interlock/decision")
     if not result.get("isError"):
-        return "replayed" if (result.get("_meta") or {}).get("interlock/replayed") else "done"
+        return "replayed" if "interlock/replayed" in meta else "done"
     if not isinstance(said, dict) or said.get("code") not in WORDINGS:
         raise OddError(f"an error without a code: {result}")
     if not any(part.get("text") for part in result.get("content", ())):
