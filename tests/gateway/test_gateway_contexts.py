@@ -95,7 +95,7 @@ async def test_what_an_agent_says_the_user_said_is_asserted(shop):
 
 
 async def test_a_context_that_was_forgotten_to_save_memory_is_read_again(shop, monkeypatch):
-    monkeypatch.setattr(module, "MAX_CACHED_CONTEXT_TOKENS", 50)
+    monkeypatch.setattr(module, "MAX_CACHED_CONTEXT_SIZE", 50)
     known = contexts(shop)
     sessions = [await shop.session(user=f"user{number}") for number in range(5)]
     for number, session in enumerate(sessions):
@@ -103,6 +103,17 @@ async def test_a_context_that_was_forgotten_to_save_memory_is_read_again(shop, m
     for _ in range(2):
         for number, session in enumerate(sessions):
             assert await origin(known, session, f"EVIL-{number}7") is Origin.UNTRUSTED
+
+
+async def test_items_that_bring_no_new_token_count_for_the_memory_too(shop, monkeypatch):
+    monkeypatch.setattr(module, "MAX_CACHED_CONTEXT_SIZE", 50)
+    known = contexts(shop)
+    for user in ("ana", "ben"):
+        session = await shop.session(user=user)
+        for _ in range(30):
+            await enters(known, session, STOCK, "call_1", answer("EVIL-1"))
+        assert await origin(known, session, "EVIL-1") is Origin.UNTRUSTED
+    assert len(known._known) == 1
 
 
 async def test_long_outputs_are_taken_up_whole(shop):

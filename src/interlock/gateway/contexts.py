@@ -18,7 +18,7 @@ from interlock.core.plan import Held, PlannedSource
 from interlock.core.terms import Effect
 from interlock.core.who import Session
 from interlock.gateway.execution import Released
-from interlock.gateway.limits import INLINE_TOKENS_CHARS, MAX_CACHED_CONTEXT_TOKENS, MAX_CACHED_LINEAGES
+from interlock.gateway.limits import INLINE_TOKENS_CHARS, MAX_CACHED_CONTEXT_SIZE, MAX_CACHED_LINEAGES
 from interlock.gateway.ports import ContextShelf, Watch
 from interlock.provenance.index import NOTHING, Index
 from interlock.provenance.items import of_assertion, of_input, of_result
@@ -47,7 +47,7 @@ class Contexts:
         self._shelf = shelf
         self._watch = watch
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._tokens = 0
+        self._size = 0
 
     async def trace(
         self, session: Session, contract: Contract, arguments: Mapping[str, JsonValue], *, tainted: bool
@@ -138,24 +138,24 @@ class Contexts:
             known = self._known[session.session_id] = _Known(session)
         self._known.move_to_end(session.session_id)
         async with known.updating:
-            before = known.index.tokens
+            before = known.index.size
             while items := await self._shelf.after(session.lineage.id, known.n):
                 for stored in items:
                     own = stored.session_id == session.session_id
                     known.index.add(stored.item, ignore=NOTHING if own else _OF_THE_SESSION, own=own)
                     known.n = stored.n
             if self._known.get(session.session_id) is known:
-                self._tokens += known.index.tokens - before
+                self._size += known.index.size - before
         self._forget_some(session.session_id)
         return known
 
     def _forget_some(self, kept: str) -> None:
         """Bound the memory: the contexts used longest ago are read again when they are needed."""
-        while self._tokens > MAX_CACHED_CONTEXT_TOKENS or len(self._known) > MAX_CACHED_LINEAGES:
+        while self._size > MAX_CACHED_CONTEXT_SIZE or len(self._known) > MAX_CACHED_LINEAGES:
             session_id = next(iter(self._known))
             if session_id == kept:
                 return
-            self._tokens -= self._known.pop(session_id).index.tokens
+            self._size -= self._known.pop(session_id).index.size
 
 
 def _texts(released: Released) -> tuple[str, ...]:

@@ -26,7 +26,8 @@ BUDGET_WAIT_MS: Final = 2_000
 BUDGET_POLL_FIRST_MS: Final = 25
 BUDGET_POLL_MOST_MS: Final = 400
 INLINE_TOKENS_CHARS: Final = 16_384
-MAX_CACHED_CONTEXT_TOKENS: Final = 500_000
+# Tokens and items of all contexts that a process keeps; a token takes about 170 bytes, so this is 50 MB.
+MAX_CACHED_CONTEXT_SIZE: Final = 300_000
 MAX_PAST_CALLS: Final = 20_000
 MAX_CACHED_PAST_CALLS: Final = 200_000
 LONGEST_SESSION_S: Final = 31 * 24 * 3600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from sys import intern
 from typing import Final
 
 from interlock.core.context import Item
@@ -32,15 +33,20 @@ class Index:
 
     @property
     def tokens(self) -> int:
-        """How many tokens are kept: the measure of its memory."""
+        """How many tokens are kept."""
         return len(self._marks)
+
+    @property
+    def size(self) -> int:
+        """The measure of its memory: items count too, for a context may take up many that bring no new token."""
+        return len(self._marks) + len(self._sources)
 
     def add(self, item: Item, *, ignore: Standing = NOTHING, own: bool = True) -> None:
         """Take up the next item, but for what entered in a way of `ignore`; items are numbered from 1 as they are added.
 
         `own`: it entered in this session, and counts for where a plan says that a value comes from.
         """
-        self._sources.append(item.source)
+        self._sources.append(intern(item.source))  # few names, and thousands of items
         number = len(self)
         self.is_complete = self.is_complete and item.is_complete
         source = self._bit(item.source) if own else 0
