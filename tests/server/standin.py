@@ -9,9 +9,11 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from interlock.app.plane import ReleaseName, Status
+from interlock.core.changes import Changes
 from interlock.core.claim import Epochs
+from interlock.core.contract import Kind
 from interlock.core.who import Lineage, Person, Session
-from interlock.gateway.messages import Returned, VisibleOperation
+from interlock.gateway.messages import NOBODY, Found, Returned, VisibleOperation
 from interlock.identity.errors import TokenCode, TokenRefusedError
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
@@ -49,6 +51,8 @@ class StandIn:
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.broken = None
+        self.callers = []
+        self.changes = Changes()
 
     def session(self, token):
         if not token.startswith("token-"):
@@ -59,7 +63,8 @@ class StandIn:
     async def session_of(self, token, task=""):
         return self.session(token)
 
-    async def call(self, session, proposal):
+    async def call(self, session, proposal, caller=NOBODY):
+        self.callers.append(caller)
         self.proposals.append((session.lineage.user, proposal))
         self.entered.set()
         try:
@@ -75,6 +80,11 @@ class StandIn:
         if self.broken is not None:
             raise self.broken
         return (LISTED,)
+
+    async def find(self, session, kind, name, tool=None):
+        if self.broken is not None:
+            raise self.broken
+        return Found(operation=f"shop.{name}") if kind is Kind.TOOL else None
 
     async def person(self, token):
         if token != "person":

@@ -73,7 +73,7 @@ def test_whatever_is_read_is_written_in_fifty_five_plain_characters(text):
 
 def proposal(meta, header=None):
     params = rpc.CallParams(name="a.b", meta=meta)
-    return rpc.proposal_of(params, None, version=rpc.STATELESS, traceparent=header)
+    return rpc.proposal_of(params, rpc.Came(version=rpc.STATELESS, traceparent=header))
 
 
 def test_what_stands_in_meta_goes_before_the_header_and_a_wrong_one_harms_no_call():

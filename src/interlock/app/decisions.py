@@ -214,7 +214,7 @@ class Decisions:
             return self._refused(governed, asked, Question.WHICH_TOOL, Reason(code=Code.UNKNOWN_OPERATION))
         try:
             proposal = Proposal(operation=asked.operation, arguments=asked.arguments)
-            read = read_proposal(governed, contract, session.lineage, proposal)
+            read = read_proposal(governed, contract, session, proposal, None)
         except UnreadableProposalError as error:
             reason = Reason(code=error.code, say=f"{error}.".capitalize(), field=error.field)
             return self._refused(governed, asked, Question.WHICH_OPERATION, reason)

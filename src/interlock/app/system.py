@@ -35,6 +35,7 @@ from interlock.app.tools import Tools
 from interlock.app.upstream_watch import UpstreamWatch
 from interlock.core.risk import RiskRules
 from interlock.core.who import Session
+from interlock.gateway.asking import Seals
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.gate import Gate
 from interlock.gateway.governed import Governing
@@ -215,6 +216,7 @@ class System:
             guard=self.guard,
             stability=self.stability,
             telemetry=self.telemetry,
+            seals=Seals(self.keys.private_bytes("session")[1]),
             clock=self.clock,
             ids=self.ids,
         )

@@ -58,6 +58,27 @@ class Repeat(StrEnum):
     ALLOW = "allow"
 
 
+class Kind(StrEnum):
+    """What an operation is at its server: which MCP method reaches it."""
+
+    TOOL = "tool"
+    RESOURCE = "resource"
+    PROMPT = "prompt"
+    COMPLETION = "completion"
+
+
+class Passes(StrEnum):
+    """What no filter can look into, or what asks something back: it passes only where a contract says so."""
+
+    IMAGE = "image"
+    AUDIO = "audio"
+    BLOB = "blob"
+    LOG = "log"
+    SAMPLING = "sampling"
+    ELICITATION = "elicitation"
+    ROOTS = "roots"
+
+
 class ResourceRule(msgspec.Struct, frozen=True, kw_only=True):
     """Which argument names the object acted on, and which operation tells its attributes.
 
@@ -105,6 +126,9 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """One reviewed operation. `operation` is `tool.operation`; times carry their unit in the name.
 
     `egress_to` names the targets that say who something goes to; where all of them are left out or empty, a call sends nothing.
+
+    `upstream_name` is a tool's or prompt's name at its server, a resource's URI or URI template, and for a completion the name
+    or template of what it completes, which is a `completes`.
     """
 
     operation: str
@@ -143,6 +167,10 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     degrade: Degrade = Degrade()
     reviewed_by: str = ""
     reviewed_digest: str = ""
+    kind: Kind = Kind.TOOL
+    completes: Kind | None = None
+    mime_type: str = ""
+    passes: frozenset[Passes] = frozenset()
 
     @property
     def is_read_only(self) -> bool:

@@ -81,10 +81,11 @@ class Contexts:
         `arguments` (JSON text) are those of the call: whether the user named what was read is told from them. `choices` are
         those that the session's plan makes among what this operation returns (`Plans.choices`).
         """
-        if not released.content and released.structured is None:
+        if released.is_empty:
             return None
         pointed = not released.is_error and await self._points(session, contract, arguments)
-        texts = _texts(released)
+        texts, beside = _texts(released), _beside(released)
+        structured = None if released.structured is None else _without_media(released.structured)
         tokenizer = Tokenizer(session.lineage.id)
 
         def cut() -> Item:
@@ -92,26 +93,36 @@ class Contexts:
                 tokenizer,
                 contract.operation,
                 call_id,
-                structured=released.structured,
+                structured=structured,
                 texts=texts,
+                beside=beside,
                 trusted=() if released.is_error else contract.trusted,
                 pointed=pointed,
                 choices=() if released.is_error else choices,
             )
 
         # A long output takes long to cut into tokens; the event loop must not wait for that.
-        return cut() if sum(map(len, texts)) <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
+        return cut() if sum(map(len, (*texts, *beside))) <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
 
     async def returned(self, session: Session, contract: Contract, call_id: str, released: Released) -> None:
         """Look for evidence in what has entered. Call it before the release, and release nothing when it fails."""
-        if not released.content and released.structured is None:
+        if released.is_empty:
             return
 
         def entering() -> tuple[str, ...]:
             # Where there is structured content, the text beside it is only the same again.
-            return _texts(released) if released.structured is None else tuple(texts_in(dict(released.structured)))
+            structured = released.structured
+            own = _texts(released) if structured is None else tuple(texts_in(dict(_without_media(structured))))
+            return (*own, *_beside(released))
 
         await self._watch.entered(session, contract.operation, call_id, entering)
+
+    async def asked(self, session: Session, contract: Contract, call_id: str, released: Released) -> None:
+        """Take up what a tool asks while it runs; call it before anybody is shown it."""
+        item = await self.entering(session, msgspec.structs.replace(contract, trusted=(), targets=()), call_id, released)
+        if item is not None:
+            await self._shelf.add(session.lineage.id, session.session_id, item)
+        await self.returned(session, contract, call_id, released)
 
     async def _points(self, session: Session, contract: Contract, arguments: bytes) -> bool:
         if not contract.targets or Effect.READ not in contract.effects:
@@ -159,4 +170,29 @@ class Contexts:
 
 
 def _texts(released: Released) -> tuple[str, ...]:
-    return tuple(text for block in released.content if isinstance(text := block.get("text"), str))
+    found = [text for block in released.content if isinstance(text := block.get("text"), str)]
+    # Text inside resources that a block carries, and the names and descriptions of links, are read like any other.
+    found += [text for block in released.content if block.get("type") != "text" for text in texts_in(_readable(block))]
+    return tuple(found)
+
+
+def _beside(released: Released) -> tuple[str, ...]:
+    """What comes with a result and is read, too: log messages, and what the tool asks."""
+    asks = () if released.asks is None else tuple(released.asks.requests.values())
+    return tuple(text for item in (*released.logs, *asks) for text in texts_in(dict(item)))
+
+
+def _readable(block: Mapping[str, Any]) -> dict[str, Any]:
+    """A block without its text, and without what is no text: pictures, sounds and files are data."""
+    return {name: value for name, value in _without_media(block).items() if name not in {"text", "type"}}
+
+
+def _without_media(value: Any) -> Any:
+    match value:
+        case dict():
+            media = {"blob", "data"} if isinstance(value.get("mimeType"), str) else set()
+            return {name: _without_media(inside) for name, inside in value.items() if name not in media}
+        case list() | tuple():
+            return [_without_media(inside) for inside in value]
+        case _:
+            return value

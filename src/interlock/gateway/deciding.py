@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from interlock.core.canonical import JsonValue
 from interlock.core.decision import Decision, Deny, Facts, ResourceFacts, Traced
 from interlock.core.plan import NONE_PLANNED, Planned
 from interlock.core.ports import Clock
@@ -73,7 +74,8 @@ class Deciding:
             traced = await self._contexts.trace(call.session, contract, read.arguments, tainted=standing.state.tainted)
             traced = as_planned(traced, as_it_says)
 
-        canaries = governed.canaries.seen(read.arguments)
+        sent: JsonValue = read.arguments if read.answers is None else [read.arguments, dict(read.answers)]
+        canaries = governed.canaries.seen(sent)
 
         def facts_with(resource: ResourceFacts | None) -> Facts:
             facts = governed.facts(

@@ -20,6 +20,7 @@ from interlock.core.trace_context import TRACEPARENT
 from interlock.core.who import Session
 from interlock.gateway.lease import Lease, NotStartedError
 from interlock.gateway.limits import MAX_OUTPUT_BYTES, MAX_RELEASED_IN_LEDGER_BYTES
+from interlock.gateway.messages import Asked
 from interlock.gateway.ports import ClaimDesk, DoubtDesk
 from interlock.gateway.telemetry import NOT_TRACED, followed, passed
 from interlock.ledger.drafts import draft
@@ -27,19 +28,23 @@ from interlock.ledger.events import CallSettled, ClaimConflict
 from interlock.policy.errors import PermitError
 from interlock.policy.permit import Permit
 from interlock.tools.directory import Connectors, connection_key
-from interlock.tools.port import Fence, Invocation, PauseGuard, ToolAnswer, ToolFailure, ToolResult
+from interlock.tools.port import Asks, Fence, Invocation, Line, PauseGuard, ToolAnswer, ToolFailure, ToolResult
 
 _log = logging.getLogger(__name__)
 
 _TOOLS_OWN_FAULT: Final = frozenset({"unreachable", "timeout", "protocol"})
 
 
-class RawOutput(msgspec.Struct, frozen=True, kw_only=True):
+class RawOutput(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A tool's answer before obligations. Stored as JSON text for replays of writes."""
 
     content: tuple[Mapping[str, Any], ...] = ()
     structured: Mapping[str, Any] | None = None
     is_error: bool = False
+    logs: tuple[Mapping[str, Any], ...] = ()
+    asks: Asks | None = None
+    error_code: int = 0
+    needs: tuple[str, ...] = ()
 
 
 class StoppedError(Exception):
@@ -64,6 +69,22 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     is_error: bool = False
     redacted: tuple[str, ...] = ()
     withheld: str = ""
+    asks: Asked | None = None
+    refused_ask: str = ""
+    logs: tuple[Mapping[str, Any], ...] = ()
+    error_code: int = 0
+    needs: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all is given to the caller."""
+        return not self.content and self.structured is None and not self.logs and self.asks is None
+
+    def written(self) -> dict[str, Any]:
+        """All that is given to the caller, as it is recorded."""
+        found: dict[str, Any] = {"content": self.content, "structured": self.structured}
+        found |= {"logs": self.logs} if self.logs else {}
+        return found | ({"asks": self.asks.requests} if self.asks is not None else {})
 
 
 class Earlier(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +122,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     calls_the_tool: bool = True
     earlier: Earlier | None = None
     sent_before: bool = False
+    line: Line = Line()
+    more: Mapping[str, Any] = {}
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,10 +180,18 @@ class Executor:
                 text, released, state, code = b"", earlier.released, "succeeded", ""
                 detail = f"the tool is unstable: answered with what {earlier.call_id} released"
             case ToolAnswer():
-                raw = RawOutput(content=result.content, structured=result.structured, is_error=result.is_error)
+                raw = RawOutput(
+                    content=result.content,
+                    structured=result.structured,
+                    is_error=result.is_error,
+                    logs=result.logs,
+                    asks=result.asks,
+                    error_code=result.error_code,
+                    needs=result.needs,
+                )
                 text = msgspec.json.encode(raw)
                 released = filtered(raw)
-                state, code, detail = ("failed" if result.is_error else "succeeded"), "", released.withheld
+                state, code, detail = _state_of_answer(result, released)
             case ToolFailure():
                 text, released = b"", Released()
                 state, code = _state_of_failure(work.contract, result, stopped)
@@ -169,9 +200,9 @@ class Executor:
                 assert_never(result)
         if work.sent_before and state != "succeeded":
             state, code = "in_doubt", "in_doubt"
-        out = msgspec.json.encode({"content": released.content, "structured": released.structured})
+        out = msgspec.json.encode(released.written())
         keep_bytes = MAX_OUTPUT_BYTES if work.extra_log else MAX_RELEASED_IN_LEDGER_BYTES
-        gives = bool(released.content) or released.structured is not None
+        gives = not released.is_empty
         body = CallSettled(
             claim_id=work.claimed.claim_id,
             operation=work.contract.operation,
@@ -192,7 +223,9 @@ class Executor:
         if more_events is not None:
             events += more_events(raw)
         item, not_taken_up = await _taken_up(taken_up, released)
-        unsent = isinstance(result, ToolFailure) and not result.sent and not work.sent_before
+        # A tool that asks before it goes on has done nothing yet: the answers are for another call with the same key.
+        undone = not result.sent if isinstance(result, ToolFailure) else result.asks is not None
+        unsent = undone and not work.sent_before
         settled = await self._desk.settle(
             SettleRequest(
                 claim_id=work.claimed.claim_id,
@@ -213,7 +246,8 @@ class Executor:
         if isinstance(settled, NotSettled):
             await self._late(work, state, settled.claim_state, body.detail)
         answered = None if earlier is not None or stopped is not None else _answered(result)
-        return Ending(state=state, released=released, code=code, settled=settled, answered=answered, unsent=unsent)
+        told = "" if released.asks is not None else "ask_refused" if released.refused_ask else code
+        return Ending(state=state, released=released, code=told, settled=settled, answered=answered, unsent=unsent)
 
     async def _late(self, work: Work, state: str, stands: str, detail: str) -> None:
         """Somebody else has spoken about the claim since. What agrees with it, or says nothing, is quiet."""
@@ -276,6 +310,10 @@ class Executor:
             fence=lambda: Fence(epoch=lease.epoch, deadline_ms=self._clock.wall_us() // 1000 + int(lease.remaining_s() * 1000)),
             idempotency_key="" if work.contract.is_read_only else work.claimed.claim_id,
             trace_meta=NOT_TRACED if sent is None else {TRACEPARENT: sent.text},
+            kind=work.contract.kind,
+            completes=work.contract.completes,
+            line=work.line,
+            more=work.more,
         )
         result: ToolResult
         began_s = self._clock.monotonic_s()
@@ -329,6 +367,14 @@ def _failed(result: ToolResult) -> str:
     if isinstance(result, ToolFailure):
         return result.code
     return "tool_error" if result.is_error else ""
+
+
+def _state_of_answer(answer: ToolAnswer, released: Released) -> tuple[str, str, str]:
+    """State, code and detail of what a tool answered."""
+    if answer.asks is not None:
+        asked = ", ".join(sorted({str(request.get("method"))[:40] for request in answer.asks.requests.values()}))
+        return "failed", "input_required", released.refused_ask or f"it asks for {asked or 'another round'} before it goes on"
+    return ("failed" if answer.is_error else "succeeded"), "", released.withheld
 
 
 def _answered(result: ToolResult) -> bool | None:

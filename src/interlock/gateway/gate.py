@@ -15,6 +15,7 @@ import msgspec
 
 from interlock.core.approval import Approval
 from interlock.core.budget import Budget
+from interlock.core.changes import Changes
 from interlock.core.claim import (
     ApprovalGone,
     ClaimAnswer,
@@ -30,12 +31,14 @@ from interlock.core.claim import (
     Stale,
 )
 from interlock.core.context import Item
+from interlock.core.contract import Kind
 from interlock.core.decision import Allow, Deny, Facts, RequireApproval
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Question
 from interlock.core.who import Session
 from interlock.gateway.approving import Approving, TooManyOpenError, denial, lifts
+from interlock.gateway.asking import Asker, Asking, Seals
 from interlock.gateway.budgeting import Taking, charges, given_for, question, reserved, timed
 from interlock.gateway.calls import Calls
 from interlock.gateway.contexts import Contexts
@@ -43,7 +46,7 @@ from interlock.gateway.deciding import Deciding
 from interlock.gateway.execution import Executor, Released, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.histories import Histories, past_call
-from interlock.gateway.internal import InternalCalls, scopes_of, session_scopes
+from interlock.gateway.internal import InternalCalls, scopes_of
 from interlock.gateway.lease import Lease
 from interlock.gateway.limits import (
     BUDGET_POLL_FIRST_MS,
@@ -57,8 +60,8 @@ from interlock.gateway.limits import (
     PERMIT_HOLDS_S,
     SETTLE_MARGIN_MS,
 )
-from interlock.gateway.listing import listed
-from interlock.gateway.messages import CallResult, Proposal, VisibleOperation
+from interlock.gateway.messages import NOBODY, Caller, CallResult, Found, Proposal, VisibleOperation
+from interlock.gateway.offering import Offering
 from interlock.gateway.ordering import Turns
 from interlock.gateway.outputs import release_output, worst_labels
 from interlock.gateway.plans import PlanRefusedError, Plans
@@ -105,6 +108,7 @@ class Gate:
         guard: PauseGuard | None = None,
         stability: Stability,
         telemetry: Telemetry | None = None,
+        seals: Seals,
         clock: Clock,
         ids: Ids,
     ) -> None:
@@ -123,6 +127,9 @@ class Gate:
             desk=desk, lease=lease, beliefs=self._beliefs, executor=self._executor, stability=stability, clock=clock, ids=ids
         )
         self.reconciler = Reconciler(internal, doubts=doubts, session_of=session_of, clock=clock, ids=ids)
+        self._offering = Offering(beliefs=self._beliefs, governing=governing, lease=lease, clock=clock)
+        self._seals = seals
+        self._asking = Asking(desk=desk, contexts=contexts, watch=watch, ids=ids)
         self._approving = Approving(approvals, clock=clock, ids=ids)
         self._contexts = contexts
         self._plans = plans
@@ -136,18 +143,18 @@ class Gate:
         self._replays = Replays(
             desk=desk, beliefs=self._beliefs, settlements=settlements, recording=self._recording, clock=clock
         )
-        self._turns = Turns()
+        self._turns, self.changes = Turns(), Changes()
         self.quarantined: frozenset[str] = frozenset()  # what listings leave out; what stops a call is the claim
         self.calls = Calls(clock)
 
-    async def call(self, session: Session, proposal: Proposal) -> CallResult:
-        """Decide one proposal and, if it may be, execute it once.
+    async def call(self, session: Session, proposal: Proposal, caller: Caller = NOBODY) -> CallResult:
+        """Decide one proposal and, if it may be, execute it once; `caller` is what can be done meanwhile.
 
         When the caller goes away, a call that is not yet claimed is dropped; one that is claimed goes on and settles. So it is
         when the process leaves and has no more time: then the caller is told to repeat the call.
         """
         wait_until_s = self._clock.monotonic_s() + CLAIM_WAIT_MS / 1000
-        call = Call(self._ids.new("call"), session, proposal, wait_until_s, self._ids)
+        call = Call(self._ids.new("call"), session, proposal, wait_until_s, self._ids, caller)
         call.answer_by_s = self._clock.monotonic_s() + proposal.wait_ms / 1000
         path = self._telemetry.began(call.id, proposal)
         if len(self.calls) >= MAX_CALLS_IN_FLIGHT:
@@ -157,18 +164,12 @@ class Gate:
         return await self.calls.carry(call, self._through(call, path), lambda done: self._ended(call, path, done))
 
     async def visible(self, session: Session) -> tuple[VisibleOperation, ...]:
-        """The operations this session may use, as it will see them; none for a session that has ended.
+        """See `Offering.visible`."""
+        return await self._offering.visible(session, self.quarantined)
 
-        Raises:
-            StoreUnavailableError: it cannot be known; show nothing.
-        """
-        self._beliefs.forget(session.lineage.id)
-        standing = await self._beliefs.of(session)
-        if standing is None:
-            return ()
-        governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
-        state = self._lease.in_force(standing.state, session_scopes(session))
-        return listed(governed, session, state, self.quarantined, self._clock.wall_us())
+    async def find(self, session: Session, kind: Kind, name: str, tool: str | None = None) -> Found | None:
+        """See `Offering.find`."""
+        return await self._offering.find(session, kind, name, tool)
 
     def _ended(self, call: Call, path: Path, done: asyncio.Task[CallResult]) -> None:
         self._watch.called(call.session, called_as(call, done))
@@ -233,13 +234,13 @@ class Gate:
         governed = await self._governing.in_force(standing.release_digest, standing.epochs.release)
         named = call.proposal.operation
         contract = governed.contract(named) if call.session.may_use(named) else None
-        if contract is None:
+        if contract is None or call.proposal.kind not in {None, contract.kind}:
             told = refusal(call.id, "unknown_operation", question=int(Question.WHICH_TOOL))
             return await self._recording.record(call, standing, told, None)
         call.operation = contract.operation
         if call.read is None or call.read.contract is not contract:
             try:
-                call.read = read_proposal(governed, contract, call.session.lineage, call.proposal)
+                call.read = read_proposal(governed, contract, call.session, call.proposal, self._seals)
             except UnreadableProposalError as error:
                 told = refusal(call.id, error.code, say=f"{error}.".capitalize(), field=error.field)
                 return await self._recording.record(call, standing, told, None)
@@ -406,6 +407,8 @@ class Gate:
                     timed=timed(budgets, taken),
                     calls_the_tool=way.place is not None,
                     earlier=way.earlier,
+                    line=self._asking.line(Asker.of(call.id, session, contract, call.caller, governed.canaries)),
+                    more=read.more(),
                 )
                 return await self._execute(call, work, decision, way)
             case Stale():
@@ -482,7 +485,9 @@ class Gate:
             choices = await self._plans.choices(work.session, work.claimed.state, work.contract.operation)
             return await self._contexts.entering(work.session, work.contract, call.id, released, work.arguments, choices)
 
-        ending = await self._executor.run(work, lambda raw: release_output(work.contract, decision, raw), taken_up=taken_up)
+        ending = await self._executor.run(
+            work, lambda raw: release_output(work.contract, decision, raw, call.caller.offers), taken_up=taken_up
+        )
         if way.place is not None:
             way.place.leave(ending.answered)
         if isinstance(ending.settled, NotSettled):
@@ -492,4 +497,4 @@ class Gate:
         n = ending.settled.history_n
         self._histories.ended(work.session, work.claimed.claim_id, ending.state, n, unsent=ending.unsent)
         await self._contexts.returned(work.session, work.contract, call.id, ending.released)
-        return self._ways.ended(call, work, decision, ending)
+        return self._seals.sealed(self._ways.ended(call, work, decision, ending), call.session, work.contract, work.arguments)

@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from typing import Final
 
 import jsonschema_rs
+import msgspec
 
 from interlock.core.budget import HANDED_DOWN, Budget, Charge, Counted, Per
 from interlock.core.canonical import JsonValue
 from interlock.core.claim import LineageState
-from interlock.core.contract import Contract
+from interlock.core.contract import Contract, Kind
 from interlock.core.decision import Facts, Obligations, ResourceFacts, Traced
 from interlock.core.history import HistoryFact, Recalled
 from interlock.core.plan import Planned
+from interlock.core.uris import match
 from interlock.core.who import Session
 from interlock.gateway.limits import LONGEST_SESSION_S
+from interlock.gateway.messages import Found
 from interlock.gateway.ports import Shelf
 from interlock.policy.engine import Engine
 from interlock.policy.obligations import parse
@@ -43,6 +46,9 @@ class Governed:
     def __init__(self, release: Release) -> None:
         self.release = release
         self.engine = Engine(release)
+        self._by_kind: dict[Kind, list[Contract]] = {}
+        for contract in release.contracts.values():
+            self._by_kind.setdefault(contract.kind, []).append(contract)
         self._read_provenance: dict[str, bool] = {}
         self._read_plan: dict[str, bool] = {}
         self._history: dict[str, tuple[HistoryFact, ...]] = {}
@@ -57,6 +63,31 @@ class Governed:
         """The contract of an operation that callers may name; None for unknown and internal ones."""
         found = self.release.contracts.get(operation)
         return None if found is None or found.internal else found
+
+    def named(self, kind: Kind, name: str, tool: str | None = None) -> Found | None:
+        """The operation that a server knows by a name, or that a URI leads to; None also when several tools offer it.
+
+        What completes a prompt is found by the prompt's own operation, too: `@tool.operation`.
+        """
+        if kind is Kind.COMPLETION and name.startswith("@"):
+            prompt = self.release.contracts.get(name[1:])
+            if prompt is None or prompt.kind is not Kind.PROMPT:
+                return None
+            name, tool = prompt.upstream_name, prompt.tool
+        found: dict[str, Found] = {}
+        for contract in self._by_kind.get(kind, ()):
+            if contract.internal or (tool is not None and contract.tool != tool):
+                continue
+            values = match(contract.upstream_name, name) if kind is Kind.RESOURCE else None
+            if contract.upstream_name == name or values is not None:
+                arguments = msgspec.json.encode(values or {})
+                # A resource by its own name goes before a template that would fit as well.
+                if contract.upstream_name == name:
+                    found = {item: of for item, of in found.items() if not item.startswith(f"{contract.tool}.")}
+                    found[contract.operation] = Found(operation=contract.operation, arguments=arguments)
+                elif not any(item.startswith(f"{contract.tool}.") for item in found):
+                    found[contract.operation] = Found(operation=contract.operation, arguments=arguments)
+        return next(iter(found.values())) if len(found) == 1 else None
 
     def budgets(self, contract: Contract) -> tuple[Budget, ...]:
         """The budgets that may count calls of this contract."""

@@ -34,4 +34,9 @@ def visible_operation(contract: Contract, may_apply: Obligations) -> VisibleOper
         # With Interlock in front, a repeated write is answered with the first outcome unless the contract lets it repeat.
         idempotent=contract.is_read_only or contract.repeat is Repeat.ONCE,
         open_world=Effect.EGRESS in contract.effects,
+        kind=contract.kind,
+        tool=contract.tool,
+        upstream_name=contract.upstream_name,
+        mime_type=contract.mime_type,
+        completes=contract.completes,
     )

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
+from interlock.core.contract import Kind
 from interlock.core.trace_context import TraceContext
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """What a way in can do for a call while it is under way, beside waiting for its result.
+
+    `offers` are the capabilities of the client that a tool may use (`sampling`, `elicitation`, `roots`). `ask` puts a request
+    of the tool to the client and gives its result, None when there is none; without it, what a tool asks comes back as the
+    answer. `progress` takes done and total. `log_level` is from which level on log messages are wanted, None for none.
+    """
+
+    offers: frozenset[str] = frozenset()
+    ask: Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any] | None]] | None = None
+    progress: Callable[[float, float | None], None] | None = None
+    log_level: str | None = None
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool wants to know before it goes on: requests by key, and its own state, which comes back with the answers."""
+
+    requests: Mapping[str, Mapping[str, Any]] = {}
+    state: str | None = None
+
+
+NOBODY = Caller()
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +42,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     `wait_ms` is how long the caller would rather wait for a person's answer than be told to come back (at most a minute).
     `run` names the request that the call belongs to, for the budgets per run; the session's own run when empty. `plan` is a
     plan (JSON text) that is to be sealed before the call, if it is not; empty when the caller brings none. `way` is how it came
-    and `trace` the caller's span, both for telemetry alone.
+    and `trace` the caller's span, both for telemetry alone. `kind` is what the operation must be, None when the caller does not
+    care. `answers` (JSON text) and `state` answer what the tool asked before.
     """
 
     operation: str
@@ -29,6 +55,9 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     plan: bytes = b""
     way: str = ""
     trace: TraceContext | None = None
+    kind: Kind | None = None
+    answers: bytes = b""
+    state: str = ""
 
 
 class RefusalOutcome(StrEnum):
@@ -83,20 +112,31 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Returned(msgspec.Struct, frozen=True, kw_only=True):
-    """The tool's answer after obligations, already committed to the ledger. `meta` carries labels, ready for MCP `_meta`."""
+    """The tool's answer after obligations, already committed to the ledger. `meta` carries labels, ready for MCP `_meta`.
+
+    With `asks` there is no answer yet. `logs` are log messages that came before it. `error_code` is that of a tool's JSON-RPC
+    error, `needs` the capabilities that it wants of the client.
+    """
 
     call_id: str
     content: tuple[Mapping[str, object], ...]
     structured: Mapping[str, object] | None
     is_error: bool
     meta: Mapping[str, object] = {}
+    asks: Asked | None = None
+    logs: tuple[Mapping[str, object], ...] = ()
+    error_code: int = 0
+    needs: tuple[str, ...] = ()
 
 
 CallResult: TypeAlias = Returned | Refusal
 
 
 class VisibleOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """An operation as one session may see it; schemas are JSON text, the output schema as it will be after obligations."""
+    """An operation as one session may see it; schemas are JSON text, the output schema as it will be after obligations.
+
+    `upstream_name` is what its server calls it: a name, a URI or a URI template. `completes` is what a completion is for.
+    """
 
     operation: str
     title: str
@@ -107,3 +147,15 @@ class VisibleOperation(msgspec.Struct, frozen=True, kw_only=True):
     destructive: bool
     idempotent: bool
     open_world: bool
+    kind: Kind = Kind.TOOL
+    tool: str = ""
+    upstream_name: str = ""
+    mime_type: str = ""
+    completes: Kind | None = None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """The operation behind a name or URI of a server, and the arguments (JSON text) that a URI holds."""
+
+    operation: str
+    arguments: bytes = b"{}"

@@ -10,14 +10,16 @@ import jsonschema_rs
 import msgspec
 
 from interlock.core.claim import Duplicate, Labels
-from interlock.core.contract import Contract
+from interlock.core.contract import Contract, Kind, Passes
 from interlock.core.decision import Allow
 from interlock.core.terms import Effect
-from interlock.gateway import filters
+from interlock.gateway import filters, media
+from interlock.gateway.asking import released_asks
 from interlock.gateway.execution import RawOutput, Released
 from interlock.gateway.limits import MAX_COMPILED_SCHEMAS
-from interlock.gateway.messages import CallResult, Effected, Returned
+from interlock.gateway.messages import Asked, CallResult, Effected, Returned
 from interlock.gateway.refusals import refusal
+from interlock.tools.port import Asks
 
 _WITHHELD_ERROR = "The tool reported an error. Its text is withheld in this session."
 
@@ -36,22 +38,46 @@ def worst_labels(contract: Contract) -> Labels:
     return Labels(confidentiality=contract.classification.rank, tainted=tainted)
 
 
-def release_output(contract: Contract, decision: Allow, raw: RawOutput) -> Released:
-    """Apply the decision's obligations. What cannot be filtered, or no longer fits the schema, is withheld."""
+def release_output(contract: Contract, decision: Allow, raw: RawOutput, offers: frozenset[str] = frozenset()) -> Released:
+    """Apply the decision's obligations. What cannot be filtered, or no longer fits the schema, is withheld.
+
+    `offers` is what a tool may ask of this caller.
+    """
     obligations = decision.obligations
     filtering = filters.must_filter(contract, obligations) or bool(obligations.redact)
+    logs = raw.logs if Passes.LOG in contract.passes and not filtering else ()
+    if raw.asks is not None:
+        return _asking(contract, raw.asks, offers, logs, filtering=filtering)
     if raw.is_error:
-        content = ({"type": "text", "text": _WITHHELD_ERROR},) if filtering else raw.content
-        return Released(content=content, is_error=True)
+        content = ({"type": "text", "text": _WITHHELD_ERROR},) if filtering else media.passing(contract, raw.content)
+        needs = tuple(name for name in raw.needs if name in contract.passes)
+        return Released(content=content, is_error=True, logs=logs, error_code=raw.error_code, needs=needs)
     filtered = filters.apply(contract, obligations, raw.structured)
     if filtered.withheld:
         return Released(withheld=filtered.withheld)
     schema = filters.schema_as_seen(contract, obligations)
     if schema is not None and (filtered.structured is None or not _validator(schema).is_valid(dict(filtered.structured))):
         return Released(withheld="the result does not fit the contract's output schema")
-    # Structured results are rendered again as text, so that no text says what the structure no longer says.
-    content = raw.content if filtered.structured is None else filters.text_of(filtered.structured)
-    return Released(content=content, structured=filtered.structured, redacted=filtered.redacted)
+    structured = filtered.structured
+    if structured is None:
+        content = media.passing(contract, raw.content)
+    elif contract.kind is Kind.TOOL:
+        # Structured results are rendered again as text, so that no text says what the structure no longer says.
+        content = (*filters.text_of(structured), *(() if filtering else media.beside_structure(contract, raw.content)))
+    else:
+        structured = media.passing_result(contract, structured, filtering=filtering)
+        content = filters.text_of(structured)
+    return Released(content=content, structured=structured, redacted=filtered.redacted, logs=logs)
+
+
+def _asking(
+    contract: Contract, asks: Asks, offers: frozenset[str], logs: tuple[Mapping[str, Any], ...], *, filtering: bool
+) -> Released:
+    if filtering:
+        # What a tool asks is text that no obligation can look into.
+        return Released(refused_ask="what the tool asks cannot be filtered")
+    passed = released_asks(contract, Asked(requests=asks.requests, state=asks.state), offers)
+    return Released(refused_ask=passed) if isinstance(passed, str) else Released(asks=passed, logs=logs)
 
 
 @lru_cache(MAX_COMPILED_SCHEMAS)
@@ -83,7 +109,7 @@ def to_caller(
             "id": call_id,
             "outcome": "allowed",
             "release": decision.release_digest,
-            "effect": (Effected.NONE if contract.is_read_only else Effected.DONE).value,
+            "effect": (Effected.NONE if contract.is_read_only or released.asks is not None else Effected.DONE).value,
         },
     }
     if replayed is not None:
@@ -96,6 +122,10 @@ def to_caller(
         structured=released.structured,
         is_error=released.is_error,
         meta=meta,
+        asks=released.asks,
+        logs=released.logs,
+        error_code=released.error_code,
+        needs=released.needs,
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
 from interlock.core.canonical import AmbiguousJsonError, JsonValue, canonical, parse_strict
 from interlock.core.contract import Contract, EntitiesOf
-from interlock.core.who import Lineage
+from interlock.core.who import Session
+from interlock.gateway.asking import ASKABLE, Seals, answers_hash, read_answers
 from interlock.gateway.governed import ArgumentError, Governed
 from interlock.gateway.keys import Sameness, call_hash, sameness
 from interlock.gateway.limits import MAX_ARGUMENT_BYTES, MAX_IDEMPOTENCY_KEY_CHARS
@@ -19,7 +21,10 @@ _RUN: Final = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 
 
 class ReadProposal(msgspec.Struct, frozen=True, kw_only=True):
-    """A proposal whose arguments fit the contract. `raw` are the canonical bytes: hashed, decided on, and sent."""
+    """A proposal whose arguments fit the contract. `raw` are the canonical bytes: hashed, decided on, and sent.
+
+    `answers` are those to what the tool asked before, and `state` what it said then for itself; the call's hash covers both.
+    """
 
     contract: Contract
     arguments: dict[str, JsonValue]
@@ -27,6 +32,13 @@ class ReadProposal(msgspec.Struct, frozen=True, kw_only=True):
     call_hash: str
     same: Sameness
     entities: int
+    answers: Mapping[str, JsonValue] | None = None
+    state: str | None = None
+
+    def more(self) -> dict[str, Any]:
+        """What is sent beside the arguments."""
+        found: dict[str, Any] = {} if self.answers is None else {"inputResponses": self.answers}
+        return found if self.state is None else {**found, "requestState": self.state}
 
 
 class UnreadableProposalError(Exception):
@@ -38,8 +50,11 @@ class UnreadableProposalError(Exception):
         self.field = field
 
 
-def read_proposal(governed: Governed, contract: Contract, lineage: Lineage, proposal: Proposal) -> ReadProposal:
+def read_proposal(
+    governed: Governed, contract: Contract, session: Session, proposal: Proposal, seals: Seals | None
+) -> ReadProposal:
     """Read, validate and canonicalise; raises `UnreadableProposalError`."""
+    lineage = session.lineage
     for key in (proposal.idempotency_key, proposal.repeat_of):
         if len(key) > MAX_IDEMPOTENCY_KEY_CHARS or not key.isprintable():
             raise UnreadableProposalError("idempotency_key_invalid", "a key that is too long or not printable")
@@ -61,11 +76,37 @@ def read_proposal(governed: Governed, contract: Contract, lineage: Lineage, prop
         raise UnreadableProposalError("invalid_arguments", "the arguments do not say how much this call would affect", named)
     raw = canonical(arguments)
     same = sameness(contract, lineage, arguments, raw, caller_key=proposal.idempotency_key, repeat_of=proposal.repeat_of)
+    hashed = call_hash(contract.operation, raw)
+    answers, state = _answers(contract, session, proposal, raw, seals)
+    if answers is not None or state is not None:
+        hashed = answers_hash(hashed, answers or {}, state or "")
     return ReadProposal(
         contract=contract,
         arguments=arguments,
         raw=raw,
-        call_hash=call_hash(contract.operation, raw),
+        call_hash=hashed,
         same=same,
         entities=entities,
+        answers=answers,
+        state=state,
     )
+
+
+def _answers(
+    contract: Contract, session: Session, proposal: Proposal, raw: bytes, seals: Seals | None
+) -> tuple[dict[str, JsonValue] | None, str | None]:
+    """What the caller answers to what the tool asked, and the tool's own state."""
+    if not proposal.answers and not proposal.state:
+        return None, None
+    if not contract.passes & ASKABLE:
+        raise UnreadableProposalError("invalid_arguments", "this tool may not ask for anything", "inputResponses")
+    try:
+        answers = read_answers(proposal.answers) if proposal.answers else None
+    except AmbiguousJsonError as error:
+        raise UnreadableProposalError("invalid_arguments", str(error), error.field) from error
+    if not proposal.state:
+        return answers, None
+    state = None if seals is None else seals.open(session, contract.operation, raw, proposal.state)
+    if state is None:
+        raise UnreadableProposalError("state_unknown", "the state is not of this call", "requestState")
+    return answers, state

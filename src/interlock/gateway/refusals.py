@@ -133,6 +133,15 @@ WORDINGS: Final[dict[str, _Wording]] = {
         _DONE,
         "never",
     ),
+    "ask_refused": _Wording(
+        _UNAVAILABLE, "The tool asked for something before going on that is not passed on here.", _NONE, "never"
+    ),
+    "state_unknown": _Wording(
+        _INVALID,
+        "The requestState is not one that was given to this session for this very call. Make the call again without it.",
+        _NONE,
+        "changed_args",
+    ),
     "result_withheld": _Wording(
         _DENIED, "The call was done, but its result may not be released in this session.", _DONE, "never"
     ),

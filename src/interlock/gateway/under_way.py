@@ -7,12 +7,12 @@ from typing import Final
 
 import msgspec
 
-from interlock.core.canonical import digest
+from interlock.core.canonical import canonical, digest
 from interlock.core.claim import RecordRequest
 from interlock.core.event import EventDraft
 from interlock.core.ports import Ids
 from interlock.core.who import Session
-from interlock.gateway.messages import CallResult, Proposal, Refusal, RefusalOutcome, Returned
+from interlock.gateway.messages import NOBODY, Caller, CallResult, Proposal, Refusal, RefusalOutcome, Returned
 from interlock.gateway.ports import CalledAs, Standing
 from interlock.gateway.reading import ReadProposal
 from interlock.gateway.telemetry import EndedCall
@@ -29,11 +29,14 @@ class Call:
     past, None when it read none. `operation` is the one it names, when the release has it.
     """
 
-    def __init__(self, call_id: str, session: Session, proposal: Proposal, wait_until_s: float, ids: Ids) -> None:
+    def __init__(
+        self, call_id: str, session: Session, proposal: Proposal, wait_until_s: float, ids: Ids, caller: Caller = NOBODY
+    ) -> None:
         self.id = call_id
         self.session = session
         self.proposal = proposal
         self.wait_until_s = wait_until_s
+        self.caller = caller
         self.abandoned = False
         self.may_have_acted = False
         self.read: ReadProposal | None = None
@@ -63,6 +66,7 @@ class Call:
             key_source="" if read is None or read.same.idempotency is None else read.same.idempotency.source,
             repeat_of=proposal.repeat_of[:200],
             retry=self.retries,
+            answers=None if read is None or read.answers is None else msgspec.Raw(canonical(dict(read.answers))),
         )
         return self.event(body)
 

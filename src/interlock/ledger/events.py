@@ -58,7 +58,8 @@ class SessionRefreshed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
 class CallProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.proposed"):
     """The model asked for a call. `arguments` is canonical JSON; when they could not be read, only their digest is kept.
 
-    `retry` counts how often the gateway itself has asked again, after the tool failed.
+    `retry` counts how often the gateway itself has asked again, after the tool failed. `answers` is what the caller's client
+    answers to what the tool asked before, as far as it could be read.
     """
 
     operation: str
@@ -68,6 +69,7 @@ class CallProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     key_source: str = ""
     repeat_of: str = ""
     retry: int = 0
+    answers: object = None
 
 
 class ResourceRead(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="resource.read"):
@@ -131,6 +133,26 @@ class CallSettled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     released: object = None
     of_call: str = ""
     age_ms: int = 0
+
+
+class CallAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.asked"):
+    """A tool asked something of its caller while it ran; `refused` says why it was not passed on."""
+
+    operation: str
+    method: str
+    asked: object = None
+    digest: str = ""
+    refused: str = ""
+
+
+class CallAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.answered"):
+    """What the caller's client answered to a tool; `refused` says why the tool did not get it."""
+
+    operation: str
+    method: str
+    answer: object = None
+    digest: str = ""
+    refused: str = ""
 
 
 class CallReplayed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.replayed"):
@@ -478,6 +500,8 @@ Body: TypeAlias = (
     | CallClaimed
     | CallRefused
     | CallSettled
+    | CallAsked
+    | CallAnswered
     | CallReplayed
     | ClaimOrphaned
     | ClaimRetried

@@ -111,10 +111,8 @@ def _words(body: e.Body) -> tuple[str, str]:
             where = f", field {body.field}" if body.field else ""
             why = f" ({body.detail})" if body.detail else ""
             return tone, f"told the caller: {body.outcome}, {body.code}{where}, effect {body.effect}{why}"
-        case e.CallSettled():
-            return _settled(body)
-        case e.CallReplayed():
-            return "good", f"answered from the record of {body.of_call}: not run again"
+        case e.CallSettled() | e.CallAsked() | e.CallAnswered() | e.CallReplayed():
+            return _of_outcome(body)
         case e.ClaimOrphaned() | e.ClaimRetried() | e.DoubtAsked() | e.DoubtResolved() | e.ClaimConflict():
             return _of_doubt(body)
         case e.ApprovalRequested():
@@ -144,6 +142,27 @@ def _of_restore(body: r.RestoreBody) -> tuple[str, str]:
             return "good", f"writes go on after the restore, by {body.by}: {body.reason}"
         case r.ClaimRecovered():
             return "doubt", f"put back from a mark after a restore: {body.operation} had {body.state} ({body.claim_id})"
+        case _:
+            assert_never(body)
+
+
+def _of_outcome(body: e.CallSettled | e.CallAsked | e.CallAnswered | e.CallReplayed) -> tuple[str, str]:
+    match body:
+        case e.CallSettled():
+            return _settled(body)
+        case e.CallAsked():
+            asked = f"{body.operation} asked its caller for {body.method}"
+            return (
+                ("bad", f"{asked}; not passed on: {body.refused}")
+                if body.refused
+                else ("wait", f"{asked}: {_short(body.asked)}")
+            )
+        case e.CallAnswered():
+            if body.refused:
+                return "bad", f"the answer to {body.method} of {body.operation} was not passed on: {body.refused}"
+            return "plain", f"the client answered {body.operation}: {_short(body.answer)}"
+        case e.CallReplayed():
+            return "good", f"answered from the record of {body.of_call}: not run again"
         case _:
             assert_never(body)
 
@@ -348,6 +367,8 @@ def _settled(body: e.CallSettled) -> tuple[str, str]:
         return "doubt", f"in doubt after {took}: {body.operation} may have taken effect ({body.detail})"
     if body.state == "failed" and body.code == "not_done":
         return "plain", f"settled as not done: {body.detail}"
+    if body.state == "failed" and body.code == "input_required":
+        return "wait", f"no answer yet, after {took}: {body.detail}"
     if body.state == "failed":
         return "bad", f"failed after {took}: {body.detail or 'the tool reported an error'}"
     if not body.took_us and body.detail:

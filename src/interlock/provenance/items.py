@@ -46,12 +46,14 @@ def of_result(
     trusted: tuple[str, ...],
     pointed: bool = False,
     choices: tuple[PlannedSource, ...] = (),
+    beside: tuple[str, ...] = (),
 ) -> Item:
     """What a tool returned: structured fields by their paths, and free text.
 
     `trusted` are the contract's trusted output paths (`amount`, `rows[].id`), or `*` for all of it. `pointed`: the user named
     what was read (`trace.points`). `choices` are those that the session's plan makes among the rows. Where there is structured
-    content, the text beside it is only the same again.
+    content, the text beside it is only the same again. `beside` is text that comes with a result of either kind, such as log
+    messages: nothing vouches for it.
     """
     groups: dict[Standing, set[int]] = defaultdict(set)
     if structured is None:
@@ -76,6 +78,9 @@ def of_result(
     for choice in choices:
         for value in () if choice.choose is None else chosen(structured, choice.field, choice.choose):
             groups[Standing.CHOSEN].update(tokenizer.of_place(source, choice.place, value))
+    for text in beside:
+        groups[Standing.TEXT] |= _tokens(tokenizer, Standing.TEXT, text)
+        groups[Standing.SPAN].update(tokenizer.spans(text))
     return _item(source, reference, {standing: frozenset(hashes) for standing, hashes in groups.items()})
 
 

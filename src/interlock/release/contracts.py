@@ -16,6 +16,7 @@ from interlock.core.contract import (
     Evidence,
     LongShape,
     OpaqueShape,
+    Passes,
     RecordShape,
     Repeat,
     ResourceRule,
@@ -24,6 +25,7 @@ from interlock.core.stability import Breaker, Bulkhead, Degrade, Retry, out_of_r
 from interlock.core.terms import Classification, Effect
 from interlock.release.documents import Node, Problems
 from interlock.release.evidence import VerifySpec, read_evidence
+from interlock.release.kinds import KindError, at_its_server
 from interlock.release.model import Tool, ToolSource
 from interlock.release.shapes import ShortFormError, arguments_shape, expand
 
@@ -73,6 +75,11 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     pin: str = ""
     findings: list[str] = []
     upstream: str = ""
+    uri: str = ""
+    prompt: str = ""
+    completes: str = ""
+    mime_type: str = ""
+    passes: set[Passes] = set()
     title: str = ""
     description: str = ""
     input: Any = None
@@ -124,7 +131,7 @@ def read_tool(
         problems.add(node, "a tool has at least one operation")
     steadiness = _steadiness(node, problems)
     for operation, inside in node.at("operations").items():
-        contract = _contract(name, operation, inside, problems, steadiness)
+        contract = _contract(name, operation, inside, problems, steadiness, dict(node.at("operations").value))
         if contract is not None:
             contracts.append(contract)
     stateless = node.value.get("stateless", True)
@@ -203,7 +210,14 @@ def _check_steadiness(tool: str, name: str, spec: OperationSpec, node: Node, pro
         )
 
 
-def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: tuple[Bulkhead, Breaker]) -> Contract | None:
+def _contract(
+    tool: str,
+    name: str,
+    node: Node,
+    problems: Problems,
+    steadiness: tuple[Bulkhead, Breaker],
+    siblings: Mapping[str, Any],
+) -> Contract | None:
     if not _NAME.match(name):
         problems.add(node, f"{name!r} cannot be an operation's name; use letters, digits, `_` and `-`, 64 at most")
         return None
@@ -215,12 +229,14 @@ def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: 
     if spec.reviewed is None:
         problems.add(node, f"{tool}.{name} was not reviewed: say `reviewed: {{by: NAME}}`, or `draft: true` to leave it out")
     try:
-        schema = written_schema(spec.input_schema) or expand(spec.input or {})
+        place = at_its_server(name, spec.upstream, spec.uri, spec.prompt, spec.completes, siblings)
+        schema = written_schema(spec.input_schema) or _optional(spec.input) or place.schema or expand({})
         output = written_schema(spec.output_schema) or _optional(spec.output)
         jsonschema_rs.validator_for(schema)
         if output is not None:
             jsonschema_rs.validator_for(output)
-    except (ShortFormError, jsonschema_rs.ValidationError, msgspec.MsgspecError, ValueError) as error:
+        place.check(schema)
+    except (KindError, ShortFormError, jsonschema_rs.ValidationError, msgspec.MsgspecError, ValueError) as error:
         problems.add(node, f"{tool}.{name}: {str(error).splitlines()[0]}")
         return None
     arguments = arguments_shape(schema)
@@ -250,7 +266,11 @@ def _contract(tool: str, name: str, node: Node, problems: Problems, steadiness: 
     return Contract(
         operation=f"{tool}.{name}",
         tool=tool,
-        upstream_name=spec.upstream or name,
+        upstream_name=place.upstream_name,
+        kind=place.kind,
+        completes=place.completes,
+        mime_type=spec.mime_type,
+        passes=frozenset(spec.passes),
         title=spec.title,
         description=spec.description,
         effects=frozenset(spec.effects),

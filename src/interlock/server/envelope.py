@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from interlock.core.contract import Kind
 from interlock.core.trace_context import TRACEPARENT, first_traced
 from interlock.gateway.messages import CallResult, Proposal, Refusal, Returned, VisibleOperation
 
@@ -20,12 +21,15 @@ METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 HEADER_MISMATCH: Final = -32020
+NEEDS_CAPABILITY: Final = -32021
 UNSUPPORTED_VERSION: Final = -32022
+MAX_NAME_CHARS: Final = 2_200
 HTTP_STATUS: Final = {
     PARSE_ERROR: 400,
     INVALID_REQUEST: 400,
     INVALID_PARAMS: 400,
     HEADER_MISMATCH: 400,
+    NEEDS_CAPABILITY: 400,
     UNSUPPORTED_VERSION: 400,
     METHOD_NOT_FOUND: 404,
     INTERNAL_ERROR: 500,
@@ -37,6 +41,7 @@ IDEMPOTENCY_KEY: Final = "interlock/idempotency-key"
 REPEAT_OF: Final = "interlock/repeat-of"
 RUN: Final = "interlock/run"
 PLAN: Final = "interlock/plan"
+LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
 NOT_ONE_MESSAGE: Final = "the body must be one JSON-RPC request or notification"
 
 
@@ -64,7 +69,23 @@ class CallParams(msgspec.Struct, kw_only=True):
 
     name: str = ""
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
+    uri: str = ""
+    ref: dict[str, Any] | None = None
+    argument: msgspec.Raw = msgspec.Raw(b"null")
+    context: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    cursor: str | None = None
+    answers: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="inputResponses", default=msgspec.UNSET)
+    state: str = msgspec.field(name="requestState", default="")
+    notifications: dict[str, Any] = {}
     meta: dict[str, Any] | None = msgspec.field(name="_meta", default=None)
+
+
+class Came(msgspec.Struct, frozen=True, kw_only=True):
+    """What the HTTP headers of a call say beside it: an idempotency key, the revision, and the caller's span."""
+
+    key: str | None = None
+    version: str = ""
+    traceparent: str | None = None
 
 
 class RpcError(Exception):  # a JSON-RPC answer, not a defect
@@ -114,11 +135,12 @@ def read_params(envelope: Envelope) -> CallParams:
         raise RpcError(INVALID_PARAMS, "the parameters are not of the method's form") from error
 
 
-def proposal_of(params: CallParams, key_header: str | None, *, version: str = "", traceparent: str | None = None) -> Proposal:
-    """The proposal in a `tools/call`. Raises `RpcError` when keys are not texts.
+def proposal_of(params: CallParams, came: Came, kind: Kind = Kind.TOOL) -> Proposal:
+    """The proposal in a request that makes a call. Raises `RpcError` when keys are not texts.
 
-    `traceparent` is the HTTP header. The one in `_meta` goes before it, as OpenTelemetry's conventions for MCP say.
+    The `traceparent` in `_meta` goes before the header, as OpenTelemetry's conventions for MCP say.
     """
+    key_header = came.key
     meta = params.meta or {}
     key = meta.get(IDEMPOTENCY_KEY, key_header or "")
     if key_header and key != key_header:
@@ -134,6 +156,9 @@ def proposal_of(params: CallParams, key_header: str | None, *, version: str = ""
         raise RpcError(INVALID_PARAMS, f"{PLAN} is an object: the plan as it is given to POST /v1/plans")
     if not params.name:
         raise RpcError(INVALID_PARAMS, "name is missing")
+    answers = b"" if params.answers is msgspec.UNSET else bytes(params.answers)
+    if answers and not answers.startswith(b"{"):
+        raise RpcError(INVALID_PARAMS, "inputResponses is an object: an answer for each request")
     return Proposal(
         operation=params.name,
         arguments=bytes(params.arguments),
@@ -142,8 +167,11 @@ def proposal_of(params: CallParams, key_header: str | None, *, version: str = ""
         wait_ms=wait_ms,
         run=run,
         plan=b"" if plan is None else _ENCODER.encode(plan),
-        way=f"mcp {version}",
-        trace=first_traced(meta.get(TRACEPARENT), traceparent),
+        way=f"mcp {came.version}",
+        trace=first_traced(meta.get(TRACEPARENT), came.traceparent),
+        kind=kind,
+        answers=answers,
+        state=params.state,
     )
 
 

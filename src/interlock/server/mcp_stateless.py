@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final
 
 from interlock import __version__
 from interlock.core.who import Session
-from interlock.gateway.messages import CallResult, Proposal, VisibleOperation
+from interlock.gateway.messages import NOBODY, Caller, CallResult, Returned
 from interlock.server import envelope as rpc
 from interlock.server.asgi import (
     BodyTooLargeError,
@@ -22,37 +23,41 @@ from interlock.server.asgi import (
     read_body,
 )
 from interlock.server.limits import MAX_BODY_BYTES
-from interlock.store.errors import StoreUnavailableError
+from interlock.server.listening import LISTEN, Listening
+from interlock.server.mcp_methods import CALLS, LISTS, NAMED, Gate, Methods, result_of
+from interlock.server.streaming import LEVELS, Answering, at_least, notification, wants_events
+
+__all__ = ["Gate", "StatelessMcp"]
 
 _log = logging.getLogger(__name__)
 _PRIVATE: Final = {"cacheScope": "private", "ttlMs": 0}
+_CACHEABLE: Final = LISTS | {"resources/read"}
 _ACCEPTED: Final = 202
 _TOO_LARGE: Final = 413
 _DEFECT: Final = 500
 _WRONG_METHOD: Final = 405
 _WRONG_TYPE: Final = 415
-
-
-class Gate(Protocol):
-    """What the ways in need of the gate."""
-
-    async def call(self, session: Session, proposal: Proposal) -> CallResult:
-        """Decide and, if it may be, execute once."""
-        ...
-
-    async def visible(self, session: Session) -> tuple[VisibleOperation, ...]:
-        """What the session may use."""
-        ...
+_OFFERED: Final = ("sampling", "elicitation", "roots")
+_CHANGES: Final = {"listChanged": True}
+CAPABILITIES: Final[Mapping[str, Any]] = {
+    "tools": _CHANGES,
+    "resources": {**_CHANGES, "subscribe": True},
+    "prompts": _CHANGES,
+    "completions": {},
+    "logging": {},
+}
 
 
 class StatelessMcp:
     """Answers one POST. The session was established before; this handler knows nothing of tokens."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, listening: Listening) -> None:
         self._gate = gate
+        self._methods = Methods(gate)
+        self._listening = listening
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, session: Session) -> None:
-        """Serve one request. Never raises for what a client sends."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, session: Session, tool: str | None = None) -> None:
+        """Serve one request, of one `tool` alone when that is given. Never raises for what a client sends."""
         if scope["method"] != "POST":
             await answer_problem(send, _WRONG_METHOD, "this endpoint takes POST", (b"allow", b"POST"))
             return
@@ -60,6 +65,7 @@ class StatelessMcp:
             await answer_problem(send, _WRONG_TYPE, "send application/json")
             return
         request_id: int | str | None = None
+        answering = Answering(send, may_stream=wants_events(scope))
         try:
             body = await read_body(receive, max_bytes=MAX_BODY_BYTES)
             message = rpc.read_envelope(body)
@@ -71,45 +77,83 @@ class StatelessMcp:
             request_id = message.id
             params = rpc.read_params(message)
             _check_headers(scope, message, params)
-            text = rpc.success(request_id, await self._result(scope, receive, session, message, params))
+            if message.method == LISTEN:
+                await self._listening.serve(scope, receive, send, session, request_id, params, tool)
+                return
+            result = await self._result(scope, receive, session, message, params, tool, answering)
+            text = rpc.success(request_id, result)
         except DisconnectedError:
             return
         except BodyTooLargeError:
             await answer_problem(send, _TOO_LARGE, f"a request has at most {MAX_BODY_BYTES} bytes")
             return
         except rpc.RpcError as error:
-            await answer(send, rpc.HTTP_STATUS.get(error.code, 200), rpc.failure(request_id, error))
+            await answering.end(rpc.failure(request_id, error), rpc.HTTP_STATUS.get(error.code, 200))
             return
         except Exception:  # noqa: BLE001  # whatever breaks in here, the client gets an error it can read and the operator a traceback
             _log.exception("an MCP request failed", extra={"event": "mcp.failed"})
-            await answer(send, _DEFECT, rpc.failure(request_id, rpc.unexpected()))
+            await answering.end(rpc.failure(request_id, rpc.unexpected()), _DEFECT)
             return
-        await answer(send, 200, text)
+        await answering.end(text)
 
     async def _result(
-        self, scope: Scope, receive: Receive, session: Session, message: rpc.Envelope, params: rpc.CallParams
+        self,
+        scope: Scope,
+        receive: Receive,
+        session: Session,
+        message: rpc.Envelope,
+        params: rpc.CallParams,
+        tool: str | None,
+        answering: Answering,
     ) -> dict[str, Any]:
-        match message.method:
-            case "tools/call":
-                key, traceparent = header(scope, b"idempotency-key"), header(scope, b"traceparent")
-                proposal = rpc.proposal_of(params, key, version=rpc.STATELESS, traceparent=traceparent)
-                return rpc.call_result(await _while_connected(self._gate.call(session, proposal), receive))
-            case "tools/list":
-                try:
-                    tools = [rpc.listed_tool(operation) for operation in await self._gate.visible(session)]
-                except StoreUnavailableError as error:
-                    raise rpc.RpcError(rpc.INTERNAL_ERROR, "the control plane cannot answer right now") from error
-                return {"resultType": "complete", "tools": tools, **_PRIVATE}
-            case "server/discover":
-                return {
-                    "resultType": "complete",
-                    "supportedVersions": [rpc.STATELESS],
-                    "capabilities": {"tools": {}},
-                    "serverInfo": {"name": "interlock", "version": __version__},
-                    **_PRIVATE,
-                }
-            case _:
-                raise rpc.RpcError(rpc.METHOD_NOT_FOUND, "this method is not offered here")
+        method = message.method
+        if method in CALLS:
+            came = rpc.Came(
+                key=header(scope, b"idempotency-key"), version=rpc.STATELESS, traceparent=header(scope, b"traceparent")
+            )
+            proposal = await self._methods.proposal(session, method, params, tool, came)
+            caller, told = _caller(params, answering), params.meta or {}
+            if caller is NOBODY:
+                called = await _while_connected(self._gate.call(session, proposal), receive)
+            else:
+                called = await answering.until(self._gate.call(session, proposal, caller), receive)
+            if isinstance(called, Returned):
+                for entry in called.logs:
+                    if at_least(entry.get("level"), str(told.get(rpc.LOG_LEVEL))):
+                        answering.tell(notification("notifications/message", entry))
+            found = result_of(method, params, called)
+        elif method in LISTS:
+            found = {"resultType": "complete", **await self._methods.listing(session, method, params, tool)}
+        elif method == "server/discover":
+            server = {"name": "interlock", "version": __version__}
+            return {
+                "resultType": "complete",
+                "supportedVersions": [rpc.STATELESS],
+                "capabilities": CAPABILITIES,
+                "serverInfo": server,
+                "_meta": {"io.modelcontextprotocol/serverInfo": server},
+                **_PRIVATE,
+            }
+        else:
+            raise rpc.RpcError(rpc.METHOD_NOT_FOUND, "this method is not offered here")
+        cacheable = method in _CACHEABLE and found["resultType"] == "complete"
+        return {**found, **_PRIVATE} if cacheable else found
+
+
+def _caller(params: rpc.CallParams, answering: Answering) -> Caller:
+    """What this client can do while its call is under way. What a tool asks it is told in the answer (MRTR)."""
+    meta = params.meta or {}
+    capabilities, token, level = meta.get(rpc.CAPABILITIES_KEY), meta.get("progressToken"), meta.get(rpc.LOG_LEVEL)
+    offers = frozenset(name for name in _OFFERED if isinstance(capabilities, dict) and isinstance(capabilities.get(name), dict))
+    has_token = isinstance(token, int | str) and not isinstance(token, bool)
+    if not offers and not has_token and level not in LEVELS:
+        return NOBODY
+
+    def progress(done: float, total: float | None) -> None:
+        reached = {"progress": done} if total is None else {"progress": done, "total": total}
+        answering.tell(notification("notifications/progress", {"progressToken": token, **reached}))
+
+    return Caller(offers=offers, progress=progress if has_token else None, log_level=str(level) if level in LEVELS else None)
 
 
 async def _while_connected(call: Any, receive: Receive) -> CallResult:
@@ -146,6 +190,7 @@ def _check_headers(scope: Scope, message: rpc.Envelope, params: rpc.CallParams) 
         raise rpc.RpcError(rpc.HEADER_MISMATCH, "the header mcp-protocol-version does not match the request")
     if header(scope, b"mcp-method") != message.method:
         raise rpc.RpcError(rpc.HEADER_MISMATCH, "the header mcp-method does not match the request")
-    if message.method == "tools/call" and rpc.decoded_header(header(scope, b"mcp-name")) != params.name:
+    mirrored = NAMED.get(message.method)
+    if mirrored is not None and rpc.decoded_header(header(scope, b"mcp-name")) != getattr(params, mirrored):
         raise rpc.RpcError(rpc.HEADER_MISMATCH, "the header mcp-name does not match the request")
     _check_version(version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -31,9 +32,11 @@ from interlock.server.asgi import (
     set_base,
 )
 from interlock.server.limits import MAX_CONCURRENT_MCP, MAX_CONCURRENT_PUBLIC
+from interlock.server.listening import Listening
 from interlock.server.login import consent, device, outside
 from interlock.server.login.browser import KeptLogins, Renewing
-from interlock.server.mcp_stateless import Gate, StatelessMcp
+from interlock.server.mcp_methods import Gate, Methods
+from interlock.server.mcp_stateless import StatelessMcp
 from interlock.server.open_stream import until_told
 from interlock.server.page.application import is_of_page, make_page
 from interlock.server.page.login import LoginWay
@@ -41,7 +44,7 @@ from interlock.server.page.stream import PATH as LIVE_PATH
 from interlock.server.page.stream import LiveStream
 from interlock.store.errors import StoreError
 
-_MCP_PATHS: Final = {"/mcp", "/mcp/"}
+_MCP_PATH: Final = re.compile(r"/mcp(?:/([A-Za-z0-9_-]{1,64}))?/?", re.ASCII)
 _UNCOUNTED: Final = ("/v1/", "/access/", "/livez", "/readyz", "/page/")
 # Whoever asks by an address of the machine, as load balancers do, learns whether it is there, and nothing else.
 _PROBES: Final = {"/livez", "/readyz"}
@@ -67,7 +70,7 @@ class Router:
         self._doors = doors
         self._session_of = session_of
         self._allowed_hosts = allowed_hosts
-        self._stateless = StatelessMcp(gate)
+        self._stateless = StatelessMcp(gate, Listening(gate.changes, Methods(gate)))
         self._gate = gate
         self._stateful: Any = None
         self._api: App = make_api(plane, gate)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal
@@ -86,7 +89,7 @@ class Router:
             await self._lifespan(receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
-        elif scope["path"] in _MCP_PATHS:
+        elif _MCP_PATH.fullmatch(scope["path"]):
             await self._within(self._mcp_now, scope, receive, send)
         elif scope["path"].startswith(_UNCOUNTED) and not scope["path"].startswith(_COUNTED):
             # INVARIANT: kill never waits behind calls or strangers; whoever asks it has shown a token before the body is read.
@@ -102,10 +105,10 @@ class Router:
             await self._request(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        twice = repeated(scope)
+        twice, mcp = repeated(scope), _MCP_PATH.fullmatch(scope["path"])
         if self._doors is not None and self._doors.public_url:
             set_base(scope, self._doors.public_url)
-        if twice is not None and scope["path"] not in _MCP_PATHS:
+        if twice is not None and mcp is None:
             await answer_problem(send, _BAD_REQUEST, f"the header {twice} stands more than once")
         elif twice is not None:
             error = rpc.RpcError(rpc.HEADER_MISMATCH, f"the header {twice} stands more than once")
@@ -114,8 +117,8 @@ class Router:
             await answer_problem(send, 403, "this host or origin is not allowed; see --allow-host")
         elif has_nul(scope):
             await answer_problem(send, _BAD_REQUEST, "a NUL in the address")
-        elif scope["path"] in _MCP_PATHS:
-            await self._mcp(scope, receive, send)
+        elif mcp is not None:
+            await self._mcp(scope, receive, send, mcp[1])
         elif scope["path"] == LIVE_PATH:
             await self._live(scope, receive, send)
         elif is_of_page(scope["path"]):
@@ -123,7 +126,7 @@ class Router:
         else:
             await self._api(scope, receive, send)
 
-    async def _mcp(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _mcp(self, scope: Scope, receive: Receive, send: Send, tool: str | None) -> None:
         session = await self._session(scope, send)
         if session is None:
             return
@@ -132,11 +135,11 @@ class Router:
         if version is None or version in rpc.HANDSHAKES:
             older = await self._older()
             if scope["method"] == "GET":
-                await until_told(scope, receive, send, lambda hear, say: older(scope, hear, say, session))
+                await until_told(scope, receive, send, lambda hear, say: older(scope, hear, say, session, tool))
             else:
-                await older(scope, receive, send, session)
+                await older(scope, receive, send, session, tool)
         else:
-            await self._stateless(scope, receive, send, session)
+            await self._stateless(scope, receive, send, session, tool)
 
     async def _session(self, scope: Scope, send: Send) -> Session | None:
         """The session that the request's token stands for; None when it stands for none, and the client has been told."""

@@ -14,6 +14,7 @@ from interlock.core.listing import ListedTool
 from interlock.core.ports import Clock
 from interlock.core.who import Session
 from interlock.release.model import Release, Tool, ToolSource
+from interlock.tools.beside import ASKED
 from interlock.tools.connector import McpConnector, UnusableConnector, Upstream
 from interlock.tools.credential import Credential
 from interlock.tools.errors import ToolConfigurationError, ToolUnavailableError
@@ -53,6 +54,7 @@ class _Recipe(msgspec.Struct, frozen=True, kw_only=True):
     tool: Tool
     source: ToolSource
     mirrored: Mapping[str, Mirrored]
+    offers: frozenset[str] = frozenset()
 
 
 class Connectors:
@@ -118,7 +120,7 @@ class Connectors:
             source = tool.sources.get(self._environment)
             if source is None:
                 continue
-            recipe = _Recipe(tool=tool, source=source, mirrored=_mirrored(release, name))
+            recipe = _Recipe(tool=tool, source=source, mirrored=_mirrored(release, name), offers=_offers(release, name))
             before = self._made.get(name)
             made[name] = before if before is not None and before[0] == recipe else (recipe, self._make(recipe))
         gone = [kept for name, (_, kept) in self._made.items() if name not in made or made[name][1] is not kept]
@@ -170,7 +172,12 @@ class Connectors:
 
             def process(_: ConnectionKey) -> StdioUpstream:
                 return StdioUpstream(
-                    command=source.command, credential=credential, pin=tool.protocol, limits=limits, clock=clock
+                    command=source.command,
+                    credential=credential,
+                    pin=tool.protocol,
+                    limits=limits,
+                    clock=clock,
+                    offers=recipe.offers,
                 )
 
             return self._mcp(tool, process, limits.processes_max)
@@ -180,7 +187,13 @@ class Connectors:
 
         def server(_: ConnectionKey) -> HttpUpstream:
             return HttpUpstream(
-                endpoint=endpoint, tls=tls, credential=secret, pin=tool.protocol, mirrored=recipe.mirrored, limits=limits
+                endpoint=endpoint,
+                tls=tls,
+                credential=secret,
+                pin=tool.protocol,
+                mirrored=recipe.mirrored,
+                limits=limits,
+                offers=recipe.offers,
             )
 
         return self._mcp(tool, server, limits.keys_max)
@@ -189,6 +202,12 @@ class Connectors:
         return McpConnector(
             tool=tool.name, stateless=tool.stateless, make=make, keys_max=keys_max, limits=self._limits, clock=self._clock
         )
+
+
+def _offers(release: Release, tool: str) -> frozenset[str]:
+    """What some contract of a tool lets it ask of a caller: what its server is told that we can be asked."""
+    passed = (contract.passes for contract in release.contracts.values() if contract.tool == tool)
+    return frozenset(item.value for passes in passed for item in passes) & frozenset(ASKED.values())
 
 
 def _mirrored(release: Release, tool: str) -> Mapping[str, Mirrored]:

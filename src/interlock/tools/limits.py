@@ -15,6 +15,16 @@ class ToolLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Progress and log notifications tolerated before the result."""
     server_requests_max: int = 16
     """Requests of the server to us that are answered (with a refusal) during one call."""
+    progress_max: int = 256
+    """Progress notifications of one call that are passed on; the rest is dropped."""
+    logs_max: int = 100
+    """Log messages of one call that are kept; the rest is dropped."""
+    log_max_bytes: int = 4 * 1024
+    """One log message; a longer one is dropped."""
+    asks_max: int = 16
+    """Requests in one answer that says it needs input."""
+    state_max_bytes: int = 64 * 1024
+    """The opaque state that a tool wants back with what it asked for."""
     connections_max: int = 64
     """Open HTTP connections of one connection key; further calls wait within their own time."""
     connection_idle_s: float = 45.0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 
 
@@ -63,12 +64,38 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int
 
 
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """What may come and go between a tool and its caller while a call is under way.
+
+    `offers` names what the tool may ask of the caller (`sampling`, `elicitation`, `roots`). `ask` is given the method and the
+    parameters of such a request and returns the caller's result; it raises `AskRefusedError`. `progress` takes numbers only.
+    `log_level` is from which level on the tool's log messages are collected, None for none of them.
+    """
+
+    offers: frozenset[str] = frozenset()
+    ask: Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]] | None = None
+    progress: Callable[[float, float | None], None] | None = None
+    log_level: str | None = None
+
+
+class AskRefusedError(Exception):
+    """What a tool asked of its caller is not passed on, or was not answered; the message is for the tool."""
+
+
+class Asks(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool wants to know before it goes on (2026-07-28): requests by key, and its own opaque state."""
+
+    requests: Mapping[str, Mapping[str, Any]] = {}
+    state: str | None = None
+
+
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     """One call to one tool. `arguments` are the canonical bytes that were hashed; they are sent as they are.
 
     `before_first_byte` is called where the first byte of this call is about to be written, after connect and TLS; when it
     raises, nothing may be sent. `idempotency_key` is the tool's own, passed in `_meta` under `idempotency-key`, empty when
-    it has none. `fence` is asked when the message is written.
+    it has none. `fence` is asked when the message is written. `more` are the members `inputResponses` and `requestState` of a
+    call that answers what its tool asked for.
     """
 
     key: ConnectionKey
@@ -80,14 +107,27 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     trace_meta: Mapping[str, str] = {}
     pause_guard: StartGuard | None = None
     fence: Callable[[], Fence] | None = None
+    kind: Kind = Kind.TOOL
+    completes: Kind | None = None
+    line: Line = Line()
+    more: Mapping[str, Any] = {}
 
 
 class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tool said. `content` holds MCP content blocks as plain dicts; `structured` is its structured content, if any."""
+    """What the tool said. `content` holds MCP content blocks as plain dicts; `structured` is its structured content, if any.
+
+    Of a resource, prompt or completion `structured` is the result as MCP has it. `logs` are log messages (level, logger, data)
+    that came before; `asks` is set when there is no answer yet. `error_code` is that of a JSON-RPC error, `needs` what the tool
+    wants of the caller and was not offered.
+    """
 
     content: tuple[Mapping[str, object], ...] = ()
     structured: Mapping[str, object] | None = None
     is_error: bool = False
+    logs: tuple[Mapping[str, object], ...] = ()
+    asks: Asks | None = None
+    error_code: int = 0
+    needs: tuple[str, ...] = ()
 
 
 class ToolFailure(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 from interlock.tools import fence
 from interlock.tools.attempt import Attempt
@@ -111,7 +112,7 @@ class PythonConnector:
         function = self._functions.get(invocation.upstream_name)
         if self._closed:
             return attempt.failed("cancelled", "the connector was closed")
-        if function is None:
+        if function is None or invocation.kind is not Kind.TOOL:
             return attempt.failed("unreachable", f"no function {self._prefix}{invocation.upstream_name} is registered")
         task = asyncio.get_running_loop().create_task(self._call(attempt, function))
         self._calls.add(task)

@@ -15,15 +15,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+import msgspec
+
 from interlock.core.listing import ListedTool
 from interlock.core.ports import Clock
 from interlock.tools import messages
 from interlock.tools.attempt import Attempt
+from interlock.tools.beside import Beside
 from interlock.tools.credential import Credential
 from interlock.tools.errors import CallFailedError
 from interlock.tools.limits import ToolLimits
 from interlock.tools.messages import STATELESS, Message
-from interlock.tools.port import PauseGuard, ToolAnswer
+from interlock.tools.port import Line, PauseGuard, ToolAnswer
 
 _LOG: Final = logging.getLogger(__name__)
 _CHUNK_BYTES: Final = 64 * 1024
@@ -35,8 +38,18 @@ _INHERITED: Final = ("PATH", "SYSTEMROOT") if sys.platform == "win32" else ("PAT
 class StdioUpstream:
     """One process for one connection key: started on first use, and again by the next call after it has died."""
 
-    def __init__(self, *, command: tuple[str, ...], credential: Credential, pin: str, limits: ToolLimits, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        command: tuple[str, ...],
+        credential: Credential,
+        pin: str,
+        limits: ToolLimits,
+        clock: Clock,
+        offers: frozenset[str] = frozenset(),
+    ) -> None:
         self._command = command
+        self._offers = offers
         self._credential = credential
         self._pin = pin
         self._limits = limits
@@ -46,16 +59,19 @@ class StdioUpstream:
         self._closed = False
 
     async def call(self, attempt: Attempt) -> ToolAnswer:
-        """One `tools/call`; see `Upstream`."""
+        """One call of whatever kind; see `Upstream`."""
         server = await self._ready()
+        invocation, kept = attempt.invocation, list[Mapping[str, object]]()
         async with server.calls:
-            return messages.read_answer(
-                await server.ask(
-                    lambda request_id: messages.call(request_id, attempt.invocation, version=server.version),
-                    before_first_byte=attempt.first_byte,
-                    guard=attempt.invocation.pause_guard,
-                )
+            message = await server.ask(
+                lambda request_id: messages.call(request_id, invocation, version=server.version),
+                before_first_byte=attempt.first_byte,
+                guard=invocation.pause_guard,
+                line=invocation.line,
+                logs=kept,
             )
+        answer = messages.read_answer(message, invocation.kind, self._limits)
+        return msgspec.structs.replace(answer, logs=tuple(kept)) if kept else answer
 
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """All pages; see `Upstream`."""
@@ -107,7 +123,7 @@ class StdioUpstream:
             )
             try:
                 async with asyncio.timeout(self._limits.negotiate_timeout_ms / 1000):
-                    await server.negotiate(discover=discover, pin=self._pin)
+                    await server.negotiate(discover=discover, pin=self._pin, offers=self._offers)
             except TimeoutError:
                 failure = CallFailedError("unreachable", "the process did not answer the negotiation in time")
             except CallFailedError as error:
@@ -143,6 +159,8 @@ class _Server:
         self._clock = clock
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._beside: dict[int, Beside] = {}
+        self._asking: set[asyncio.Task[None]] = set()
         self._end: CallFailedError | None = None
         loop = asyncio.get_running_loop()
         self._readers = (loop.create_task(self._read_stdout()), loop.create_task(self._read_stderr()))
@@ -180,7 +198,7 @@ class _Server:
         """Whether it is alive and a revision was agreed on."""
         return self._agreed and self.is_alive
 
-    async def negotiate(self, *, discover: bool, pin: str) -> None:
+    async def negotiate(self, *, discover: bool, pin: str, offers: frozenset[str]) -> None:
         """Settle on a revision: 2026-07-28 where the server knows it, else the handshake."""
         if discover:
             self.version = STATELESS
@@ -191,7 +209,7 @@ class _Server:
             self.version = ""
         if pin == STATELESS:
             raise CallFailedError("protocol", f"the server does not speak {STATELESS}, which this tool is pinned to")
-        self.version = messages.agreed_version(await self.ask(messages.initialize))
+        self.version = messages.agreed_version(await self.ask(lambda request_id: messages.initialize(request_id, offers)))
         self._write(messages.notification("notifications/initialized"))
         self._agreed = True
 
@@ -205,10 +223,12 @@ class _Server:
         *,
         before_first_byte: Callable[[], None] = lambda: None,
         guard: PauseGuard | None = None,
+        line: Line | None = None,
+        logs: list[Mapping[str, object]] | None = None,
     ) -> Message:
         """Write one request and wait for its reply. A cancelled wait tells the server so."""
         request_id = next(self._ids)
-        line = body(request_id)
+        written = body(request_id)
         reply: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._check_writable()
         if guard is not None:
@@ -216,7 +236,9 @@ class _Server:
         try:
             before_first_byte()
             self._waiting[request_id] = reply
-            self._write(line)
+            if line is not None:
+                self._beside[request_id] = Beside(line, request_id, self._limits)
+            self._write(written)
         finally:
             if guard is not None:
                 # Loops may keep what is written until their turn is over.
@@ -229,6 +251,9 @@ class _Server:
             raise
         finally:
             self._waiting.pop(request_id, None)
+            beside = self._beside.pop(request_id, None)
+            if beside is not None and logs is not None:
+                logs += beside.logs
 
     async def stop(self, reason: str) -> None:
         """Close its stdin, then SIGTERM, then SIGKILL to the whole group; what waits ends as `cancelled`."""
@@ -243,9 +268,9 @@ class _Server:
         finally:
             # Also when the leader went by itself: what it started must not outlive it.
             self._signal(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
-            for reader in self._readers:
-                reader.cancel()
-            await asyncio.gather(*self._readers, return_exceptions=True)
+            for task in (*self._readers, *self._asking):
+                task.cancel()
+            await asyncio.gather(*self._readers, *self._asking, return_exceptions=True)
             await _exits(process, step_s)
             _close_transport(process)
 
@@ -292,7 +317,7 @@ class _Server:
             self._signal(signal.SIGTERM)
 
     def _take(self, line: bytes) -> None:
-        """One message of the server. INVARIANT: only replies to our own requests go further than here."""
+        """One message of the server. INVARIANT: beside replies, only what surely belongs to one call goes further than here."""
         self._check_length(line)
         if not line.lstrip().startswith(b"{"):
             # A stray print() of the server; it answers nothing, so it harms nobody.
@@ -300,10 +325,41 @@ class _Server:
         line = self._credential.scrub(line)
         message = messages.read(line)
         if message.is_request:
-            self._check_writable()
-            self._write(messages.refusal(message))
+            self._requested(message)
         elif message.is_reply:
             self._settle(message.id, line)
+        elif message.method == "notifications/progress":
+            beside = self._beside.get(_token(message))
+            if beside is not None:
+                beside.notified(message)
+        elif (only := self._only_call()) is not None:
+            only.notified(message)
+
+    def _only_call(self) -> Beside | None:
+        """The call under way when there is but one: of what names no call it cannot be told otherwise whose it is."""
+        return next(iter(self._beside.values())) if len(self._beside) == 1 else None
+
+    def _requested(self, message: Message) -> None:
+        self._check_writable()
+        only = self._only_call()
+        if only is None or self.version == STATELESS or not only.goes_on(message):
+            self._write(messages.refusal(message))
+            return
+        only.check_request()
+        task = asyncio.get_running_loop().create_task(self._answered(only, message))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _answered(self, beside: Beside, message: Message) -> None:
+        try:
+            body = await beside.answer(message)
+        except CallFailedError as error:
+            body = messages.declined(message, error.detail)
+        except Exception as error:  # noqa: BLE001  # whatever breaks here, the server is told no
+            _LOG.error("what a server asked could not be answered", exc_info=error)
+            body = messages.declined(message, "it could not be put to the caller")
+        if self.is_alive:
+            self._write(body)
 
     def _settle(self, reply_id: object, line: bytes) -> None:
         # Nobody waits for a reply that comes after its caller has given up.
@@ -330,6 +386,11 @@ class _Server:
             budget -= len(chunk)
             if text:
                 _LOG.debug("process %d says: %s", self._process.pid, text, extra={"event": "tool.says"})
+
+
+def _token(message: Message) -> int:
+    token = messages.params_of(message).get("progressToken")
+    return token if isinstance(token, int) else -1
 
 
 async def _exits(process: asyncio.subprocess.Process, within_s: float) -> bool:

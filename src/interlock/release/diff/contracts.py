@@ -70,7 +70,10 @@ RULES: Final[Mapping[str, Rule]] = {
     "reviewed_digest": _pinned,
     "entities": _counted,
     # What is hashed, looked up or sent otherwise than before may go either way.
-    **dict.fromkeys(("operation", "tool", "upstream_name", "content", "once_per", "idempotency_argument", "resource"), _UNSURE),
+    **dict.fromkeys(
+        ("operation", "tool", "upstream_name", "kind", "completes", "content", "once_per", "idempotency_argument", "resource"),
+        _UNSURE,
+    ),
     # How it can be checked, tried and undone; a call is decided without.
     **dict.fromkeys(("verify", "evidence", "honours_key", "undo", "dry_run"), _UNSURE),
     # Fewer targets: fewer arguments are looked at as saying who, where and how much.
@@ -78,6 +81,9 @@ RULES: Final[Mapping[str, Rule]] = {
     # Policies may say of what does not send whatever they like.
     "egress_to": _UNSURE,
     "trusted": more_is(Direction.WIDENS),
+    # Pictures, sounds, logs, and what a tool may ask of a client.
+    "passes": more_is(Direction.WIDENS),
+    "mime_type": _NEUTRAL,
     "internal": lambda _old, new: _wider(when=not new),
     "repeat": lambda _old, new: _wider(when=new is Repeat.ALLOW),
     # The longer two writes count as the same, the fewer are done.

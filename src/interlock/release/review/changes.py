@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from interlock.core.canonical import digest
-from interlock.core.contract import Contract
+from interlock.core.contract import Contract, Kind
 from interlock.core.listing import ListedTool
 from interlock.release.review.scan import plain
 
@@ -43,6 +43,8 @@ def differences(contracts: Collection[Contract], listed: Iterable[ListedTool]) -
     Only a `pin` that is a digest can be accepted. Of two listed under one name it is none (which of them a call reaches cannot
     be told), nor of a listing that cannot be read.
     """
+    # Resources, prompts and completions stand in other listings, which nobody compares.
+    contracts = [contract for contract in contracts if contract.kind is Kind.TOOL]
     now: dict[str, list[ListedTool]] = {}
     for tool in listed:
         now.setdefault(tool.name, []).append(tool)

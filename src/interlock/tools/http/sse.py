@@ -29,7 +29,8 @@ class EventReader:
             if line:
                 self._field(line)
             elif self._data:
-                if self._name in {b"", b"message"}:
+                # An event without data only gives a stream its first id (MCP 2025-11-25, resumability).
+                if self._name in {b"", b"message"} and any(self._data):
                     found.append(b"\n".join(self._data))
                 self._reset()
             else:

@@ -16,6 +16,7 @@ from interlock.core.listing import ListedTool
 from interlock.core.trace_context import TRACEPARENT
 from interlock.tools import messages
 from interlock.tools.attempt import Attempt
+from interlock.tools.beside import Beside
 from interlock.tools.credential import Credential
 from interlock.tools.errors import CallFailedError
 from interlock.tools.http.endpoint import Endpoint, Mirrored, header_value, parameter_headers
@@ -23,7 +24,7 @@ from interlock.tools.http.exchange import OK, HttpResponse, OnEvent
 from interlock.tools.http.pool import Pool
 from interlock.tools.limits import ToolLimits
 from interlock.tools.messages import STATELESS, Message
-from interlock.tools.port import PauseGuard, ToolAnswer
+from interlock.tools.port import Line, PauseGuard, ToolAnswer
 
 _LOG: Final = logging.getLogger(__name__)
 _SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,1024}")
@@ -54,6 +55,7 @@ class HttpUpstream:
         pin: str,
         mirrored: Mapping[str, Mirrored],
         limits: ToolLimits,
+        offers: frozenset[str] = frozenset(),
     ) -> None:
         self._endpoint = endpoint
         self._tls = tls
@@ -61,6 +63,7 @@ class HttpUpstream:
         self._pin = pin
         self._mirrored = mirrored
         self._limits = limits
+        self._offers = offers
         self._pool = self._new_pool()
         self._ids = itertools.count(1)
         self._link: _Link | None = None
@@ -69,31 +72,39 @@ class HttpUpstream:
         self._closed = False
 
     async def call(self, attempt: Attempt) -> ToolAnswer:
-        """One `tools/call`; see `Upstream`."""
+        """One call of whatever kind; see `Upstream`."""
         link = await self._ready()
         invocation = attempt.invocation
         request_id = next(self._ids)
         traceparent = invocation.trace_meta.get(TRACEPARENT, "")
         routing = f"{TRACEPARENT}: {traceparent}\r\n" if traceparent else ""
         if link.version == STATELESS:
-            name = header_value(invocation.upstream_name)
-            mirrored = parameter_headers(self._mirrored.get(invocation.upstream_name, ()), invocation.arguments)
-            routing += f"Mcp-Method: tools/call\r\nMcp-Name: {name}\r\n{mirrored}"
+            name = messages.name_of(invocation)
+            routing += f"Mcp-Method: {messages.METHODS[invocation.kind]}\r\n"
+            routing += "" if name is None else f"Mcp-Name: {header_value(name)}\r\n"
+            routing += parameter_headers(self._mirrored.get(invocation.upstream_name, ()), invocation.arguments)
+        beside = Beside(invocation.line, request_id, self._limits)
+        asking: set[asyncio.Task[None]] = set()
         try:
-            message = await self._ask(
+            _, message = await self._exchange(
                 link,
                 request_id,
                 lambda: messages.call(request_id, invocation, version=link.version),
                 routing=routing,
                 before_first_byte=attempt.first_byte,
                 guard=invocation.pause_guard,
+                listener=self._listener(link, request_id, beside, asking),
             )
         except asyncio.CancelledError:
             if link.version != STATELESS and attempt.sent:
                 # Here hanging up is no sign to stop; a stateless server takes it as one.
                 self._tell(link, messages.notification("notifications/cancelled", {"requestId": request_id}))
             raise
-        return messages.read_answer(message)
+        finally:
+            for task in asking:
+                task.cancel()
+        answer = messages.read_answer(message, invocation.kind, self._limits)
+        return msgspec.structs.replace(answer, logs=tuple(beside.logs)) if beside.logs else answer
 
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """All pages; see `Upstream`."""
@@ -165,7 +176,7 @@ class HttpUpstream:
     async def _shake_hands(self) -> _Link:
         request_id = next(self._ids)
         link = self._new_link("")
-        response, message = await self._exchange(link, request_id, messages.initialize(request_id))
+        response, message = await self._exchange(link, request_id, messages.initialize(request_id, self._offers))
         version = messages.agreed_version(message)
         if response.session_id and not _SESSION_ID.fullmatch(response.session_id):
             raise CallFailedError("protocol", "the session id is not visible ASCII")
@@ -192,21 +203,7 @@ class HttpUpstream:
         request_id = next(self._ids)
         body = messages.request(request_id, method, params, version=link.version)
         routing = f"Mcp-Method: {method}\r\n" if link.version == STATELESS else ""
-        return await self._ask(link, request_id, body, routing=routing)
-
-    async def _ask(
-        self,
-        link: _Link,
-        request_id: int,
-        body: bytes | Callable[[], bytes],
-        *,
-        routing: str = "",
-        before_first_byte: Callable[[], None] = lambda: None,
-        guard: PauseGuard | None = None,
-    ) -> Message:
-        _, message = await self._exchange(
-            link, request_id, body, routing=routing, before_first_byte=before_first_byte, guard=guard
-        )
+        _, message = await self._exchange(link, request_id, body, routing=routing)
         return message
 
     async def _exchange(
@@ -218,8 +215,10 @@ class HttpUpstream:
         routing: str = "",
         before_first_byte: Callable[[], None] = lambda: None,
         guard: PauseGuard | None = None,
+        listener: OnEvent | None = None,
     ) -> tuple[HttpResponse, Message]:
-        listener = self._listener(link, request_id)
+        if listener is None:
+            listener = self._listener(link, request_id, Beside(Line(), request_id, self._limits), set())
         response = await self._post(
             link, body, routing=routing, before_first_byte=before_first_byte, on_event=listener, guard=guard
         )
@@ -271,23 +270,38 @@ class HttpUpstream:
         code = "unreachable" if status in _SERVER_ERRORS else "protocol"
         raise CallFailedError(code, f"no JSON-RPC reply but HTTP {status} with {response.media_type[:60] or 'no type'}")
 
-    def _listener(self, link: _Link, request_id: int) -> OnEvent:
-        """Watches a stream for the reply. INVARIANT: progress, logs and requests of the server go no further than here."""
-        requests = itertools.count(1)
+    def _listener(self, link: _Link, request_id: int, beside: Beside, asking: set[asyncio.Task[None]]) -> OnEvent:
+        """Watches a stream for the reply; what else comes is for `beside`, and what it lets be answered is answered."""
 
         def on_event(data: bytes) -> bool:
-            message = messages.read(data)
+            message = messages.read(self._credential.scrub(data))
             if message.is_reply:
                 messages.read_reply(data, request_id)
                 return True
-            if message.is_request:
-                if next(requests) > self._limits.server_requests_max:
-                    raise CallFailedError("too_large", f"more than {self._limits.server_requests_max} requests of the server")
-                if link.version != STATELESS:
-                    self._tell(link, messages.refusal(message))
+            if not message.is_request:
+                beside.notified(message)
+                return False
+            beside.check_request()
+            if link.version != STATELESS and beside.goes_on(message):
+                task = asyncio.get_running_loop().create_task(self._answered(link, beside, message))
+                asking.add(task)
+                task.add_done_callback(asking.discard)
+            elif link.version != STATELESS:
+                self._tell(link, messages.refusal(message))
             return False
 
         return on_event
+
+    async def _answered(self, link: _Link, beside: Beside, message: Message) -> None:
+        """Put a request of the server to the caller, and tell the server what came of it."""
+        try:
+            body = await beside.answer(message)
+        except CallFailedError as error:
+            body = messages.declined(message, error.detail)
+        except Exception as error:  # noqa: BLE001  # whatever breaks here, the server is told no
+            _LOG.error("what a server asked could not be answered", exc_info=error)
+            body = messages.declined(message, "it could not be put to the caller")
+        self._tell(link, body)
 
     # -- beside the call ---------------------------------------------------------------------------------------------
 
