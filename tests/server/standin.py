@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 
 import msgspec
@@ -39,6 +40,13 @@ LISTED = VisibleOperation(
     idempotent=True,
     open_world=False,
 )
+
+
+def message(answer):
+    """The one message of an answer: JSON, or the last event of a stream."""
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return answer.json()
+    return json.loads([line[5:] for line in answer.text.splitlines() if line.startswith("data:")][-1])
 
 
 class StandIn:

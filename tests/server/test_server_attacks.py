@@ -9,7 +9,7 @@ import pytest
 from interlock.server import envelope as rpc
 from interlock.server import http, mcp_stateful, router
 from interlock.server.limits import MAX_FORM_BYTES, MAX_HEAD_BYTES
-from tests.server.standin import META, STATEFUL, STATELESS, UNAVAILABLE, Door, door, read_all
+from tests.server.standin import META, STATEFUL, STATELESS, UNAVAILABLE, Door, door, message, read_all
 from tests.support.patience import PATIENCE_S
 
 LIST = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
@@ -121,15 +121,15 @@ async def test_arguments_reach_the_gate_byte_for_byte_on_both_revisions(at: Door
 )
 async def test_what_we_cannot_read_is_not_left_to_the_sdk(at: Door, body, code):
     answer = await at.stateful(body, await at.opened())
-    assert answer.json()["error"]["code"] == code
+    assert message(answer)["error"]["code"] == code
     assert at.gate.proposals == []
 
 
 async def test_a_call_that_only_the_sdk_sees_is_not_made(at: Door, monkeypatch):
-    monkeypatch.setattr(mcp_stateful, "_call_in", lambda _: None)
+    monkeypatch.setattr(mcp_stateful, "_request_in", lambda _: ("tools/call", None))
     body = {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "shop.pay", "arguments": {}}}
     answer = await at.stateful(body, await at.opened())
-    assert answer.json()["error"]["code"] == rpc.INVALID_REQUEST
+    assert message(answer)["error"]["code"] == rpc.INVALID_REQUEST
     assert at.gate.proposals == []
 
 
@@ -351,7 +351,7 @@ async def test_what_broke_is_for_the_log_and_not_for_the_client(at: Door, error,
         await at.stateful(call, opened),
     ]
     for answer in answers:
-        assert answer.json()["error"]["code"] == rpc.INTERNAL_ERROR
+        assert message(answer)["error"]["code"] == rpc.INTERNAL_ERROR
     answers.append(await at.ask("GET", "/readyz"))
     for answer in answers:
         assert not {"secret", "password", "Traceback", "ZeroDivision"} & set(answer.text.replace('"', " ").split())

@@ -19,6 +19,7 @@ from interlock.server import envelope as rpc
 from interlock.server.http import BoundedHttp
 from interlock.server.limits import MAX_BODY_BYTES
 from interlock.server.router import Router
+from tests.server.standin import message
 from tests.support.golden import golden
 from tests.support.patience import patient_http
 from tests.support.shop import FILES, counter
@@ -133,7 +134,7 @@ async def test_the_gate_gets_the_bytes_that_came_on_both_revisions(served, mode)
             "params": {"name": "shop.stock", "arguments": msgspec.Raw(twice)},
         }
         answer = await served.post(token, body, mcp_protocol_version="2025-11-25", mcp_session_id=session)
-    assert answer.json()["result"]["_meta"]["interlock/decision"]["code"] == "invalid_arguments"
+    assert message(answer)["result"]["_meta"]["interlock/decision"]["code"] == "invalid_arguments"
     assert served.shop.calls == []
 
 
@@ -177,11 +178,11 @@ async def test_an_idempotency_key_comes_by_meta_or_header(served):
         (b"[" * 100_000, {}, 400, -32600),
         ("list", {"mcp_method": "tools/call"}, 400, -32020),
         ("list", {"mcp_method": "tools/list", "mcp_protocol_version": "2027-01-01"}, 400, -32020),
-        ("other", {"mcp_method": "resources/list"}, 404, -32601),
+        ("other", {"mcp_method": "tasks/list"}, 404, -32601),
     ],
 )
 async def test_a_malformed_message_gets_a_clear_error_and_reaches_nothing(served, body, headers, status, code):
-    methods = {"list": "tools/list", "other": "resources/list"}
+    methods = {"list": "tools/list", "other": "tasks/list"}
     sent = {"jsonrpc": "2.0", "id": 1, "method": methods[body], "params": {"_meta": META}} if isinstance(body, str) else body
     answer = await served.post(await served.token(), sent, **headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
