@@ -31,10 +31,10 @@ from interlock.app.restoring import PeoplesRestores
 from interlock.app.risk import RiskWatch
 from interlock.app.shelf import StoredReleases
 from interlock.app.sources import Entropy, SystemClock, SystemIds, dice
+from interlock.app.standings import LoadedStandings
 from interlock.app.tools import Tools
 from interlock.app.upstream_watch import UpstreamWatch
 from interlock.core.risk import RiskRules
-from interlock.core.who import Session
 from interlock.gateway.asking import Seals
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.gate import Gate
@@ -42,7 +42,6 @@ from interlock.gateway.governed import Governing
 from interlock.gateway.histories import Histories
 from interlock.gateway.lease import Lease
 from interlock.gateway.plans import Plans
-from interlock.gateway.ports import Standing
 from interlock.gateway.stability import Stability
 from interlock.identity.delegated import DelegatedSessions
 from interlock.identity.dev_issuer import ISSUER, KEY
@@ -116,20 +115,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 class ReleaseInForceError(Exception):
     """Outside development, a start does not replace the release that people have put in force."""
-
-
-class LoadedStandings:
-    """Implements the gate's `Standings` on the sessions table."""
-
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
-
-    async def load(self, session: Session) -> Standing | None:
-        """Where the lineage stands now."""
-        found = await self._sessions.load(session)
-        if found is None:
-            return None
-        return Standing(epochs=found.epochs, release_digest=found.release_digest, state=found.state)
 
 
 class System:

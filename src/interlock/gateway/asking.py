@@ -25,8 +25,8 @@ from interlock.gateway.execution import Released
 from interlock.gateway.limits import MAX_ANSWER_BYTES, MAX_ANSWERS, MAX_ASK_BYTES, MAX_RELEASED_IN_LEDGER_BYTES
 from interlock.gateway.messages import Asked, Caller, CallResult, Returned
 from interlock.gateway.ports import ClaimDesk, Watch
+from interlock.ledger.asks import CallAnswered, CallAsked
 from interlock.ledger.drafts import draft
-from interlock.ledger.events import CallAnswered, CallAsked
 from interlock.risk.canaries import Canaries
 from interlock.tools.port import AskRefusedError, Line
 

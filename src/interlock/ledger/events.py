@@ -17,6 +17,7 @@ from interlock.core.decision import Decision
 from interlock.core.plan import PlannedOperation
 from interlock.core.risk import Signal
 from interlock.core.who import AttributeValue, Parent
+from interlock.ledger.asks import CallAnswered, CallAsked
 from interlock.ledger.restores import RestoreBody
 
 
@@ -133,26 +134,6 @@ class CallSettled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     released: object = None
     of_call: str = ""
     age_ms: int = 0
-
-
-class CallAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.asked"):
-    """A tool asked something of its caller while it ran; `refused` says why it was not passed on."""
-
-    operation: str
-    method: str
-    asked: object = None
-    digest: str = ""
-    refused: str = ""
-
-
-class CallAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.answered"):
-    """What the caller's client answered to a tool; `refused` says why the tool did not get it."""
-
-    operation: str
-    method: str
-    answer: object = None
-    digest: str = ""
-    refused: str = ""
 
 
 class CallReplayed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.replayed"):

@@ -9,6 +9,7 @@ import msgspec
 
 from interlock.core.decision import Allow, Decision, Deny, RequireApproval
 from interlock.core.terms import Origin, Question
+from interlock.ledger import asks as a
 from interlock.ledger import events as e
 from interlock.ledger import restores as r
 from interlock.ledger.drafts import read_body
@@ -111,7 +112,7 @@ def _words(body: e.Body) -> tuple[str, str]:
             where = f", field {body.field}" if body.field else ""
             why = f" ({body.detail})" if body.detail else ""
             return tone, f"told the caller: {body.outcome}, {body.code}{where}, effect {body.effect}{why}"
-        case e.CallSettled() | e.CallAsked() | e.CallAnswered() | e.CallReplayed():
+        case e.CallSettled() | a.CallAsked() | a.CallAnswered() | e.CallReplayed():
             return _of_outcome(body)
         case e.ClaimOrphaned() | e.ClaimRetried() | e.DoubtAsked() | e.DoubtResolved() | e.ClaimConflict():
             return _of_doubt(body)
@@ -146,18 +147,18 @@ def _of_restore(body: r.RestoreBody) -> tuple[str, str]:
             assert_never(body)
 
 
-def _of_outcome(body: e.CallSettled | e.CallAsked | e.CallAnswered | e.CallReplayed) -> tuple[str, str]:
+def _of_outcome(body: e.CallSettled | a.CallAsked | a.CallAnswered | e.CallReplayed) -> tuple[str, str]:
     match body:
         case e.CallSettled():
             return _settled(body)
-        case e.CallAsked():
+        case a.CallAsked():
             asked = f"{body.operation} asked its caller for {body.method}"
             return (
                 ("bad", f"{asked}; not passed on: {body.refused}")
                 if body.refused
                 else ("wait", f"{asked}: {_short(body.asked)}")
             )
-        case e.CallAnswered():
+        case a.CallAnswered():
             if body.refused:
                 return "bad", f"the answer to {body.method} of {body.operation} was not passed on: {body.refused}"
             return "plain", f"the client answered {body.operation}: {_short(body.answer)}"
