@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import msgspec
 
 
@@ -23,3 +25,6 @@ class CallAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     answer: object = None
     digest: str = ""
     refused: str = ""
+
+
+AskBody: TypeAlias = CallAsked | CallAnswered

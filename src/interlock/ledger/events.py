@@ -17,7 +17,7 @@ from interlock.core.decision import Decision
 from interlock.core.plan import PlannedOperation
 from interlock.core.risk import Signal
 from interlock.core.who import AttributeValue, Parent
-from interlock.ledger.asks import CallAnswered, CallAsked
+from interlock.ledger.asks import AskBody
 from interlock.ledger.restores import RestoreBody
 
 
@@ -59,8 +59,7 @@ class SessionRefreshed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
 class CallProposed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="call.proposed"):
     """The model asked for a call. `arguments` is canonical JSON; when they could not be read, only their digest is kept.
 
-    `retry` counts how often the gateway itself has asked again, after the tool failed. `answers` is what the caller's client
-    answers to what the tool asked before, as far as it could be read.
+    `retry` counts how often the gateway itself has asked again, after the tool failed. `answers` answer what the tool asked.
     """
 
     operation: str
@@ -481,8 +480,7 @@ Body: TypeAlias = (
     | CallClaimed
     | CallRefused
     | CallSettled
-    | CallAsked
-    | CallAnswered
+    | AskBody
     | CallReplayed
     | ClaimOrphaned
     | ClaimRetried
