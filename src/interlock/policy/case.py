@@ -12,17 +12,27 @@ from interlock.core.contract import Contract
 from interlock.core.decision import Facts, Obligations, PolicyRef, Reason, Requirement
 from interlock.core.terms import LAYER_QUESTION, Effect, Layer, Posture, Question
 from interlock.policy.codes import LAYER_CODE, SPEAKING_LAYERS, Code
-from interlock.policy.encoding import ArgumentEncoder, Section, json_text, now_section, resource_attributes, sections
+from interlock.policy.encoding import (
+    ArgumentEncoder,
+    Section,
+    json_text,
+    moving_sections,
+    now_section,
+    resource_attributes,
+    standing_key,
+    standing_sections,
+)
 from interlock.policy.errors import FactsRefusedError, ObligationError, PolicyError
 from interlock.policy.evaluate import Memo, Outcome, evaluate, failed
 from interlock.policy.limits import first_unmet
 from interlock.policy.obligations import NONE, fill, meet
-from interlock.policy.reads import WHOLE
+from interlock.policy.reads import WHOLE, Step
 from interlock.policy.slices import USER_LAYERS, Handle, LayerSlice, OperationSlices, Rule, Slices
 from interlock.release.model import ApprovalRule, Limit, Release
 
 READ_ONLY_EFFECTS: Final = frozenset({Effect.READ})
 CANARY_ID: Final = "canary:"
+STANDING_MAX_ENTRIES: Final = 4_096
 GUARDED_ID: Final = "posture:guarded"
 GUARDED_SAY: Final = "Under the present posture a person looks at every change first."
 
@@ -36,16 +46,28 @@ class StoppedError(PolicyError):
         self.reasons = reasons
 
 
+class Standing:
+    """The standing sections of the context, and the JSON texts of what has been shown of them."""
+
+    __slots__ = ("sections", "texts")
+
+    def __init__(self, sections: dict[str, Section]) -> None:
+        self.sections = sections
+        self.texts: dict[tuple[Step, ...], str] = {}
+
+
 class Prepared:
     """A release made ready for deciding: indexed policies, argument encoders, and what has been worked out before."""
 
-    __slots__ = ("arguments", "memo", "release", "slices")
+    __slots__ = ("arguments", "memo", "people", "release", "slices", "standing")
 
     def __init__(self, *, release: Release, slices: Slices, memo: Memo[Outcome]) -> None:
         self.release = release
         self.slices = slices
         self.arguments = {name: ArgumentEncoder(contract) for name, contract in release.contracts.items()}
         self.memo = memo
+        self.standing: Memo[Standing] = Memo(STANDING_MAX_ENTRIES)
+        self.people: Memo[cedarpy.Entities] = Memo(STANDING_MAX_ENTRIES)
 
 
 class Case:
@@ -55,6 +77,7 @@ class Case:
         "_attributes",
         "_encoded",
         "_entities",
+        "_known",
         "_prepared",
         "_refusal",
         "asks",
@@ -70,6 +93,7 @@ class Case:
 
     contract: Contract
     slices: OperationSlices
+    _known: Standing
 
     def __init__(self, prepared: Prepared, facts: Facts) -> None:
         self._prepared = prepared
@@ -122,7 +146,13 @@ class Case:
             raise StoppedError(Question.WHAT_IS_FORBIDDEN, Reason(code=Code.READ_ONLY))
         self.slices = prepared.slices.of(contract, facts.effects, facts.agent)
         try:
-            self._encoded = sections(facts, contract, prepared.release.user_attributes)
+            key = standing_key(facts)
+            known = prepared.standing.get(key)
+            if known is None:
+                known = Standing(standing_sections(facts, prepared.release.user_attributes))
+                prepared.standing.put(key, known)
+            self._known = known
+            self._encoded = moving_sections(facts, contract)
             self._attributes = resource_attributes(contract, facts.resource)
         except FactsRefusedError as error:
             raise StoppedError(Question.WHICH_TOOL, invalid_facts(str(error), error.field)) from error
@@ -317,23 +347,31 @@ class Case:
 
     def everything(self) -> str:
         """The JSON text of the whole context, for people; arguments that were refused are left out."""
-        return json_text({**self._encoded, "now": now_section(self.facts.now_us)})
+        return json_text({**self._known.sections, **self._encoded, "now": now_section(self.facts.now_us)})
 
     def context(self, handle: Handle) -> str:
         """The JSON text of the part of the context that the handle's policies read."""
+        standing = self._known.texts.get(handle.standing)
+        if standing is None:
+            standing = self._known.texts[handle.standing] = json_text(_shown(self._known.sections, handle.standing))
+        if not handle.moving:
+            return standing
+        moving = json_text(self._moving(handle))
+        return moving if not handle.standing else f"{standing[:-1]},{moving[1:]}"
+
+    def _moving(self, handle: Handle) -> dict[str, Any]:
         shown: dict[str, Any] = {}
-        encoded = self._encoded
-        for key, below in handle.plan:
+        for step in handle.moving:
+            key = step[0]
             if key == "now":
                 shown[key] = now_section(self.facts.now_us)
                 continue
             if key == "args" and self._refusal is not None:
                 raise self._refusal
-            section = encoded[key]
-            shown[key] = section if below is None else {name: section[name] for name in below if name in section}
-        return json_text(shown)
+            shown |= _shown(self._encoded, (step,))
+        return shown
 
-    def _request(self, handle: Handle, layer: Layer, context: str) -> Mapping[str, Any]:
+    def _request(self, handle: Handle, layer: Layer, context: str) -> dict[str, Any]:
         facts = self.facts
         return {
             "principal": {"type": "User", "id": facts.user} if layer in USER_LAYERS else {"type": "Agent", "id": facts.agent},
@@ -354,6 +392,11 @@ class Case:
         known = self._entities.get(kind)
         if known is not None:
             return known
+        # Who a user is does not change from call to call; a resource does.
+        key = (self.slices, self.facts.user, self.facts.roles) if kind == (True, False) else None
+        known = None if key is None else self._prepared.people.get(key)
+        if known is not None:
+            return known
         added: list[dict[str, Any]] = []
         if kind[0]:
             roles = [{"type": "Role", "id": role} for role in self.facts.roles]
@@ -362,6 +405,8 @@ class Case:
             added.append({"uid": {"type": resource.type, "id": resource.id}, "attrs": self._attributes, "parents": []})
         entities = self.slices.entities.with_added_json_str(json_text(added)) if added else self.slices.entities
         self._entities[kind] = entities
+        if key is not None:
+            self._prepared.people.put(key, entities)
         return entities
 
     def _rule(self, name: str) -> Rule:
@@ -393,6 +438,14 @@ class Case:
     def _no_errors(self, outcome: Outcome) -> None:
         if outcome.errors:
             raise StoppedError(self.question, Reason(code=Code.EVALUATION_ERROR, detail="; ".join(outcome.errors)))
+
+
+def _shown(sections: Mapping[str, Section], plan: Iterable[Step]) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for key, below in plan:
+        section = sections[key]
+        shown[key] = section if below is None else {name: section[name] for name in below if name in section}
+    return shown
 
 
 def invalid_facts(detail: str, field: str = "") -> Reason:

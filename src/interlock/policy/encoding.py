@@ -8,7 +8,7 @@ context would yield no decision, or an entity that nobody made.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias, assert_never
 
@@ -216,8 +216,11 @@ def user_section(facts: Facts, declared: Mapping[str, str]) -> Section:
     return section
 
 
-def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str]) -> dict[str, Section]:
-    """Everything of the context but the arguments and `now`, by the name policies read it under."""
+def standing_sections(facts: Facts, user_attributes: Mapping[str, str]) -> dict[str, Section]:
+    """What is the same for every call of a session to an operation while nothing about the session changes.
+
+    INVARIANT: it is a function of what `standing_key` holds.
+    """
     return {
         "agent": {"id": facts.agent},
         "user": user_section(facts, user_attributes),
@@ -232,6 +235,31 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
             "confidentiality": facts.confidentiality,
         },
         "data": {"classification": facts.classification.value, "rank": facts.classification.rank},
+    }
+
+
+def standing_key(facts: Facts) -> Hashable:
+    """Everything that `standing_sections` reads of the facts."""
+    return (
+        facts.agent,
+        facts.user,
+        facts.tenant,
+        facts.roles,
+        tuple((name, type(value), value) for name, value in facts.attributes.items()),
+        facts.session_id,
+        facts.environment,
+        facts.task,
+        facts.purpose,
+        facts.posture,
+        facts.tainted,
+        facts.confidentiality,
+        facts.classification,
+    )
+
+
+def moving_sections(facts: Facts, contract: Contract) -> dict[str, Section]:
+    """What may differ from call to call, but for the arguments and `now`."""
+    return {
         "call": {"entities": facts.entities, "sends": _sends(facts, contract)},
         "origins": origins_section(facts, contract),
         "plan": plan_section(facts),
@@ -241,6 +269,11 @@ def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str
             for name, traced in (facts.provenance or {}).items()
         },
     }
+
+
+def sections(facts: Facts, contract: Contract, user_attributes: Mapping[str, str]) -> dict[str, Section]:
+    """Everything of the context but the arguments and `now`, by the name policies read it under."""
+    return {**standing_sections(facts, user_attributes), **moving_sections(facts, contract)}
 
 
 def origins_section(facts: Facts, contract: Contract) -> Section:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any, Final, Generic, TypeVar
 
 import cedarpy
 import msgspec
+from cedarpy import _internal as _native
 
 from interlock.policy.slices import Handle
 
 MEMO_MAX_ENTRIES: Final = 8_192
 MAX_DETAIL_CHARS: Final = 500
+_ALLOW: Final = "Allow"
 
 Value = TypeVar("Value")
 
@@ -49,14 +51,32 @@ class Memo(Generic[Value]):
             self._entries.popitem(last=False)
 
 
-def evaluate(handle: Handle, request: Mapping[str, Any], entities: cedarpy.Entities) -> Outcome:
-    """Ask Cedar. Never raises: whatever goes wrong is an outcome with errors, which is a no."""
+class _Diagnostics(msgspec.Struct, frozen=True):
+    reason: tuple[str, ...]
+    errors: tuple[Any, ...]
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    decision: str
+    diagnostics: _Diagnostics
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
+def evaluate(handle: Handle, request: dict[str, Any], entities: cedarpy.Entities) -> Outcome:
+    """Ask Cedar. Never raises: whatever goes wrong is an outcome with errors, which is a no.
+
+    Past cedarpy's own wrapper, which costs a third of the whole (it copies the request, and reads the answer into objects of
+    its own): its native function takes the same request and gives the answer as JSON text. The version is pinned, and a test
+    compares both ways.
+    """
     try:
-        result = cedarpy.is_authorized_batch([dict(request)], handle.policies, entities)[0]
-        diagnostics = result.diagnostics
-        errors = tuple(sorted(str(error)[:MAX_DETAIL_CHARS] for error in diagnostics.errors))
-        allowed = result.allowed and not errors
-        return Outcome(allowed=allowed, fired=tuple(sorted(diagnostics.reasons)), errors=errors)
+        (text,) = _native.is_authorized_batch([request], handle.policies, entities._inner, None, False)  # noqa: SLF001
+        answer = _ANSWER.decode(text)
+        errors = tuple(sorted(str(error)[:MAX_DETAIL_CHARS] for error in answer.diagnostics.errors))
+        allowed = answer.decision == _ALLOW and not errors
+        return Outcome(allowed=allowed, fired=tuple(sorted(answer.diagnostics.reason)), errors=errors)
     except Exception as error:  # noqa: BLE001 whatever the binding raises, the answer is no
         return failed(error)
 

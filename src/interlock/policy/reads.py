@@ -20,6 +20,8 @@ WHOLE: Final = "*"
 """Stands for every attribute; a Cedar attribute of this name is simply covered by it."""
 
 Paths: TypeAlias = frozenset[tuple[str, ...]]
+Step: TypeAlias = tuple[str, tuple[str, ...] | None]
+"""A key of the context, and which of the attributes below it are shown; None for all of them."""
 
 
 class Reads(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +34,7 @@ class Reads(msgspec.Struct, frozen=True, kw_only=True):
     context: Mapping[str, frozenset[str]] = {}
     resource: frozenset[str] = frozenset()
 
-    def plan(self) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
+    def plan(self) -> tuple[Step, ...]:
         """The projection of the context: each key with the attributes to keep, None for all of them. In a fixed order."""
         return tuple(
             (key, None if WHOLE in below or key == "now" else tuple(sorted(below)))

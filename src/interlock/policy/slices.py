@@ -22,6 +22,8 @@ from interlock.policy.reads import Reads, Scope, reads_of, scope_of, unite
 from interlock.release.model import Policy, Release
 
 USER_LAYERS: Final = frozenset({Layer.DELEGATION, Layer.DATA})
+STANDING: Final = frozenset({"agent", "user", "session", "data"})
+"""The parts of the context that are the same for every call of a session to an operation, until its labels or posture move."""
 GUARD_PERMIT_ID: Final = "interlock:guard"
 EFFECT_GROUPS: Final = {
     Effect.READ: "reads",
@@ -67,19 +69,18 @@ class Rule:
 class Handle:
     """A parsed policy set and what it needs to be shown. `number` tells handles of one engine apart."""
 
-    __slots__ = ("number", "plan", "policies", "reads", "uses_resource")
+    __slots__ = ("is_volatile", "moving", "number", "plan", "policies", "reads", "standing", "uses_resource")
 
     def __init__(self, number: int, rules: Sequence[Rule], reads: Reads, *, guard_permit: bool = False) -> None:
         self.number = number
         self.reads = reads
         self.plan = reads.plan()
+        self.standing = tuple(step for step in self.plan if step[0] in STANDING)
+        self.moving = tuple(step for step in self.plan if step[0] not in STANDING)
         self.uses_resource = bool(reads.resource)
         self.policies = parse_set(rules, guard_permit=guard_permit)
-
-    @property
-    def is_volatile(self) -> bool:
+        self.is_volatile = self.uses_resource or "args" in reads.context or "now" in reads.context
         """Whether the answer depends on what differs from call to call, so that remembering it is of no use."""
-        return self.uses_resource or "args" in self.reads.context or "now" in self.reads.context
 
 
 class LayerSlice:

@@ -81,6 +81,7 @@ class Writer:
         self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
         self._accounts: OrderedDict[str, None] = OrderedDict()  # of budgets that had rows a moment ago
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUED_REQUESTS)
+        self._left: _Waiting | None = None
         self._slices = Slices(database, process_id=process_id)
         self._task: asyncio.Task[None] | None = None
 
@@ -149,9 +150,7 @@ class Writer:
 
     async def _run(self) -> None:
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < MAX_BATCH_REQUESTS and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
+            batch = await self._gathered()
             try:
                 await self._commit(batch)
             except Exception as error:  # noqa: BLE001  # the writer outlives every batch; its callers fail closed
@@ -161,6 +160,20 @@ class Writer:
             finally:
                 for _ in batch:
                     self._queue.task_done()
+
+    async def _gathered(self) -> list[_Waiting]:
+        """What waits, up to a batch. Of one claim there is one settlement in it; a second meets what the first did."""
+        first, self._left = self._left or await self._queue.get(), None
+        batch, settled = [first], {_settles(first.request)}
+        while len(batch) < MAX_BATCH_REQUESTS and not self._queue.empty():
+            waiting = self._queue.get_nowait()
+            claim_id = _settles(waiting.request)
+            if claim_id and claim_id in settled:
+                self._left = waiting
+                break
+            settled.add(claim_id)
+            batch.append(waiting)
+        return batch
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         try:
@@ -225,6 +238,11 @@ class Writer:
                         self._accounts.move_to_end(charge.account)
         while len(self._accounts) > MAX_KNOWN_ACCOUNTS:
             self._accounts.popitem(last=False)
+
+
+def _settles(request: Request) -> str:
+    """The claim that a request settles; empty for another."""
+    return request.claim_id if isinstance(request, SettleRequest) else ""
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:
