@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from decimal import Decimal, InvalidOperation
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias, cast
+
+import msgspec
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
@@ -36,23 +39,36 @@ def parse_strict(raw: bytes | str, *, max_bytes: int) -> JsonValue:
     data = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
     if len(data) > max_bytes:
         raise AmbiguousJsonError(f"longer than {max_bytes} bytes")
+    value = _read_plain(data)
+    if value is not _UNREAD:
+        return cast("JsonValue", value)
     try:
-        text = data.decode("utf-8")
-        value: JsonValue = json.loads(
-            text,
-            object_pairs_hook=_unique_keys,
-            parse_int=_safe_integer,
-            parse_float=_exact_number,
-            parse_constant=_no_constant,
-        )
+        value = _STRICT.decode(data.decode("utf-8"))
     except AmbiguousJsonError:
         raise
     except RecursionError as error:
         raise AmbiguousJsonError(f"nested deeper than {MAX_DEPTH_LEVELS} levels") from error
     except ValueError as error:
         raise AmbiguousJsonError(f"not valid JSON: {error}") from error
-    check_value(value)
-    return value
+    strict = cast("JsonValue", value)
+    check_value(strict)
+    return strict
+
+
+def _read_plain(data: bytes) -> object:
+    """The value of a text that is beyond doubt at a glance, at a tenth of the cost; `_UNREAD` for every other.
+
+    INVARIANT: what this reads, the strict way reads in the same way. It reads nothing with an escape, a fraction, an exponent,
+    sixteen digits, two underscores after a quote, many levels, or anything that is not printable ASCII; and what it has read it
+    writes again and compares, which leaves no room for duplicate keys.
+    """
+    if not data.isascii() or _DOUBTFUL.search(data) or data.count(b"{") + data.count(b"[") > MAX_DEPTH_LEVELS:
+        return _UNREAD
+    try:
+        value: object = msgspec.json.decode(data)
+        return value if msgspec.json.encode(value) == data else _UNREAD
+    except (ValueError, RecursionError):
+        return _UNREAD
 
 
 def check_value(value: JsonValue, field: str = "", depth: int = 0) -> None:
@@ -75,7 +91,13 @@ def check_value(value: JsonValue, field: str = "", depth: int = 0) -> None:
 
 def canonical(value: JsonValue) -> bytes:
     """The canonical bytes (RFC 8785) of a value that `parse_strict` gave or `check_value` accepted."""
-    return json.dumps(_normal(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")
+    try:
+        quick = msgspec.json.encode(value, order="sorted")
+        if quick.isascii() and not _WRITTEN_OTHERWISE.search(quick):
+            return quick
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        pass  # the exact way says what is wrong with it
+    return _EXACT.encode(_normal(value)).encode("utf-8")
 
 
 def digest(data: bytes) -> str:
@@ -91,6 +113,15 @@ def _normal(value: JsonValue) -> JsonValue:
     if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_SAFE_INTEGER:
         return int(value)
     return value
+
+
+_UNREAD: Final = object()
+# In a text without spaces a number stands at its beginning or behind one of `:,[`; inside a string this may find too much.
+_INEXACT: Final = rb"(?:^|[:,\[])-?[0-9]+(?:[.eE]|(?<=[0-9]{16}))"
+_DOUBTFUL: Final = re.compile(rb'[\x00-\x1f\x7f\\]|"__|' + _INEXACT)
+# What the two writers may write in different ways: escapes, fractions and exponents, and (null) what is no number.
+_WRITTEN_OTHERWISE: Final = re.compile(rb"[\x00-\x1f\x7f\\]|(?:^|[:,\[])null|" + _INEXACT)
+_EXACT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _unique_keys(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -134,3 +165,8 @@ def _check_text(text: str, field: str) -> None:
         raise AmbiguousJsonError("a NUL character", field)
     if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
         raise AmbiguousJsonError("a lone surrogate", field)
+
+
+_STRICT: Final = json.JSONDecoder(
+    object_pairs_hook=_unique_keys, parse_int=_safe_integer, parse_float=_exact_number, parse_constant=_no_constant
+)
