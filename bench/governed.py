@@ -26,7 +26,7 @@ import uvloop
 from bench.bare_handler import served as bare_served
 from bench.load import Result, load, tools_call
 from interlock.app.plane import RecordedSessions
-from interlock.app.system import Settings, running
+from interlock.app.system import Settings, keep_what_is_loaded, running
 from interlock.core.who import Lineage, Session
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
@@ -81,6 +81,7 @@ async def _serve(database: Running, state: Path, upstream: str) -> None:
             )
             await RecordedSessions(Sessions(system.database), system.ids).open(session, "")
             tokens.append(system.plane._tokens.issue(session))  # noqa: SLF001  # the exchange is not what is measured
+        keep_what_is_loaded()  # as `interlock up` does
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listening.bind((HOST, 0))
         listening.listen(1024)

@@ -1,10 +1,13 @@
 -- name: commit_requests
 -- Claim, record and settle for many callers in one transaction, with what enters contexts; one answer a request, or one for all.
 SELECT * FROM commit_requests(
-    $1, $2::text::jsonb,
-    $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-    $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38,
-    $39, $40, $41, $42, $43, $44, $45, $46, $47)
+    $1, $2::text::jsonb, $3::text::text[], $4::text::text[], $5, $6::text::text[], $7::text::text[],
+    $8::text::text[], $9, $10, $11, $12, $13, $14::text::text[], $15::text::text[], $16::text::bytea[],
+    $17::text::bigint[], $18::text::boolean[], $19::text::int[], $20::text::int[], $21, $22, $23::text::text[],
+    $24::text::text[], $25::text::text[], $26::text::bigint[], $27::text::int[], $28::text::bigint[],
+    $29::text::int[], $30::text::int[], $31::text::bigint[], $32::text::boolean[], $33::text::int[],
+    $34::text::text[], $35::text::text[], $36, $37, $38, $39::text::int[], $40::text::int[], $41::text::int[],
+    $42::text::int[], $43::text::text[], $44::text::text[], $45::text::boolean[], $46::text::int[], $47)
 
 -- name: standing
 -- Where a session's lineage stands, with the epochs and the release in force; no row when the session has ended.
