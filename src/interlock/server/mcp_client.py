@@ -121,7 +121,8 @@ class Client:
                 metadata=ServerMessageMetadata(related_request_id=context.request_id),
             )
         except Exception as error:  # noqa: BLE001  # a client that says no, says nothing, or says what is no answer
-            _log.debug("a client did not answer %s: %s", method, type(error).__name__)
+            about = {"event": "client.no_answer"}
+            _log.debug("a client did not answer %s: %s", method, type(error).__name__, extra=about)
             return None
         dumped: Mapping[str, Any] = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
         return dumped

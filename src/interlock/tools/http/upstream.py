@@ -299,7 +299,7 @@ class HttpUpstream:
         except CallFailedError as error:
             body = messages.declined(message, error.detail)
         except Exception as error:  # noqa: BLE001  # whatever breaks here, the server is told no
-            _LOG.error("what a server asked could not be answered", exc_info=error)
+            _LOG.error("what a server asked could not be answered", exc_info=error, extra={"event": "tool.not_answered"})
             body = messages.declined(message, "it could not be put to the caller")
         self._tell(link, body)
 
