@@ -7,10 +7,16 @@ import msgspec
 from interlock.core.trace_context import read_traceparent
 from interlock.gateway.messages import Proposal, Returned
 from interlock.telemetry.sender import MAX_CALLS_QUEUED
+from tests.support.patience import patient_http
+from tests.support.served import served
 from tests.telemetry.collector import attributes, collecting
 from tests.telemetry.world import far_shop, sending
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+STATELESS_META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
 CALLERS = f"00-{TRACE}-{SPAN}-01"
 
 
@@ -74,6 +80,38 @@ async def test_a_call_is_a_tree_of_spans_in_the_callers_trace_and_the_tool_goes_
     assert hex_ids(refused)[2] == ""
     looked_up = [span.name for span in collector.spans if span.parent_span_id == refused.span_id]
     assert "tools/call shop.lookup" in looked_up, "a read of the gate's own is a span too"
+
+
+async def test_over_http_the_span_begins_with_the_first_byte_whatever_way_the_call_comes(database_urls, tmp_path, monkeypatch):
+    async with far_shop(database_urls.app, tmp_path) as (made, server), served(made, tmp_path) as door:
+        with collecting() as (collector, variables), sending(made.system, variables, monkeypatch):
+            token = made.system.plane._tokens.issue(await made.session())
+            named = {
+                "authorization": f"Bearer {token}",
+                "traceparent": CALLERS,
+                "tracestate": "x=canary",
+                "baggage": "x=canary",
+            }
+            meta = {**STATELESS_META, "traceparent": CALLERS.replace("4b", "aa"), "baggage": "x=canary"}
+            params = {"name": "far.echo", "arguments": {"text": "by mcp"}, "_meta": meta}
+            message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+            headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "far.echo"}
+            wrong = {**named, "traceparent": "00-nonsense"}
+            async with patient_http() as http:
+                by_mcp = await http.post(f"{door.url}/mcp", json=message, headers={**named, **headers})
+                body = {"operation": "far.echo", "arguments": {"text": "by http"}}
+                by_http = await http.post(f"{door.url}/v1/calls", json=body, headers=named)
+                fresh = await http.post(f"{door.url}/v1/calls", json={**body, "arguments": {"text": "x"}}, headers=wrong)
+            assert [answer.status_code for answer in (by_mcp, by_http, fresh)] == [200, 200, 200]
+    roots = [span for span in collector.spans if span.kind == span.SPAN_KIND_SERVER]
+    assert [span.name for span in roots] == ["tools/call far.echo", "execute_tool far.echo", "execute_tool far.echo"]
+    assert [hex_ids(span)[0] for span in roots[:2]] == [TRACE.replace("4b", "aa"), TRACE]
+    assert (hex_ids(roots[2])[2], hex_ids(roots[2])[0] == TRACE) == ("", False)
+    for root in roots:
+        (received,) = [s for s in collector.spans if s.parent_span_id == root.span_id and s.name == "interlock receive"]
+        assert received.start_time_unix_nano == root.start_time_unix_nano
+    assert "mcp.method.name" not in attributes(roots[1])
+    assert not [request for request in server.requests if b"canary" in request.raw + request.body]
 
 
 async def test_a_collector_that_is_no_help_costs_its_spans_and_nothing_else(database_urls, tmp_path, monkeypatch):

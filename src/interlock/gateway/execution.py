@@ -332,7 +332,7 @@ class Executor:
         finally:
             lease.drop(permit)
         now_s, operation = self._clock.monotonic_s(), work.contract.operation
-        passed("invoke", began_s, now_s, operation=operation, sent=sent, failed=_failed(result))
+        passed("invoke", began_s, now_s, operation=operation, sent=sent, failed=_failed(result), kind=work.contract.kind)
         if cancelled and task is not None:
             task.uncancel()
         unsent = isinstance(result, ToolFailure) and not result.sent

@@ -41,9 +41,9 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
     `wait_ms` is how long the caller would rather wait for a person's answer than be told to come back (at most a minute).
     `run` names the request that the call belongs to, for the budgets per run; the session's own run when empty. `plan` is a
-    plan (JSON text) that is to be sealed before the call, if it is not; empty when the caller brings none. `way` is how it came
-    and `trace` the caller's span, both for telemetry alone. `kind` is what the operation must be, None when the caller does not
-    care. `answers` (JSON text) and `state` answer what the tool asked before.
+    plan (JSON text) that is to be sealed before the call, if it is not; empty when the caller brings none. `way` is how it
+    came, `trace` the caller's span, and `waited_s` how long ago its first byte was here: for telemetry alone. `kind` is what
+    the operation must be, None when the caller does not care. `answers` (JSON text) and `state` answer what the tool asked before.
     """
 
     operation: str
@@ -55,6 +55,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     plan: bytes = b""
     way: str = ""
     trace: TraceContext | None = None
+    waited_s: float = 0.0
     kind: Kind | None = None
     answers: bytes = b""
     state: str = ""

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import msgspec
 
 from interlock.core.claim import ClaimAnswer, ClaimRequest, RecordAnswer, RecordRequest, SettleAnswer, SettleRequest
+from interlock.core.contract import Kind
 from interlock.core.ports import Clock
 from interlock.core.trace_context import TraceContext
 from interlock.gateway.messages import Proposal
@@ -22,7 +23,7 @@ NOT_TRACED: Final[Mapping[str, str]] = {}
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """A stage that a call has passed: `decide`, `claim`, `invoke`, `settle`, `record`. Seconds on the clock of the gate.
+    """A stage that a call has passed: `receive`, `decide`, `claim`, `invoke`, `settle`, `record`. On the clock of the gate.
 
     `sent` is the span that the tool was told of, `operation` the one that was invoked, which may be a read of the gate's own;
     `failed` is why the tool gave no answer, or `tool_error` when it answered with an error.
@@ -34,6 +35,7 @@ class Stage(msgspec.Struct, frozen=True):
     operation: str = ""
     sent: TraceContext | None = None
     failed: str = ""
+    kind: Kind = Kind.TOOL
 
 
 class Path:
@@ -73,7 +75,8 @@ class Path:
 class EndedCall(msgspec.Struct, frozen=True, kw_only=True):
     """How a call ended. `operation` is one of the release's, or empty: never what a caller made up.
 
-    `outcome`: `returned`, `tool_error`, `replayed`, `abandoned`, or that of the refusal, whose `code` it then has.
+    `outcome`: `returned`, `asks` (the tool asks back), `tool_error`, `replayed`, `abandoned`, or that of the refusal, whose
+    `code` it then has.
     """
 
     call_id: str
@@ -82,6 +85,7 @@ class EndedCall(msgspec.Struct, frozen=True, kw_only=True):
     task: str
     way: str
     operation: str
+    kind: Kind
     outcome: str
     code: str
 
@@ -123,12 +127,19 @@ def followed() -> Path | None:
 
 
 def passed(
-    name: str, began_s: float, ended_s: float, *, operation: str = "", sent: TraceContext | None = None, failed: str = ""
+    name: str,
+    began_s: float,
+    ended_s: float,
+    *,
+    operation: str = "",
+    sent: TraceContext | None = None,
+    failed: str = "",
+    kind: Kind = Kind.TOOL,
 ) -> None:
     """A stage of the call at hand has ended."""
     path = _following.get()
     if path is not None and len(path.stages) < MAX_STAGES:
-        path.stages.append(Stage(name, began_s, ended_s, operation, sent, failed))
+        path.stages.append(Stage(name, began_s, ended_s, operation, sent, failed, kind))
 
 
 class TimedDesk:

@@ -9,6 +9,7 @@ import msgspec
 
 from interlock.core.canonical import canonical, digest
 from interlock.core.claim import RecordRequest
+from interlock.core.contract import Kind
 from interlock.core.event import EventDraft
 from interlock.core.ports import Ids
 from interlock.core.who import Session
@@ -130,6 +131,8 @@ def ended_as(call: Call, result: CallResult | None) -> EndedCall:
             outcome, code = result.outcome.value, result.code
         elif "interlock/replayed" in result.meta:
             outcome = "replayed"
+        elif result.asks is not None:
+            outcome = "asks"
         else:
             outcome = "tool_error" if result.is_error else "returned"
     session = call.session
@@ -140,6 +143,7 @@ def ended_as(call: Call, result: CallResult | None) -> EndedCall:
         task=session.task,
         way=call.proposal.way,
         operation=call.operation,
+        kind=(call.proposal.kind or Kind.TOOL) if call.read is None else call.read.contract.kind,
         outcome=outcome,
         code=code,
     )

@@ -81,11 +81,15 @@ class CallParams(msgspec.Struct, kw_only=True):
 
 
 class Came(msgspec.Struct, frozen=True, kw_only=True):
-    """What the HTTP headers of a call say beside it: an idempotency key, the revision, and the caller's span."""
+    """What the HTTP headers of a call say beside it: an idempotency key, the revision, and the caller's span.
+
+    `waited_s` is how long ago the first byte of the request was here.
+    """
 
     key: str | None = None
     version: str = ""
     traceparent: str | None = None
+    waited_s: float = 0.0
 
 
 class RpcError(Exception):  # a JSON-RPC answer, not a defect
@@ -169,6 +173,7 @@ def proposal_of(params: CallParams, came: Came, kind: Kind = Kind.TOOL) -> Propo
         plan=b"" if plan is None else _ENCODER.encode(plan),
         way=f"mcp {came.version}",
         trace=first_traced(meta.get(TRACEPARENT), came.traceparent),
+        waited_s=came.waited_s,
         kind=kind,
         answers=answers,
         state=params.state,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,7 +20,9 @@ _TOO_SLOW: Final = b"408 Request Timeout"
 class OpenLine:
     """What an answer that goes on for ever needs of its connection."""
 
-    def __init__(self, hang_up: Callable[[], None]) -> None:
+    def __init__(self, hang_up: Callable[[], None], began_s: float = 0.0) -> None:
+        self.began_s = began_s
+        """When the first byte of the request was here, on the loop's clock."""
         self.hang_up = hang_up
         """Closes the connection at once, for a client that does not read."""
         self.stop: Callable[[], None] | None = None
@@ -33,6 +35,12 @@ class OpenLine:
         self.is_over = True
         if self.stop is not None:
             self.stop()
+
+
+def waited_s(scope: Mapping[str, Any]) -> float:
+    """How long ago the first byte of a request was here; 0 where nobody knows."""
+    line = scope.get(LINE)
+    return asyncio.get_running_loop().time() - line.began_s if isinstance(line, OpenLine) and line.began_s else 0.0
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -88,7 +96,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._has_begun = self._in_message = self._in_head = True
         self._earlier_bytes = 0
         super().on_message_begin()
-        self.scope[LINE] = OpenLine(self.transport.abort)  # type: ignore[typeddict-unknown-key]  # ours
+        self.scope[LINE] = OpenLine(self.transport.abort, self.loop.time())  # type: ignore[typeddict-unknown-key]  # ours
 
     def shutdown(self) -> None:
         """Close when the answer under way is done; one without an end is told to end. A request that arrives is served."""

@@ -34,6 +34,7 @@ from interlock.server.asgi import (
     header,
     read_body,
 )
+from interlock.server.http import waited_s
 from interlock.server.limits import (
     MAX_BODY_BYTES,
     MAX_INPUT_ROUNDS,
@@ -142,6 +143,7 @@ class StatefulMcp:
             key=header(scope, b"idempotency-key") or "",
             version=header(scope, b"mcp-protocol-version") or "",
             traceparent=header(scope, b"traceparent"),
+            waited_s=waited_s(scope),
         )
         received = _Received(session=session, method=method, params=params, came=came, tool=tool, opened=opened or "")
         scope.setdefault("state", {})[_STATE] = received

@@ -22,6 +22,7 @@ from interlock.server.asgi import (
     header,
     read_body,
 )
+from interlock.server.http import waited_s
 from interlock.server.limits import MAX_BODY_BYTES
 from interlock.server.listening import LISTEN, Listening
 from interlock.server.mcp_methods import CALLS, LISTS, NAMED, Gate, Methods, result_of
@@ -109,7 +110,10 @@ class StatelessMcp:
         method = message.method
         if method in CALLS:
             came = rpc.Came(
-                key=header(scope, b"idempotency-key"), version=rpc.STATELESS, traceparent=header(scope, b"traceparent")
+                key=header(scope, b"idempotency-key"),
+                version=rpc.STATELESS,
+                traceparent=header(scope, b"traceparent"),
+                waited_s=waited_s(scope),
             )
             proposal = await self._methods.proposal(session, method, params, tool, came)
             caller, told = _caller(params, answering), params.meta or {}

@@ -11,7 +11,7 @@ import msgspec
 from interlock.core.ports import Clock
 from interlock.core.trace_context import TraceContext
 from interlock.gateway.messages import Proposal
-from interlock.gateway.telemetry import EndedCall, Path
+from interlock.gateway.telemetry import EndedCall, Path, Stage
 from interlock.telemetry.catalogue import SECONDS
 from interlock.telemetry.tallies import Count, Labels, Spread
 
@@ -84,13 +84,13 @@ class CallTelemetry:
     def began(self, call_id: str, proposal: Proposal) -> Path:
         """A call has come in; it goes on in the caller's trace, or begins one."""
         self.in_flight += 1
-        came, spans = proposal.trace, self.spans
         now_s = self._clock.monotonic_s()
-        if spans is None:
-            return Path(call_id=call_id, came=came, began_s=now_s)
-        trace_id = self._entropy(_TRACE_ID_BYTES).hex() if came is None else came.trace_id
-        here = TraceContext(trace_id=trace_id, span_id=self._span_id(), sampled=spans.samples(came, trace_id))
-        return Path(call_id=call_id, came=came, began_s=now_s, here=here, span_ids=self._span_id)
+        path = Path(
+            call_id=call_id, came=proposal.trace, began_s=now_s, here=self._span(proposal.trace), span_ids=self._span_id
+        )
+        if proposal.waited_s > 0:
+            path.stages.append(Stage("receive", now_s - proposal.waited_s, now_s))
+        return path
 
     def ended(self, path: Path, call: EndedCall) -> None:
         """A call has ended."""
@@ -140,6 +140,13 @@ class CallTelemetry:
     def lines_dropped(self) -> float:
         """Log lines that were given up."""
         return 0 if self.lines is None else self.lines.dropped
+
+    def _span(self, came: TraceContext | None) -> TraceContext | None:
+        """The call's own span where spans are kept."""
+        if self.spans is None:
+            return None
+        trace_id = self._entropy(_TRACE_ID_BYTES).hex() if came is None else came.trace_id
+        return TraceContext(trace_id=trace_id, span_id=self._span_id(), sampled=self.spans.samples(came, trace_id))
 
     def _span_id(self) -> str:
         return self._entropy(_SPAN_ID_BYTES).hex()

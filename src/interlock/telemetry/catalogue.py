@@ -58,7 +58,7 @@ CALL_SECONDS: Final = _histogram(
 )
 STAGE_SECONDS: Final = _histogram(
     "interlock_stage_duration_seconds",
-    "A stage of a call: `decide` (facts and policies), `claim`, `invoke` (the tool), `settle`, `record` (without a claim).",
+    "A stage of a call: `receive` (first byte to the gate), `decide`, `claim`, `invoke` (the tool), `settle`, `record`.",
     "stage",
 )
 TOOL_SECONDS: Final = _histogram(

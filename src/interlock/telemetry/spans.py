@@ -6,8 +6,8 @@ Never an argument, an output or a user.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, assert_never
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -16,13 +16,20 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from interlock import __version__
+from interlock.core.contract import Kind
 from interlock.core.trace_context import TraceContext
 from interlock.gateway.telemetry import Stage
 from interlock.telemetry.calls import NO_OPERATION, KeptPath
 
 _SCOPE: Final = InstrumentationScope("interlock", __version__)
 _MCP: Final = "mcp"
-_RELEASED: Final = frozenset({"returned", "tool_error", "replayed"})
+_METHODS: Final[Mapping[Kind, str]] = {
+    Kind.TOOL: "tools/call",
+    Kind.RESOURCE: "resources/read",
+    Kind.PROMPT: "prompts/get",
+    Kind.COMPLETION: "completion/complete",
+}
+_RELEASED: Final = frozenset({"returned", "tool_error", "replayed", "asks"})
 _FAILED: Final = Status(StatusCode.ERROR)
 _FINE: Final = Status(StatusCode.UNSET)
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
@@ -59,7 +66,8 @@ def spans_of(kept: KeptPath, resource: Resource, new_span_id: Callable[[], str])
     here = _context(path.here)
     came = None if path.came is None else _context(path.came, remote=True)
     name, attributes = _of_call(kept)
-    yield span(name, SpanKind.SERVER, here, came, (path.began_s, kept.ended_s), attributes)
+    began_s = min(path.began_s, path.stages[0].began_s) if path.stages else path.began_s
+    yield span(name, SpanKind.SERVER, here, came, (began_s, kept.ended_s), attributes)
     for stage in path.stages:
         times = (stage.began_s, stage.ended_s)
         if stage.operation:
@@ -77,30 +85,43 @@ def _of_call(kept: KeptPath) -> tuple[str, dict[str, str]]:
     call = kept.call
     operation = call.operation or NO_OPERATION
     attributes = {
-        "gen_ai.operation.name": "execute_tool",
-        "gen_ai.tool.name": operation,
+        **_named(call.kind, operation),
         "gen_ai.agent.name": call.agent,
         "interlock.call.id": call.call_id,
         "interlock.session.id": call.session_id,
         "interlock.task": call.task,
         "interlock.outcome": call.outcome,
     }
-    if call.outcome not in {"returned", "replayed"}:
+    if call.outcome not in {"returned", "replayed", "asks"}:
         attributes["error.type"] = call.code or call.outcome
     way, _, version = call.way.partition(" ")
     if way != _MCP:
+        del attributes["mcp.method.name"]
         return f"execute_tool {operation}", attributes
-    attributes["mcp.method.name"] = "tools/call"
     if version:
         attributes["mcp.protocol.version"] = version
-    return f"tools/call {operation}", attributes
+    return f"{_METHODS[call.kind]} {operation}", attributes
 
 
 def _of_tool(stage: Stage) -> tuple[str, dict[str, str]]:
-    attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": stage.operation, "mcp.method.name": "tools/call"}
+    attributes = _named(stage.kind, stage.operation)
     if stage.failed:
         attributes["error.type"] = stage.failed
-    return f"tools/call {stage.operation}", attributes
+    return f"{_METHODS[stage.kind]} {stage.operation}", attributes
+
+
+def _named(kind: Kind, operation: str) -> dict[str, str]:
+    """What is called, as the conventions for its kind name it; a resource's URI is nobody's label."""
+    method = {"mcp.method.name": _METHODS[kind]}
+    match kind:
+        case Kind.TOOL:
+            return {**method, "gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": operation}
+        case Kind.PROMPT | Kind.COMPLETION:
+            return {**method, "gen_ai.prompt.name": operation}
+        case Kind.RESOURCE:
+            return {**method, "interlock.operation": operation}
+        case _:
+            assert_never(kind)
 
 
 def _child(parent: TraceContext, span_id: str) -> SpanContext:

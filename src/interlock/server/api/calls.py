@@ -17,6 +17,7 @@ from interlock.core.who import Person, Session
 from interlock.gateway.messages import CallResult, Proposal, Refusal, RefusalOutcome, Returned
 from interlock.server.api.common import PROBLEM, read
 from interlock.server.api.who import PERSON_OR_SESSION, SESSION, caller_of, door, session_of
+from interlock.server.http import waited_s
 from interlock.server.limits import MAX_BODY_BYTES
 
 _STATUS: Final = {
@@ -91,6 +92,7 @@ def routes(plane: Plane, gate: Gate) -> list[Any]:
             wait_ms=body.wait_ms,
             way="http",
             trace=first_traced(request.headers.get(TRACEPARENT)),
+            waited_s=waited_s(dict(request.scope)),
         )
         return answer(await gate.call(session, proposal))
 
