@@ -43,7 +43,8 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     `run` names the request that the call belongs to, for the budgets per run; the session's own run when empty. `plan` is a
     plan (JSON text) that is to be sealed before the call, if it is not; empty when the caller brings none. `way` is how it
     came, `trace` the caller's span, and `waited_s` how long ago its first byte was here: for telemetry alone. `kind` is what
-    the operation must be, None when the caller does not care. `answers` (JSON text) and `state` answer what the tool asked before.
+    the operation must be, None when the caller does not care. `answers` (JSON text) and `state` answer what the tool asked
+    before.
     """
 
     operation: str
