@@ -19,6 +19,7 @@ from interlock.identity.keys import KeyRing
 from interlock.identity.outside import Outside, claimed_issuer
 from interlock.identity.persons import PersonTokens
 from interlock.identity.proofs import Proofs, person_of
+from interlock.identity.remembered import Remembered
 from interlock.identity.tokens import OURS, Checked, Verifier, sign
 from interlock.release.model import Release
 
@@ -98,7 +99,7 @@ class SessionTokens:
             clock=clock,
             max_lifetime_s=SESSION_TOKEN_LIFETIME_S,
         )
-        self._sessions: dict[str, Session] = {}
+        self._known: Remembered[Session] = Remembered(MAX_SESSIONS_REMEMBERED)
 
     def issue(self, session: Session) -> str:
         """A token for a session, valid for a quarter of an hour and never longer than the session."""
@@ -129,12 +130,10 @@ class SessionTokens:
         claims = checked.claims
         if claims.get("env") != self._environment:
             raise TokenRefusedError(TokenCode.AUDIENCE, "a token for another environment", checked.issuer)
-        known = self._sessions.get(token)
+        known = self._known.get(token)
         if known is None:
             known = _session_of(claims, checked)
-            if len(self._sessions) > MAX_SESSIONS_REMEMBERED:
-                self._sessions.clear()
-            self._sessions[token] = known
+            self._known.keep(token, known, until_s=checked.expires_at_s, now_s=self._clock.wall_us() / 1e6)
         return known
 
 

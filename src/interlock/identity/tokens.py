@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, TypeGuard
 
@@ -15,6 +14,7 @@ from joserfc.jwk import OKPKey
 
 from interlock.core.ports import Clock
 from interlock.identity.errors import TokenCode, TokenRefusedError
+from interlock.identity.remembered import Remembered
 
 ALGORITHM: Final = "Ed25519"
 OURS: Final = "interlock"
@@ -44,18 +44,16 @@ class Verifier:
         self._audience = audience
         self._clock = clock
         self._max_lifetime_s = max_lifetime_s
-        self._known: OrderedDict[str, Checked] = OrderedDict()
+        self._known: Remembered[Checked] = Remembered(MAX_CACHED_TOKENS)
 
     def check(self, token: str, *, use: str) -> Checked:
         """The checked claims of a token made for `use` (`agent`, `user` or `session`). Raises `TokenRefusedError`."""
         known = self._known.get(token)
         if known is None:
             known = self._verify(token)
-            self._known[token] = known
-            while len(self._known) > MAX_CACHED_TOKENS:
-                self._known.popitem(last=False)
+            self._known.keep(token, known, until_s=known.expires_at_s, now_s=self._now_s())
         if known.expires_at_s <= self._now_s():
-            self._known.pop(token, None)
+            self._known.drop(token)
             raise TokenRefusedError(TokenCode.EXPIRED, issuer=known.issuer)
         if known.use != use:
             raise TokenRefusedError(TokenCode.WRONG_USE, f"a token for {known.use!r} where {use!r} belongs", known.issuer)
