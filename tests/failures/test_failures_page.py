@@ -9,6 +9,7 @@ PAGE = (ROOT / "docs" / "failure-matrix.md").read_text()
 FAULTS = [
     "database down", "database slow", "database read-only", "database failed over", "database full", "ledger append fails",
     "policy fails to load", "issuer unreachable", "tool down", "clock jumps", "lease lost", "process killed or paused", "disk full",
+    "database restored",
 ]  # fmt: skip
 COLUMNS = ["read", "write", "destructive", "egress", "control change"]
 TEST = re.compile(r"\[\w+\]\(\.\./(tests/[\w/]+\.py)#(\w+)\)")

@@ -31,6 +31,10 @@ class Bank:
     def owner_url(self):
         return self._urls.owner
 
+    @property
+    def auditor_url(self):
+        return self._urls.auditor
+
     @asynccontextmanager
     async def gateway(self, state=None):
         async with counter(self._urls.app, state or self.state, shop=self.tool, files=self.files) as made:
