@@ -231,6 +231,13 @@ def flatness(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def written(found: dict[str, Any]) -> str:
+    """JSON for people to read: a line for each sample."""
+    samples = ",\n".join(f"  {json.dumps(sample)}" for sample in found["samples"])
+    rest = json.dumps({name: value for name, value in found.items() if name != "samples"}, indent=1)
+    return f'{rest[:-2]},\n "samples": [\n{samples}\n ]\n}}\n'
+
+
 def thinned(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """As many as a plot can show."""
     step = max(1, -(-len(samples) // MAX_KEPT_SAMPLES))
@@ -267,7 +274,7 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
     samples = found["samples"]
     if chosen.json is not None:
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+        chosen.json.write_text(written(found))
     if chosen.svg is not None:
         chosen.svg.write_text(plotted(samples, found["rolls"]))
     for name, value in found.items():
