@@ -402,12 +402,12 @@ class System:
             self.refusals.give_back(counts)
 
     async def sign_heads(self) -> int:
-        """Sign the heads of the chains that moved; gives how many. Raises `StoreUnavailableError`."""
+        """Sign the heads of the chains that moved; gives how many.
+
+        Raises `StoreUnavailableError`, and `OSError` when it is the witness that could not be written.
+        """
         key_id, private = self.keys.private_bytes(HEADS_KEY)
-        try:
-            return await sign_heads(self.database.pool(), key_id, private, self.settings.state / WITNESS, self.clock.wall_us())
-        except UNAVAILABLE as error:
-            raise StoreUnavailableError(f"heads were not signed ({type(error).__name__})") from error
+        return await sign_heads(self.database.pool(), key_id, private, self.settings.state / WITNESS, self.clock.wall_us())
 
     async def leave(self, chores: Sequence[asyncio.Task[None]]) -> None:
         """Finish what is under way, settle, sign, leave; within the time that the settings give.

@@ -32,6 +32,7 @@ from interlock.tools.port import Asks, Fence, Invocation, Line, PauseGuard, Tool
 
 _log = logging.getLogger(__name__)
 
+_UNREADABLE_ERROR: Final = {"type": "text", "text": "The tool reported an error that cannot be read here."}
 _TOOLS_OWN_FAULT: Final = frozenset({"unreachable", "timeout", "protocol"})
 
 
@@ -180,17 +181,7 @@ class Executor:
                 text, released, state, code = b"", earlier.released, "succeeded", ""
                 detail = f"the tool is unstable: answered with what {earlier.call_id} released"
             case ToolAnswer():
-                raw = RawOutput(
-                    content=result.content,
-                    structured=result.structured,
-                    is_error=result.is_error,
-                    logs=result.logs,
-                    asks=result.asks,
-                    error_code=result.error_code,
-                    needs=result.needs,
-                )
-                text = msgspec.json.encode(raw)
-                released = filtered(raw)
+                raw, text, released = _read(result, filtered)
                 state, code, detail = _state_of_answer(result, released)
             case ToolFailure():
                 text, released = b"", Released()
@@ -212,7 +203,7 @@ class Executor:
             code=code,
             detail=detail[:500],
             labels=work.labels,
-            output_digest=digest(text) if raw is not None else "",
+            output_digest=digest(text) if text else "",
             redacted=released.redacted,
             released_digest=digest(out) if gives else "",
             released=msgspec.Raw(out) if gives and len(out) <= keep_bytes else None,
@@ -233,7 +224,7 @@ class Executor:
                 lineage_id=work.session.lineage.id,
                 attempt=work.claimed.attempt,
                 state=state,
-                outcome=_kept(work, text) if raw is not None else None,
+                outcome=_kept(work, text) if text else None,
                 release_key=unsent,
                 spent=dict.fromkeys(work.timed, -(-took_us // 1000)),
                 labels=work.labels,
@@ -350,6 +341,35 @@ class Executor:
         if work.earlier is None:
             return ToolFailure(sent=False, code="refused", detail="the tool is unstable"), None
         return ToolAnswer(), None
+
+
+def _read(result: ToolAnswer, filtered: Filter) -> tuple[RawOutput, bytes, Released]:
+    """A tool's answer, its text to keep, and what may be released.
+
+    INVARIANT: what a tool answers keeps no call from being settled. What cannot be written down, or not be gone through, is
+    withheld; that the tool answered, and whether well, is known all the same.
+    """
+    raw = RawOutput(
+        content=result.content,
+        structured=result.structured,
+        is_error=result.is_error,
+        logs=result.logs,
+        asks=result.asks,
+        error_code=result.error_code,
+        needs=result.needs,
+    )
+    try:
+        text = msgspec.json.encode(raw)
+        msgspec.json.decode(text, type=RawOutput)
+        released = filtered(raw)
+        msgspec.json.encode(released)
+    except Exception as error:  # noqa: BLE001  # see above
+        why = f"the result cannot be read or written down here ({type(error).__name__})"
+        kept = RawOutput(is_error=result.is_error)
+        if result.is_error:
+            return kept, b"", Released(content=(_UNREADABLE_ERROR,), is_error=True)
+        return kept, b"", Released(withheld=why)
+    return raw, text, released
 
 
 async def _taken_up(take: TakenUp | None, released: Released) -> tuple[Item | None, Exception | None]:
