@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Else every process that a test or a demo starts compiles all of its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo guide test browser check bench bench-agentdojo chaos soak format requirements clean
+.PHONY: install demo guide test browser check bench bench-agentdojo fuzz chaos soak format requirements clean
 
 install: $(STAMP) ## the `interlock` command, in .venv/bin
 
@@ -41,6 +41,16 @@ $(DOJO)/.installed: requirements/agentdojo.txt
 	$(DOJO)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/agentdojo.txt
 	@touch $(DOJO)/.installed
 
+FUZZ := .venv-fuzz
+fuzz: $(FUZZ)/.installed ## the API by its own document, the gate's state machine, every parser (MINUTES, SEED; in a virtual environment of their own)
+	$(FUZZ)/bin/python -m bench.fuzz --minutes $(MINUTES) --seed $(SEED) --json bench/results/local-fuzz.json
+
+$(FUZZ)/.installed: requirements/fuzz.txt
+	$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
+	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(FUZZ)/.installed
+
 MINUTES ?= 10
 SEED ?= 1
 chaos: $(STAMP) ## kill and pause gateways, cut and crash the database, and let the tool's table judge (MINUTES, SEED)
@@ -56,6 +66,7 @@ format: $(STAMP)
 requirements: ## pin the newest versions again
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements/run.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --group dev -o requirements/dev.txt pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --group fuzz -o requirements/fuzz.txt pyproject.toml
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Interlock needs Python 3.11 or later; set PYTHON=...")'
@@ -65,4 +76,4 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(DOJO) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo
+	rm -rf $(VENV) $(DOJO) $(FUZZ) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo

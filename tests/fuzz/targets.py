@@ -90,7 +90,7 @@ def mcp_message(data):
         params = rpc.read_params(message)
         if message.id is not msgspec.UNSET:
             msgspec.json.decode(rpc.failure(message.id, rpc.unexpected()))
-        proposal = rpc.proposal_of(params, "")
+        proposal = rpc.proposal_of(params, rpc.Came(key="", version="2026-07-28"))
         assert proposal.arguments in data or proposal.arguments == b"{}"
         assert proposal.wait_ms >= 0
         if proposal.plan:

@@ -65,9 +65,9 @@ from interlock.store.breakers import BreakerRows
 from interlock.store.budgets import Budgets
 from interlock.store.context import ContextItems
 from interlock.store.controls import Controls
-from interlock.store.database import CLOSE_WITHIN_S, UNAVAILABLE, Database, open_database
+from interlock.store.database import CLOSE_WITHIN_S, Database, open_database
 from interlock.store.doubts import Doubts
-from interlock.store.errors import StoreError, StoreUnavailableError
+from interlock.store.errors import StoreError
 from interlock.store.history import PastCalls
 from interlock.store.leases import LeaseLine, Leases, Told
 from interlock.store.live import LiveRows

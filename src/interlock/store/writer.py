@@ -221,9 +221,10 @@ class Writer:
         """Give the connection back. One that is broken, or whose statement may still be running, is not used again."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            if broken:
-                connection.terminate()
             try:
+                # Of one that was lost the pool has taken leave already; it answers to nothing any more.
+                if broken:
+                    connection.terminate()
                 await self._pool.release(connection, timeout=CONNECT_TIMEOUT_S)
             except UNAVAILABLE:
                 _log.debug("a connection could not be given back", exc_info=True, extra={"event": "store.not_given_back"})
