@@ -17,9 +17,8 @@ from typing import Final
 
 from bench.fuzz.findings import Finding, Part
 
-INSTRUMENTED: Final = tuple(
-    f"interlock.{room}" for room in "core gateway identity ledger policy provenance release risk server tools".split()
-)
+_ROOMS: Final = ("core", "gateway", "identity", "ledger", "policy", "provenance", "release", "risk", "server", "tools")
+INSTRUMENTED: Final = tuple(f"interlock.{room}" for room in _ROOMS)
 MOST_BYTES: Final = 8 * 1024
 SLOWEST_S: Final = 10
 _RUNS: Final = re.compile(r"^#(\d+)\s", re.MULTILINE)
