@@ -24,6 +24,7 @@ from interlock.core.contract import (
 )
 from interlock.core.disguise import loose, strict, variants
 from interlock.core.listing import ListedTool
+from interlock.gateway.limits import MAX_APPROVAL_WAIT_MS
 from interlock.identity.dev_issuer import ISSUER
 from interlock.identity.errors import ExchangeRefusedError, IssuerUnreachableError, TokenRefusedError
 from interlock.identity.jwks import usable
@@ -92,7 +93,7 @@ def mcp_message(data):
             msgspec.json.decode(rpc.failure(message.id, rpc.unexpected()))
         proposal = rpc.proposal_of(params, rpc.Came(key="", version="2026-07-28"))
         assert proposal.arguments in data or proposal.arguments == b"{}"
-        assert proposal.wait_ms >= 0
+        assert 0 <= proposal.wait_ms <= MAX_APPROVAL_WAIT_MS
         if proposal.plan:
             json.loads(proposal.plan)
     except rpc.RpcError as error:

@@ -54,7 +54,6 @@ from interlock.gateway.limits import (
     BUDGET_WAIT_MS,
     CLAIM_WAIT_MS,
     LEASE_WAIT_MS,
-    MAX_APPROVAL_WAIT_MS,
     MAX_CALLS_IN_FLIGHT,
     MAX_FREE_DECISION_ROUNDS,
     MAX_ORDERED_DECISION_ROUNDS,
@@ -156,7 +155,7 @@ class Gate:
         """
         wait_until_s = self._clock.monotonic_s() + CLAIM_WAIT_MS / 1000
         call = Call(self._ids.new("call"), session, proposal, wait_until_s, self._ids, caller)
-        call.answer_by_s = self._clock.monotonic_s() + min(proposal.wait_ms, MAX_APPROVAL_WAIT_MS) / 1000
+        call.answer_by_s = self._clock.monotonic_s() + proposal.wait_ms / 1000
         path = self._telemetry.began(call.id, proposal)
         if len(self.calls) >= MAX_CALLS_IN_FLIGHT:
             told = refusal(call.id, "overloaded")

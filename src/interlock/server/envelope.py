@@ -11,6 +11,7 @@ import msgspec
 
 from interlock.core.contract import Kind
 from interlock.core.trace_context import TRACEPARENT, first_traced
+from interlock.gateway.limits import MAX_APPROVAL_WAIT_MS
 from interlock.gateway.messages import CallResult, Proposal, Refusal, Returned, VisibleOperation
 
 STATELESS: Final = "2026-07-28"
@@ -168,7 +169,7 @@ def proposal_of(params: CallParams, came: Came, kind: Kind = Kind.TOOL) -> Propo
         arguments=bytes(params.arguments),
         idempotency_key=key,
         repeat_of=repeat_of,
-        wait_ms=wait_ms,
+        wait_ms=min(wait_ms, MAX_APPROVAL_WAIT_MS),
         run=run,
         plan=b"" if plan is None else _ENCODER.encode(plan),
         way=f"mcp {came.version}",
