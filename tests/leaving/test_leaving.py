@@ -9,7 +9,9 @@ import sys
 import asyncpg
 import pytest
 
+from interlock.app import chores
 from interlock.app.leaving import LEAVE_NOTICE_S, WATCHED_S, LeaveRules, Leaving, drained
+from interlock.store.errors import StoreUnavailableError
 from tests.leaving.conftest import ManualClock
 from tests.support.patience import PATIENCE_S, patient_http, until
 from tests.support.shop import counter
@@ -75,7 +77,7 @@ async def test_a_call_under_way_is_finished_settled_and_answered(house, claims, 
     assert await claims() == ["succeeded"]
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ["before the claim", "in the tool"])
 async def test_told_twice_it_answers_whoever_waits_and_what_was_claimed_settles_still(
     house, claims, database_urls, tmp_path, stage
 ):
@@ -190,6 +192,27 @@ async def test_until_the_last_call_has_settled_the_chores_go_on(house, claims):
         await draining
         chore.cancel()
     assert await claims() == ["succeeded"]
+
+
+async def test_that_chores_wait_for_the_database_is_said_once_until_it_is_back(caplog):
+    found = [
+        StoreUnavailableError("gone"),
+        StoreUnavailableError("gone"),
+        None,
+        StoreUnavailableError("gone"),
+        ValueError("a defect"),
+    ]
+    over = asyncio.Event()
+
+    async def chore():
+        error = found.pop(0) if found else over.set()
+        if error is not None:
+            raise error
+
+    task = asyncio.create_task(chores._every(0, chore))
+    await over.wait()
+    task.cancel()
+    assert [record.event for record in caplog.records] == ["chore.waits", "chore.waits", "chore.failed"]
 
 
 async def test_a_notice_is_given_where_somebody_asks_whether_we_are_ready():

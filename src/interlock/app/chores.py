@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from interlock.app.upstream_watch import WATCH_S
+from interlock.store.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
     from interlock.app.system import System
@@ -43,10 +44,17 @@ def begin_chores(system: System) -> list[asyncio.Task[None]]:
 
 
 async def _every(pause_s: float, chore: Callable[[], Awaitable[object]]) -> None:
+    name, waits = getattr(chore, "__name__", "chore"), False
     while True:
         await asyncio.sleep(pause_s)
         try:
             await chore()
+            waits = False
+        except StoreUnavailableError as error:
+            if not waits:  # said once, not once a second by every chore until the database is back
+                _log.warning(
+                    "a chore waits for the database: %s: %s", name, error, extra={"event": "chore.waits", "chore": name}
+                )
+            waits = True
         except Exception:  # noqa: BLE001  # a chore that failed is done again; what must not be missed is checked in the claim
-            name = getattr(chore, "__name__", "chore")
             _log.exception("a chore failed: %s", name, extra={"event": "chore.failed", "chore": name})
