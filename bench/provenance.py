@@ -101,6 +101,7 @@ async def measure(url: str) -> dict[str, float]:
         postures=Postures(database),
         rules=RiskRules,
         detectors=(),
+        slow=lambda _: (),
         clock=SystemClock(),
         ids=ids,
     )

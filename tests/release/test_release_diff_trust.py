@@ -8,7 +8,7 @@ import pytest
 from interlock.core.budget import CEILINGS, Budget
 from interlock.core.contract import Contract, EntitiesOf, Evidence, ResourceRule, Shape, Sign
 from interlock.core.history import HistoryFact
-from interlock.core.risk import Canary, RiskRules
+from interlock.core.risk import Canary, DetectorRule, RiskRules
 from interlock.core.stability import Breaker, Bulkhead, Degrade, Retry
 from interlock.release.diff import compare, contracts, limits, parts, past, policies, risk, trust
 from interlock.release.diff.compare import diff, render
@@ -215,6 +215,7 @@ RULED = {
     Budget: set(limits.BUDGET_RULES),
     RiskRules: set(risk.RISK_RULES),
     Canary: set(risk.CANARY_RULES),
+    DetectorRule: set(risk.DETECTOR_RULES),
     HistoryFact: set(past.HISTORY_RULES),
 }
 # Compared as a whole: any difference of a part is a difference, and unknown or neutral as such.

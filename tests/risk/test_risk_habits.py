@@ -3,7 +3,7 @@
 import pytest
 
 from interlock.core.risk import SignalKind
-from interlock.risk.habits import ALL, MIN_KNOWN_CALLS, Done, Window, features, rate_feature, unusual
+from interlock.risk.habits import ALL, MIN_KNOWN_CALLS, Done, Window, aimed, features, rate_feature, unusual
 
 KNOWN = {
     ALL: MIN_KNOWN_CALLS,
@@ -73,3 +73,37 @@ def test_the_rate_counts_a_minute_and_not_more():
     for at_s in (0, 30, 61):
         window.add(Done(at_us=at_s * SECOND, call_id="", operation="read", outcome="made"))
     assert rate_feature(window, 61 * SECOND) == "rate:2"
+
+
+def proposed(window, number, about="refund A1", aim="", outcome="asked"):
+    done = Done(at_us=number, call_id=f"call_{number}", operation="shop.refund", outcome=outcome, about=about, aim=aim)
+    window.add(done)
+    return [signal for signal in unusual(done, window, {}) if signal.kind is SignalKind.DISAGREEMENT]
+
+
+def test_an_agent_that_wants_three_different_things_with_one_object_does_not_know_what_it_wants():
+    window = Window()
+    assert proposed(window, 1, aim="20.00") == proposed(window, 2, aim="45.00") == proposed(window, 3, aim="20.00") == []
+    (found,) = proposed(window, 4, aim="80.00")
+    assert (found.subject, found.score, found.reference) == ("shop.refund", 25, "call_4")
+    assert found.evidence == "of the last 4 calls, shop.refund was asked for on one object in 3 different ways"
+    scores = [proposed(window, number, aim=f"{number}.00")[0].score for number in range(5, 20)]
+    assert scores == sorted(scores)
+    assert scores[-1] == 60
+
+
+def test_other_objects_and_calls_that_change_nothing_known_do_not_disagree():
+    window = Window()
+    assert not any(proposed(window, number, about=f"refund A{number}", aim=f"{number}") for number in range(9))
+    assert not any(proposed(window, number, about="", aim="") for number in range(9))
+
+
+def test_what_a_call_is_about_is_its_object_and_what_it_aims_at_are_its_other_targets():
+    refund = {"order_id": "A1", "amount": "20.00", "note": "a"}
+    targets = ("order_id", "amount")
+    first = aimed("shop.refund", refund, "order_id", targets)
+    assert aimed("shop.refund", {**refund, "note": "b"}, "order_id", targets) == first
+    assert aimed("shop.refund", {**refund, "amount": "21.00"}, "order_id", targets)[0] == first[0]
+    assert aimed("shop.refund", {**refund, "amount": "21.00"}, "order_id", targets)[1] != first[1]
+    assert aimed("shop.refund", {"amount": "20.00"}, "order_id", targets) == ("", "")
+    assert aimed("shop.note", {"text": "a"}, "", ()) == aimed("shop.close", {"id": 1}, "id", ("id",)) == ("", "")

@@ -205,6 +205,19 @@ async def test_calls_that_fit_no_tool_are_evidence(shop):
     assert [item["kind"] for body in noted for item in body["signals"]] == ["malformed"]
 
 
+async def test_an_agent_that_wants_three_different_things_with_one_object_is_evidence(database_urls, tmp_path):
+    pays = "pay: {effects: [write], "
+    assert pays in WATCHED["tools/shop.yaml"]
+    files = {**WATCHED, "tools/shop.yaml": WATCHED["tools/shop.yaml"].replace(pays, f"{pays}targets: [order_id, amount], ")}
+    async with counter(database_urls.app, tmp_path, shop=TalkingShop(), files=files) as shop:
+        session = await shop.session()
+        for amount in ("1.00", "2.00", "2.00", "3.00"):
+            await shop.call(session, "pay", order_id="A1", amount=amount)
+        await shop.system.risk.caught_up()
+        noted = [body for kind, body in await shop.events(session.session_id) if kind == "risk.noted"]
+        assert [(item["kind"], item["subject"]) for body in noted for item in body["signals"]] == [("disagreement", "shop.pay")]
+
+
 async def test_without_thresholds_nothing_is_looked_at(database_urls, tmp_path):
     async with counter(database_urls.app, tmp_path, shop=TalkingShop()) as made:
         made.shop.written = INJECTED

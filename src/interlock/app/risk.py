@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from interlock.core.ports import Clock, Ids
@@ -16,8 +16,8 @@ from interlock.gateway.ports import CalledAs
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import PostureChanged, RiskNoted
 from interlock.risk.combine import Assessment, assess, reason
-from interlock.risk.detectors import TextDetector
-from interlock.risk.habits import Done, Window, features, rate_feature, unusual
+from interlock.risk.detectors import SlowDetector, TextDetector
+from interlock.risk.habits import Done, Window, aimed, features, rate_feature, unusual
 from interlock.store.errors import StoreError
 from interlock.store.postures import Postures, SetPosture
 from interlock.store.risk import RiskRows
@@ -33,6 +33,8 @@ MAX_LINEAGES: Final = 10_000
 MAX_AGENTS: Final = 1_000
 NOTED_AGAIN_US: Final = 60_000_000
 FAILED_SCORE: Final = 20
+# The user's own words are orders to a model by right: only the rules look at them.
+USERS_OWN: Final = "input"
 _ORDER: Final = tuple(Posture)
 
 
@@ -46,6 +48,7 @@ class RiskWatch:
         postures: Postures,
         rules: Callable[[], RiskRules],
         detectors: Sequence[TextDetector],
+        slow: Callable[[RiskRules], Sequence[SlowDetector]],
         clock: Clock,
         ids: Ids,
     ) -> None:
@@ -53,6 +56,7 @@ class RiskWatch:
         self._postures = postures
         self.rules = rules
         self._detectors = tuple(detectors)
+        self._slow = slow
         self._clock = clock
         self._ids = ids
         self._behind: set[asyncio.Task[None]] = set()
@@ -84,7 +88,7 @@ class RiskWatch:
             _log.warning("what was learnt about agents could not be kept", extra={"event": "risk.not_kept"})
 
     async def entered(self, session: Session, source: str, reference: str, texts: Callable[[], tuple[str, ...]]) -> None:
-        """Look at what is about to enter a context; a short text at once, a long one in a thread for `text_ms` at most.
+        """Look at what is about to enter a context; by the rules at a short text at once, else for `text_ms` at most.
 
         What a text says that took longer is noted when it is known. Raises `StoreUnavailableError`.
         """
@@ -94,10 +98,14 @@ class RiskWatch:
         text = "\n".join(texts())
         if not text.strip():
             return
-        if len(text) <= INLINE_CHARS:
+        slow = () if source == USERS_OWN else tuple(self._slow(rules))
+        at_once = len(text) <= INLINE_CHARS
+        if at_once:
             await self._found(session, source, reference, self._look(text), rules)
+        if at_once and not slow:
             return
-        looking = asyncio.create_task(self._look_behind(session, source, reference, text, rules), name="risk-text")
+        behind = self._look_behind(session, source, reference, text, rules, slow, in_thread=not at_once)
+        looking = asyncio.create_task(behind, name="risk-text")
         if len(self._behind) >= MAX_BEHIND:
             looking.cancel()
             await self._found(session, source, reference, (_failed("texts", "too many texts at once"),), rules)
@@ -169,9 +177,29 @@ class RiskWatch:
             if len(self._overrun) < MAX_LINEAGES:
                 self._overrun.setdefault(session.lineage.id, session)
 
-    async def _look_behind(self, session: Session, source: str, reference: str, text: str, rules: RiskRules) -> None:
-        signals = await asyncio.to_thread(self._look, text)
-        await self._found(session, source, reference, signals, rules)
+    async def _look_behind(
+        self,
+        session: Session,
+        source: str,
+        reference: str,
+        text: str,
+        rules: RiskRules,
+        slow: Sequence[SlowDetector],
+        *,
+        in_thread: bool,
+    ) -> None:
+        """By the rules in a thread if they have not looked yet, and by the slow ones; each is heard when it is done."""
+
+        async def noted(looking: Awaitable[tuple[Signal, ...]]) -> None:
+            await self._found(session, source, reference, await looking, rules)
+
+        looks = [noted(_in_time(detector, text)) for detector in slow]
+        if in_thread:
+            looks.append(noted(asyncio.to_thread(self._look, text)))
+        told = await asyncio.gather(*looks, return_exceptions=True)
+        for failed in told:
+            if failed is not None:
+                raise failed
 
     async def _found(
         self, session: Session, source: str, reference: str, signals: tuple[Signal, ...], rules: RiskRules
@@ -258,12 +286,15 @@ class RiskWatch:
         while len(self._windows) > MAX_LINEAGES:
             self._windows.popitem(last=False)
         baseline = await self._baseline(lineage.tenant, lineage.agent)
+        about, aim = aimed(call.operation, call.arguments, call.object, call.targets)
         of_call = Done(
             at_us=done.at_us,
             call_id=done.call_id,
             operation=done.operation,
             outcome=done.outcome,
             features=features(window.last, done.operation, call.arguments),
+            about=about,
+            aim=aim,
         )
         window.add(of_call)
         signals = unusual(of_call, window, baseline)
@@ -285,8 +316,21 @@ class RiskWatch:
         return self._baselines[key]
 
 
-def _failed(what: str, why: str) -> Signal:
-    return Signal(kind=SignalKind.DETECTOR, subject=what, score=FAILED_SCORE, evidence=why)
+async def _in_time(detector: SlowDetector, text: str) -> tuple[Signal, ...]:
+    """What a slow detector finds. That it fails, or takes too long, is a signal with the score that the release gives it."""
+    try:
+        async with asyncio.timeout(detector.timeout_ms / 1000):
+            return await detector.look(text[:MAX_TEXT_CHARS])
+    except TimeoutError:
+        return (_failed(detector.name, f"no answer in {detector.timeout_ms} ms", detector.failing),)
+    except Exception as error:  # noqa: BLE001  # whatever breaks a detector must not look like a harmless text
+        extra = {"event": "risk.detector_failed", "detector": detector.name}
+        _log.warning("a detector failed: %s", type(error).__name__, extra=extra)
+        return (_failed(detector.name, type(error).__name__, detector.failing),)
+
+
+def _failed(what: str, why: str, score: int = FAILED_SCORE) -> Signal:
+    return Signal(kind=SignalKind.DETECTOR, subject=what, score=score, evidence=why)
 
 
 def _key(session: Session, signal: Signal) -> tuple[str, str, str]:

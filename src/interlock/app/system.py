@@ -18,6 +18,7 @@ from interlock.app.breakers import BreakerKeeper
 from interlock.app.chores import begin_chores
 from interlock.app.containment import Containment
 from interlock.app.desk import Desk
+from interlock.app.detectors.shelf import Detectors
 from interlock.app.doubts import PeoplesDoubts
 from interlock.app.figures import ProcessFigures
 from interlock.app.leases import LeaseKeeper
@@ -170,11 +171,13 @@ class System:
             clock=self.clock,
         )
         self.desk = self.marking.desk
+        self.detectors = Detectors()
         self.risk = RiskWatch(
             rows=RiskRows(database, settings.environment),
             postures=Postures(database),
             rules=lambda: RiskRules() if shelf.latest is None else shelf.latest.risk,
             detectors=(InjectionRules(),),
+            slow=self.detectors.of,
             clock=self.clock,
             ids=self.ids,
         )
@@ -358,6 +361,7 @@ class System:
                     )
                 await self.plane.releases.put_in_force(dict(files), by="interlock up")
         await self.heartbeat()
+        await self.detectors.prepare(self.risk.rules())
         await self.upstreams.first_look()
 
     async def heartbeat(self) -> None:
@@ -437,6 +441,7 @@ class System:
         await self.keeper.stop()
         await self.plane.live.close()
         await self.risk.close()
+        await self.detectors.close()
         await self.watch.close()
         await self.writer.close()
         self.marking.close()

@@ -21,6 +21,7 @@ class SignalKind(StrEnum):
     OUTLIER = "outlier"
     MALFORMED = "malformed"
     CONTRADICTION = "contradiction"
+    DISAGREEMENT = "disagreement"
     DETECTOR = "detector"
 
 
@@ -52,6 +53,20 @@ class Canary(msgspec.Struct, frozen=True, kw_only=True):
     posture: Posture = Posture.HALTED
 
 
+class DetectorRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A detector of hostile text that takes its time: the built-in classifier, or with a `url` a service elsewhere.
+
+    `credential` is the name of its bearer token (`env:NAME`, `file:PATH`). `timeout_ms` is how long it may take for a text;
+    `failing` is the score of the signal that it failed, is missing or took longer.
+    """
+
+    name: str
+    url: str = ""
+    credential: str = ""
+    timeout_ms: int = 2_000
+    failing: int = 20
+
+
 class RiskRules(msgspec.Struct, frozen=True, kw_only=True):
     """How a release weighs evidence. Without `thresholds` nothing is looked for but canaries.
 
@@ -65,3 +80,4 @@ class RiskRules(msgspec.Struct, frozen=True, kw_only=True):
     forget_after_s: int = 0
     text_ms: int = 20
     canaries: tuple[Canary, ...] = ()
+    detectors: tuple[DetectorRule, ...] = ()

@@ -136,12 +136,18 @@ class Watch(Protocol):
 
 
 class CalledAs(msgspec.Struct, frozen=True, kw_only=True):
-    """A call as it ended: `made`, `denied`, `asked`, `malformed` or `other`; its arguments when they could be read."""
+    """A call as it ended: `made`, `denied`, `asked`, `malformed`, `contradiction` or `other`; its arguments, if read.
+
+    Of a call that would change something, `object` is the argument that names what it would be done to, and `targets` are all
+    that say what would be done; empty of one that only reads, or whose contract names no object.
+    """
 
     call_id: str
     operation: str
     outcome: str
     arguments: Mapping[str, JsonValue]
+    object: str = ""
+    targets: tuple[str, ...] = ()
 
 
 class PastShelf(Protocol):

@@ -119,8 +119,17 @@ def called_as(call: Call, task: asyncio.Task[CallResult]) -> CalledAs:
             outcome = "made"
         else:
             outcome = "contradiction" if result.code == "plan_refused" else _ENDS.get(result.outcome, "other")
-    arguments = {} if call.read is None else call.read.arguments
-    return CalledAs(call_id=call.id, operation=call.proposal.operation[:200], outcome=outcome, arguments=arguments)
+    operation = call.proposal.operation[:200]
+    if call.read is None:
+        return CalledAs(call_id=call.id, operation=operation, outcome=outcome, arguments={})
+    contract, arguments = call.read.contract, call.read.arguments
+    if contract.is_read_only:
+        return CalledAs(call_id=call.id, operation=operation, outcome=outcome, arguments=arguments)
+    first = contract.targets[0] if contract.targets else ""
+    names = first if contract.resource is None else contract.resource.id_argument
+    return CalledAs(
+        call_id=call.id, operation=operation, outcome=outcome, arguments=arguments, object=names, targets=contract.targets
+    )
 
 
 def ended_as(call: Call, result: CallResult | None) -> EndedCall:

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from interlock.core.risk import Canary, RiskRules, SignalKind
+from interlock.core.risk import Canary, DetectorRule, RiskRules, SignalKind
 from interlock.core.terms import Posture
 from interlock.release.documents import Node, Problems
 
@@ -16,12 +16,17 @@ MIN_CANARY_CHARS: Final = 20
 MAX_CANARY_CHARS: Final = 200
 MAX_WEIGHT: Final = 100
 MAX_TEXT_MS: Final = 1_000
+MAX_DETECTORS: Final = 8
+MAX_DETECTOR_MS: Final = 60_000
+BUILT_IN: Final = "classifier"
 STARTS_CHARS: Final = 4
 _STARTS: Final = re.compile(rf"[a-z0-9]{{{STARTS_CHARS}}}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 _WINDOW: Final = re.compile(r"([1-9]\d{0,6})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+_CREDENTIAL: Final = re.compile(r"(env|file):\S+")
+_LOCAL: Final = re.compile(r"http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/\S*)?")
 _RAISED: Final = (Posture.GUARDED, Posture.READ_ONLY, Posture.HALTED)
 
 
@@ -34,6 +39,15 @@ class CanarySpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     posture: Posture = Posture.HALTED
 
 
+class DetectorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One entry of `detectors`."""
+
+    url: str = ""
+    credential: str = ""
+    timeout_ms: int = 2_000
+    failing: int = 20
+
+
 class RiskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`risk.yaml`."""
 
@@ -42,6 +56,7 @@ class RiskSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     forget_after: str = ""
     text_ms: int = 20
     canaries: dict[str, CanarySpec] = {}
+    detectors: dict[str, DetectorSpec] = {}
 
 
 def read_risk(node: Node, problems: Problems) -> RiskRules:
@@ -70,12 +85,24 @@ def read_risk(node: Node, problems: Problems) -> RiskRules:
         canaries.append(
             Canary(name=name, starts=canary.starts, chars=canary.chars, sha256=canary.sha256, posture=canary.posture)
         )
+    if len(spec.detectors) > MAX_DETECTORS:
+        problems.add(node.at("detectors"), f"more than {MAX_DETECTORS} detectors")
+    if spec.detectors and not spec.thresholds:
+        problems.add(
+            node.at("detectors"), "without `thresholds` no text is looked at; say from which score on something follows"
+        )
+    detectors = []
+    for name, detector in spec.detectors.items():
+        if wrong := _wrong_detector(name, detector):
+            problems.add(node.at("detectors").at(name), f"detector {name}: {wrong}")
+        detectors.append(DetectorRule(name=name, **msgspec.structs.asdict(detector)))
     return RiskRules(
         thresholds=spec.thresholds,
         weights=spec.weights,
         forget_after_s=0 if forget is None else int(forget[1]) * _SECONDS[forget[2]],
         text_ms=spec.text_ms,
         canaries=tuple(canaries),
+        detectors=tuple(detectors),
     )
 
 
@@ -97,4 +124,20 @@ def _wrong_canary(name: str, spec: CanarySpec) -> str:
         return f"it is {MIN_CANARY_CHARS} to {MAX_CANARY_CHARS} characters long"
     if spec.posture not in _RAISED:
         return "`posture` is guarded, read_only or halted"
+    return ""
+
+
+def _wrong_detector(name: str, spec: DetectorSpec) -> str:
+    if not _NAME.fullmatch(name):
+        return "its name is of small letters, digits and dashes"
+    if (name == BUILT_IN) == bool(spec.url):
+        return f"`{BUILT_IN}` is the one that comes with Interlock and has no `url`; every other one needs its own"
+    if spec.url and not (re.fullmatch(r"https://\S+", spec.url) or _LOCAL.fullmatch(spec.url)):
+        return "`url` is https, or http on this machine: texts of sessions go there"
+    if spec.credential and not (spec.url and _CREDENTIAL.fullmatch(spec.credential)):
+        return "`credential` is the name of a bearer token for its `url`: env:NAME or file:PATH"
+    if not 1 <= spec.timeout_ms <= MAX_DETECTOR_MS:
+        return f"`timeout_ms` is 1 to {MAX_DETECTOR_MS}"
+    if not 1 <= spec.failing <= 100:  # noqa: PLR2004  # a score is at most 100
+        return "`failing` is the score that counts when it fails, 1 to 100"
     return ""

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from interlock.core.budget import units_of
-from interlock.core.canonical import JsonValue
+from interlock.core.canonical import JsonValue, canonical, digest
 from interlock.core.risk import Signal, SignalKind
 
 WINDOW_CALLS: Final = 20
@@ -23,6 +23,7 @@ MIN_KNOWN_CALLS: Final = 200
 MIN_TRIED: Final = 8
 MANY_DENIED_PERCENT: Final = 60
 MANY_MALFORMED: Final = 4
+MANY_AIMS: Final = 3
 BUSY_TIMES: Final = 4
 BUSY_LEAST: Final = 30
 ALL: Final = "all"
@@ -33,7 +34,8 @@ MAX_NUMBERS: Final = 20
 class Done(msgspec.Struct, frozen=True, kw_only=True):
     """One call as far as it counts here.
 
-    `outcome` is `made`, `denied`, `asked`, `malformed`, `contradiction` or `other`.
+    `outcome` is `made`, `denied`, `asked`, `malformed`, `contradiction` or `other`. `about` stands for what it would change,
+    and `aim` for what it would do to it; both empty of a call that changes nothing that is known.
     """
 
     at_us: int
@@ -41,6 +43,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     outcome: str
     features: tuple[str, ...] = ()
+    about: str = ""
+    aim: str = ""
 
 
 class Window:
@@ -86,16 +90,24 @@ def _is_decimal(text: str) -> bool:
     return "." in text
 
 
+def aimed(operation: str, arguments: Mapping[str, JsonValue], names: str, targets: tuple[str, ...]) -> tuple[str, str]:
+    """`about` and `aim` of a call: the object that the argument `names` says, and what its other targets say."""
+    others: dict[str, JsonValue] = {target: arguments.get(target) for target in targets if target != names}
+    if not others or arguments.get(names) is None:
+        return "", ""
+    return f"{operation} {digest(canonical(arguments[names]))}", digest(canonical(others))
+
+
 def unusual(done: Done, window: Window, baseline: Mapping[str, int]) -> tuple[Signal, ...]:
     """What of this call, and of the calls before it, is unusual. `window` holds the call already."""
-    found = [*_refusals(done, window)]
+    found = [*_unsure(done, window)]
     if baseline.get(ALL, 0) >= MIN_KNOWN_CALLS:
         found += _new(done, baseline)
         found += _busy(done, window, baseline)
     return tuple(found)
 
 
-def _refusals(done: Done, window: Window) -> Iterator[Signal]:
+def _unsure(done: Done, window: Window) -> Iterator[Signal]:
     recent = window.recent()
     denied = sum(item.outcome == "denied" for item in recent)
     malformed = sum(item.outcome == "malformed" for item in recent)
@@ -108,6 +120,12 @@ def _refusals(done: Done, window: Window) -> Iterator[Signal]:
     if malformed >= MANY_MALFORMED:
         told = f"{malformed} of the last {len(recent)} calls did not fit their tools"
         yield Signal(kind=SignalKind.MALFORMED, subject="ratio", score=25, evidence=told, reference=done.call_id)
+    aims = {item.aim for item in recent if done.about and item.about == done.about}
+    if len(aims) >= MANY_AIMS:
+        told = f"of the last {len(recent)} calls, {done.operation} was asked for on one object in {len(aims)} different ways"
+        # INVARIANT: more ways never score less.
+        score = min(25 + 5 * (len(aims) - MANY_AIMS), 60)
+        yield Signal(kind=SignalKind.DISAGREEMENT, subject=done.operation, score=score, evidence=told, reference=done.call_id)
 
 
 def _new(done: Done, baseline: Mapping[str, int]) -> Iterator[Signal]:

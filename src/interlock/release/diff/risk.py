@@ -1,11 +1,11 @@
-"""`risk.yaml` compared: when a lineage is worried about, what weighs how much, and which planted secrets are known."""
+"""`risk.yaml` compared: when a lineage is worried about, what weighs how much, which secrets are planted, who looks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from interlock.core.risk import Canary, RiskRules
+from interlock.core.risk import Canary, DetectorRule, RiskRules
 from interlock.core.terms import Posture
 from interlock.release.diff.changes import Change, Direction, Lines, Rule, always, differences
 from interlock.release.model import Release
@@ -21,6 +21,15 @@ RISK_RULES: Final[Mapping[str, Rule]] = {
     "forget_after_s": lambda old, new: Direction.WIDENS if old == 0 or (new and new < old) else Direction.NARROWS,
     "text_ms": always(Direction.NEUTRAL),
     "canaries": _UNSURE,
+    "detectors": _UNSURE,
+}
+DETECTOR_RULES: Final[Mapping[str, Rule]] = {
+    "name": _UNSURE,
+    "url": _UNSURE,
+    "credential": always(Direction.NEUTRAL),
+    # A failure is evidence: what is given up on sooner, or counts more, stops more.
+    "timeout_ms": _UNSURE,
+    "failing": lambda old, new: Direction.NARROWS if new > old else Direction.WIDENS,
 }
 CANARY_RULES: Final[Mapping[str, Rule]] = {
     "name": _UNSURE,
@@ -42,7 +51,20 @@ def risk_changes(old: Release, new: Release, was: Lines, now: Lines) -> list[Cha
         line = (now if name in after else was).of(FILE, "canaries", name)
         for direction, what in _of_canary(before.get(name), after.get(name)):
             found.append(Change(direction=direction, kind="canary", name=name, what=what, file=FILE, line=line))
+    looked, looks = ({rule.name: rule for rule in release.risk.detectors} for release in (old, new))
+    for name in sorted(looked.keys() | looks.keys()):
+        line = (now if name in looks else was).of(FILE, "detectors", name)
+        for direction, what in _of_detector(looked.get(name), looks.get(name)):
+            found.append(Change(direction=direction, kind="detector", name=name, what=what, file=FILE, line=line))
     return found
+
+
+def _of_detector(old: DetectorRule | None, new: DetectorRule | None) -> list[tuple[Direction, str]]:
+    if old is None or new is None:
+        if new is not None:
+            return [(Direction.NARROWS, f"new: texts are looked at by {new.url or 'the built-in classifier'}")]
+        return [(Direction.WIDENS, "gone: texts are no longer looked at by it")]
+    return differences(old, new, DETECTOR_RULES)
 
 
 def _of_canary(old: Canary | None, new: Canary | None) -> list[tuple[Direction, str]]:

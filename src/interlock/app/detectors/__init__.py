@@ -1,0 +1,1 @@
+"""Detectors of hostile text that take their time: a classifier on embeddings, and services elsewhere."""
