@@ -1,12 +1,13 @@
 """The mark itself: what was written is read, and what was changed, cut off or left out is said."""
 
+import os
 import tempfile
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interlock.store.mark import Ended, Mark, Opened, last_taken, other_databases, parts_of, read_part
+from interlock.store.mark import Ended, Mark, Opened, forget_older, last_taken, other_databases, parts_of, read_part
 
 SECRET = b"s" * 32
 ends = st.builds(
@@ -83,3 +84,17 @@ def test_a_mark_is_kept_for_nobody_elses_eyes(tmp_path):
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
     assert b"jane" not in path.read_bytes()
+
+
+def test_a_part_that_could_be_forgotten_is_written_to_no_more_and_only_old_ones_are(tmp_path):
+    mark = Mark(tmp_path, process_id="prc_1", environment="test", secret=SECRET)
+    mark.belongs_to("db")
+    end = Ended(claim_id="clm_1", attempt=1, state="succeeded", not_done=False)
+    day_us = 24 * 3600 * 1_000_000
+    began = [mark.write(end, at_us=at_us) for at_us in (day_us, day_us + 5, 2 * day_us + 6, 2 * day_us + 7)]
+    mark.close(2 * day_us + 8)
+    assert began == [True, False, True, False]
+    old, young = parts_of(tmp_path, "db")
+    os.utime(old, (100, 100))
+    assert forget_older(tmp_path, "db", 101.0) == 1
+    assert parts_of(tmp_path, "db") == (young,)

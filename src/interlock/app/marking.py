@@ -49,6 +49,7 @@ from interlock.store.restorations import Restorations
 _log = logging.getLogger(__name__)
 
 KEEP_S: Final = 14 * 24 * 3600
+FORGET_EVERY_S: Final = 3_600.0
 MAX_NAMED_SESSIONS: Final = 10_000
 MAX_UNKEYED_CLAIMS: Final = 100_000
 MARK_KEY: Final = "mark"
@@ -252,6 +253,7 @@ class Marking:
         self._database = database
         self._folder = folder
         self._clock = clock
+        self._forgot_s = 0.0
         self.restorations = Restorations(database)
         self.mark = Mark(folder, process_id=process_id, environment=environment, secret=secret)
         self.desk = MarkedDesk(writer, mark=self.mark, session_of=session_of, lease=lease, clock=clock)
@@ -262,13 +264,20 @@ class Marking:
         database_id = await self.restorations.database_id()
         self.mark.belongs_to(database_id)
         await self.watch.look(database_id)
-        await asyncio.to_thread(forget_older, self._folder, database_id, self._clock.wall_us() / 1e6 - KEEP_S)
+        await self._forget()
         self._database.greeting.ask = self.watch.on_connection
 
     async def tend(self) -> None:
         """Put the mark on the disk, and see that the database still has what it tells of."""
         await asyncio.to_thread(self.mark.sync)
         await self.watch.look_again()
+        if self._clock.monotonic_s() - self._forgot_s > FORGET_EVERY_S:
+            await self._forget()
+
+    async def _forget(self) -> None:
+        self._forgot_s = self._clock.monotonic_s()
+        before_s = self._clock.wall_us() / 1e6 - KEEP_S
+        await asyncio.to_thread(forget_older, self._folder, self.mark.database_id, before_s)
 
     def close(self) -> None:
         """End the mark in peace."""

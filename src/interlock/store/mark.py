@@ -26,6 +26,7 @@ from interlock.store.errors import MarkError
 
 SUFFIX: Final = ".mark"
 MAX_PART_BYTES: Final = 64 * 1024 * 1024
+MAX_PART_AGE_S: Final = 24 * 3600
 MAX_OUTCOME_BYTES: Final = 16 * 1024
 _NONCE_BYTES: Final = 12
 _PRIVATE_FOLDER: Final = 0o700
@@ -118,27 +119,31 @@ class Mark:
 
     def __init__(self, folder: Path, *, process_id: str, environment: str, secret: bytes) -> None:
         self._all = self._folder = folder
-        self._database_id = ""
+        self.database_id = ""
         self._process_id = process_id
         self._environment = environment
         self._cipher = AESGCM(_key(secret))
         self._part = 0
         self._number = 0
         self._bytes = 0
+        self._written_us = 0
         self._descriptor = -1
         self._boot = boot()
         self._synced = True
 
     def belongs_to(self, database_id: str) -> None:
         """Say which database it is beside; before that nothing can be written."""
-        self._database_id = database_id
+        self.database_id = database_id
         self._folder = self._all / database_id
 
     def write(self, line: Line, *, at_us: int) -> bool:
         """Append one line. True when it began a part, so that sessions must be named anew."""
-        if not self._database_id:
+        if not self.database_id:
             raise MarkError("which database this is, is not known yet")
-        fresh = self._descriptor < 0 or self._bytes > MAX_PART_BYTES
+        # INVARIANT: no part is written to that is old enough to be forgotten by another process of this folder.
+        old = at_us - self._written_us > MAX_PART_AGE_S * 1_000_000
+        fresh = self._descriptor < 0 or self._bytes > MAX_PART_BYTES or old
+        self._written_us = at_us
         if fresh:
             self._begin(at_us)
         self._append(line)
@@ -179,7 +184,7 @@ class Mark:
     def _append(self, line: Line) -> None:
         number = self._number + 1
         nonce = os.urandom(_NONCE_BYTES)
-        about = _about(self._database_id, self._process_id, self._part, number)
+        about = _about(self.database_id, self._process_id, self._part, number)
         sealed = nonce + self._cipher.encrypt(nonce, msgspec.json.encode(line), about)
         written = b"%d %s\n" % (number, base64.b64encode(sealed))
         self._synced = False
