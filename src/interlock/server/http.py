@@ -14,6 +14,8 @@ from interlock.server.limits import MAX_HEAD_BYTES, REQUEST_READ_S
 LINE: Final = "interlock.line"
 """In a request's scope: its `OpenLine`."""
 _HEAD_TOO_LARGE: Final = b"431 Request Header Fields Too Large"
+_NO_VERSION: Final = b"505 HTTP Version Not Supported"
+_VERSIONS: Final = frozenset({"1.1", "1.0"})
 _TOO_SLOW: Final = b"408 Request Timeout"
 
 
@@ -115,6 +117,10 @@ class BoundedHttp(HttpToolsProtocol):
         # A head that came within one small chunk cannot be too large, so nothing is added up for ordinary requests.
         if self._chunk_bytes + self._earlier_bytes > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
             self._refuse(_HEAD_TOO_LARGE)
+            return
+        if self.parser.get_http_version() not in _VERSIONS:
+            # A request without a version is one of HTTP/0.9, which has no headers: whoever sent some means another protocol.
+            self._refuse(_NO_VERSION)
             return
         super().on_headers_complete()
         if self._is_last and self.cycle is not None:
