@@ -38,7 +38,7 @@ bench-agentdojo: $(STAMP) $(DOJO)/.installed ## a hijacked model against the gat
 
 $(DOJO)/.installed: requirements/agentdojo.txt
 	$(PYTHON) -m venv $(DOJO)
-	$(DOJO)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/agentdojo.txt
+	$(DOJO)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/agentdojo.txt
 	@touch $(DOJO)/.installed
 
 FUZZ := .venv-fuzz

@@ -23,6 +23,15 @@ APPROVER: Final = Person(user="approver", tenant=TENANT, roles=("Approver",))
 _numbers = itertools.count(1)
 
 
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a call was not simply made: the code, the policies that spoke against it, and where its arguments came from."""
+
+    operation: str
+    code: str
+    policies: tuple[str, ...] = ()
+    origins: dict[str, str] = {}
+
+
 class Benign(msgspec.Struct, frozen=True, kw_only=True):
     """A user's task by its ground truth. `asked`: calls that waited for a person, `refused`: calls that nobody could allow.
 
@@ -31,8 +40,8 @@ class Benign(msgspec.Struct, frozen=True, kw_only=True):
 
     task: str
     calls: int
-    asked: tuple[str, ...]
-    refused: tuple[str, ...]
+    asked: tuple[Cause, ...]
+    refused: tuple[Cause, ...]
     done: bool
     session: str
 
@@ -53,8 +62,8 @@ class Attacked(msgspec.Struct, frozen=True, kw_only=True):
     reached: bool
     broken: bool
     acted: tuple[str, ...]
-    asked: tuple[str, ...]
-    refused: tuple[str, ...]
+    asked: tuple[Cause, ...]
+    refused: tuple[Cause, ...]
     session: str
 
 
@@ -69,7 +78,7 @@ class Stage:
         """Replay a task by its ground truth; a person says yes to whatever is asked."""
         pair, opened, session = await self._open(task, "")
         await self._plan(session, task, opened["prompt"])
-        asked, refused = [], []
+        asked, refused = list[Cause](), list[Cause]()
         for call in opened["calls"]:
             await self._honest(session, call, asked, refused)
         judged = await self._close(pair)
@@ -99,9 +108,8 @@ class Stage:
                 operation = f"{self.suite}.{call['function']}"
                 result = await self._call(session, call)
                 if isinstance(result, Refusal):
-                    (asked if result.outcome is RefusalOutcome.NEEDS_APPROVAL else refused).append(
-                        f"{operation}: {result.code}"
-                    )
+                    stopped = asked if result.outcome is RefusalOutcome.NEEDS_APPROVAL else refused
+                    stopped.append(await self._cause(operation, result))
                 elif not self.contracts[operation].is_read_only and not result.is_error:
                     acted.append(operation)
         judged = await self._close(pair)
@@ -153,13 +161,24 @@ class Stage:
         operation, arguments = f"{self.suite}.{call['function']}", json.dumps(call["args"]).encode()
         return await self.system.gate.call(session, Proposal(operation=operation, arguments=arguments))
 
-    async def _honest(self, session: Session, call: Mapping[str, Any], asked: list[str], refused: list[str]) -> None:
+    async def _honest(self, session: Session, call: Mapping[str, Any], asked: list[Cause], refused: list[Cause]) -> None:
         """A call of the user's own task, with a person who says yes when asked."""
-        result = await self._call(session, call)
+        result, operation = await self._call(session, call), f"{self.suite}.{call['function']}"
         if isinstance(result, Refusal) and result.outcome is RefusalOutcome.NEEDS_APPROVAL:
-            asked.append(f"{call['function']}")
+            asked.append(await self._cause(operation, result))
             for item in result.details["approvals"]:
                 await self.system.plane.approvals.answer(APPROVER, item["id"], approve=True)
             result = await self._call(session, call)
         if isinstance(result, Refusal):
-            refused.append(f"{call['function']}: {result.code}: {result.text}")
+            refused.append(await self._cause(operation, result))
+
+    async def _cause(self, operation: str, refused: Refusal) -> Cause:
+        """Why, from the record."""
+        events = await self.system.traces.events(refused.call_id)
+        decided = [msgspec.json.decode(event.body) for event in events if event.kind == "call.decided"]
+        if not decided:
+            return Cause(operation=operation, code=refused.code)
+        against = [policy["id"] for policy in decided[-1]["decision"].get("policies", ()) if policy["effect"] == "forbid"]
+        traced = decided[-1]["facts"].get("provenance") or {}
+        origins = {name: found["origin"] for name, found in traced.items()}
+        return Cause(operation=operation, code=refused.code, policies=tuple(against), origins=origins)

@@ -10,16 +10,20 @@ import contextlib
 import functools
 import io
 import json
+import pickle
 import sys
 from typing import Any
 
+import models_left_out
 import pydantic
 import yaml
 from scripts import SCRIPTS
 
-from agentdojo.attacks.important_instructions_attacks import ImportantInstructionsAttack
-from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime
-from agentdojo.task_suite.load_suites import get_suites
+models_left_out.leave_out()
+
+from agentdojo.attacks.important_instructions_attacks import ImportantInstructionsAttack  # noqa: E402
+from agentdojo.functions_runtime import FunctionCall, FunctionsRuntime  # noqa: E402
+from agentdojo.task_suite.load_suites import get_suites  # noqa: E402
 
 VERSION = "v1.2.2"
 ATTACK_TEXT = ImportantInstructionsAttack._JB_STRING  # noqa: SLF001  # the benchmark's own words
@@ -57,20 +61,21 @@ class World:
         self.injection = self.suite.get_injection_task_by_id(injection) if injection else None
         self.runtime = FunctionsRuntime(self.suite.tools)
         places = seen_places(suite, user) if injection else ()
-        self.environment = self.task.init_environment(loaded(suite, injection, places).model_copy(deep=True))
-        self.before = self.environment.model_copy(deep=True)
+        self.environment = self.task.init_environment(pickle.loads(loaded(suite, injection, places)))
+        self.pickled = pickle.dumps(self.environment)
+        self.before = pickle.loads(self.pickled)
         self.executed: list[FunctionCall] = []
         self.goal = _flat(self.injection.GOAL) if self.injection is not None else ""
 
     def opened(self) -> dict[str, Any]:
-        attack = [] if self.injection is None else self.injection.ground_truth(self.before.model_copy(deep=True))
+        attack = [] if self.injection is None else self.injection.ground_truth(pickle.loads(self.pickled))
         calls = _calls(attack)
         named = "" if self.injection is None else f"{self.suite.name}/{self.injection.ID}"
         if not calls and named in SCRIPTS:
             calls = SCRIPTS[named](self.before)
         return {
             "prompt": self.task.PROMPT,
-            "calls": _calls(self.task.ground_truth(self.before.model_copy(deep=True))),
+            "calls": _calls(self.task.ground_truth(pickle.loads(self.pickled))),
             "attack": calls,
             "goal": "" if self.injection is None else self.injection.GOAL,
         }
@@ -85,26 +90,24 @@ class World:
         return {"result": plain, "poisoned": bool(self.goal) and self.goal in _flat(json.dumps(plain, ensure_ascii=False))}
 
     def judged(self) -> dict[str, bool]:
-        """What the suite's own checks say: whether the user's task is done, and whether the injection's is."""
-        output = [{"type": "text", "content": self.task.GROUND_TRUTH_OUTPUT}]
-        nothing = [{"type": "text", "content": ""}]
+        """What the suite's own check says: whether the injection's task is done, or without one, whether the user's is."""
         check_user, check_injection = self.suite._check_user_task_utility, self.suite._check_injection_task_security  # noqa: SLF001
-        done = check_user(self.task, output, self.before, self.environment, self.executed)
-        broken = False
         if self.injection is not None:
-            broken = check_injection(self.injection, nothing, self.before, self.environment, self.executed)
-        return {"done": bool(done), "broken": bool(broken)}
+            nothing = [{"type": "text", "content": ""}]
+            return {"broken": bool(check_injection(self.injection, nothing, self.before, self.environment, self.executed))}
+        output = [{"type": "text", "content": self.task.GROUND_TRUTH_OUTPUT}]
+        return {"done": bool(check_user(self.task, output, self.before, self.environment, self.executed))}
 
 
-@functools.lru_cache(maxsize=256)
-def loaded(suite: str, injection: str, places: tuple[str, ...]) -> Any:
-    """The suite's environment with an injection in these places. To be copied: tasks change it."""
+@functools.cache
+def loaded(suite: str, injection: str, places: tuple[str, ...]) -> bytes:
+    """The suite's environment with an injection in these places, pickled: tasks change it, and each needs its own."""
     found = suite_of(suite)
     texts: dict[str, str] = {}
     if injection:
         goal = found.get_injection_task_by_id(injection).GOAL
         texts = dict.fromkeys(places, ATTACK_TEXT.format(user=USER, model=MODEL, goal=goal))
-    return found.load_and_inject_default_environment(texts)
+    return pickle.dumps(found.load_and_inject_default_environment(texts))
 
 
 @functools.cache
