@@ -49,8 +49,11 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, filename=log)
     names = [name for name in SHARES if name in given.parts.split(",")]
     whole = sum(SHARES[name] for name in names)
-    parts = tuple(run(name, given.minutes * 60 * SHARES[name] / whole, given.seed) for name in names)
-    report = Report(seed=given.seed, minutes=given.minutes, version=__version__, parts=parts)
+    parts: list[Part] = []
+    for name in names:
+        parts.append(run(name, given.minutes * 60 * SHARES[name] / whole, given.seed))
+        print(f"{parts[-1].name}: {len(parts[-1].findings)} found in {parts[-1].seconds:.0f} s", flush=True)
+    report = Report(seed=given.seed, minutes=given.minutes, version=__version__, parts=tuple(parts))
     print(report.text())
     print(f"what the servers logged: {log}")
     if given.json is not None:

@@ -38,7 +38,12 @@ def fuzz_parsers(seconds: float, seed: int) -> Part:
             for number, data in enumerate(SEEDS[name]):
                 (folder / "corpus" / f"seed-{number}").write_bytes(data)
             words = [sys.executable, "-m", "bench.fuzz.parsers", name, str(share_s), str(seed), str(folder)]
-            done = subprocess.run(words, capture_output=True, check=False, timeout=share_s * 2 + 120)
+            try:
+                done = subprocess.run(words, capture_output=True, check=False, timeout=share_s * 2 + 120)
+            except subprocess.TimeoutExpired as error:
+                shown = (error.stderr or b"").decode(errors="replace")[-2_000:]
+                findings.append(Finding(what="it did not come to an end", where=name, how=shown))
+                continue
             told = done.stderr.decode(errors="replace") + done.stdout.decode(errors="replace")
             figures[f"inputs to {name}"] = max((int(number) for number in _RUNS.findall(told)), default=0)
             if done.returncode:
