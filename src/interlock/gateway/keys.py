@@ -33,13 +33,14 @@ def sameness(
     *,
     caller_key: str,
     repeat_of: str,
+    hashed: str = "",
 ) -> Sameness:
     """The key of one call: the caller's, else `once_per`, else operation and arguments. Reads have none.
 
     Scope is tenant, environment, agent, user and operation, so nobody can meet another's key. `repeat_of` makes a call
-    that repeats an earlier one on purpose a new one, which is itself done once.
+    that repeats an earlier one on purpose a new one, which is itself done once. `hashed` is the call's hash, where it is known.
     """
-    full = call_hash(contract.operation, raw)
+    full = hashed or call_hash(contract.operation, raw)
     if contract.is_read_only:
         return Sameness(idempotency=None, same_hash=full)
     if caller_key:
@@ -65,9 +66,9 @@ def sameness(
 
 
 def _digest(*parts: str | bytes) -> str:
-    return "sha256:" + hashlib.sha256(_joined(*(p.encode() if isinstance(p, str) else p for p in parts))).hexdigest()
+    return "sha256:" + hashlib.sha256(_joined(*[p.encode() if isinstance(p, str) else p for p in parts])).hexdigest()
 
 
 def _joined(*parts: bytes) -> bytes:
     # INVARIANT: no two different part lists join to the same bytes; each part is preceded by its length.
-    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    return b"".join([len(part).to_bytes(8, "big") + part for part in parts])

@@ -75,8 +75,16 @@ def read_proposal(
         named = contract.entities.argument if isinstance(contract.entities, EntitiesOf) else ""
         raise UnreadableProposalError("invalid_arguments", "the arguments do not say how much this call would affect", named)
     raw = canonical(arguments)
-    same = sameness(contract, lineage, arguments, raw, caller_key=proposal.idempotency_key, repeat_of=proposal.repeat_of)
     hashed = call_hash(contract.operation, raw)
+    same = sameness(
+        contract,
+        lineage,
+        arguments,
+        raw,
+        caller_key=proposal.idempotency_key,
+        repeat_of=proposal.repeat_of,
+        hashed=hashed,
+    )
     answers, state = _answers(contract, session, proposal, raw, seals)
     if answers is not None or state is not None:
         hashed = answers_hash(hashed, answers or {}, state or "")

@@ -6,6 +6,7 @@ import re
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from interlock.core.choice import chosen
@@ -16,6 +17,9 @@ from interlock.provenance.tokens import SPAN_WORDS, Tokenizer
 
 MAX_ITEM_TOKENS: Final = 400_000
 MAX_FIELD_CHARS: Final = 256
+MAX_NAME_CHARS: Final = 64
+MAX_REMEMBERED_NAMES: Final = 8_192
+_NAME: Final = "<name>"
 _FIELD: Final = re.compile(r"\S{1,64}|[\w.'-]+(?: [\w.'-]+){0,3}")
 
 
@@ -68,6 +72,14 @@ def of_result(
         # The names of properties come again with every row, and often their values do.
         for path, value, listed in dict.fromkeys(_leaves(structured, "", listed=False)):
             standing = _standing_of(path, value, trusted, listed=listed)
+            if path == _NAME and standing is Standing.TEXT and len(value) <= MAX_NAME_CHARS:
+                places, words, spans = _of_name(tokenizer.key, source, value)
+                groups[Standing.PLACE] |= places
+                groups[Standing.TEXT] |= words
+                groups[Standing.SPAN].update(spans)
+                if pointed:
+                    groups[Standing.POINTED].update(tokenizer.of_user_text(value))
+                continue
             if len(value) <= MAX_FIELD_CHARS:
                 groups[Standing.PLACE].update(tokenizer.of_place(source, path, value))
             groups[standing] |= _tokens(tokenizer, standing, value)
@@ -82,6 +94,13 @@ def of_result(
         groups[Standing.TEXT] |= _tokens(tokenizer, Standing.TEXT, text)
         groups[Standing.SPAN].update(tokenizer.spans(text))
     return _item(source, reference, {standing: frozenset(hashes) for standing, hashes in groups.items()})
+
+
+@lru_cache(MAX_REMEMBERED_NAMES)
+def _of_name(key: str, source: str, name: str) -> tuple[frozenset[int], frozenset[int], tuple[int, ...]]:
+    """The name of a property at its place, as text, and its spans. A contract's names come again with every result."""
+    tokenizer = Tokenizer(key)
+    return tokenizer.of_place(source, _NAME, name), tokenizer.of_other_text(name), tuple(tokenizer.spans(name))
 
 
 def _split(tokenizer: Tokenizer, text: str, seen: Callable[[int], bool]) -> tuple[str, str]:
@@ -102,7 +121,7 @@ def _leaves(value: Any, path: str, *, listed: bool) -> Iterator[tuple[str, str, 
         case dict():
             for name, inside in value.items():
                 # Names of properties can be data too, so they are text that others may have written.
-                yield "<name>", str(name), False
+                yield _NAME, str(name), False
                 yield from _leaves(inside, f"{path}.{name}".lstrip("."), listed=listed)
         case list() | tuple():
             for inside in value:
@@ -116,7 +135,7 @@ def _leaves(value: Any, path: str, *, listed: bool) -> Iterator[tuple[str, str, 
 def _standing_of(path: str, value: str, trusted: tuple[str, ...], *, listed: bool) -> Standing:
     if "*" in trusted or path in trusted:
         return Standing.TRUSTED
-    if path.endswith("<name>") or not _is_field(value):
+    if path.endswith(_NAME) or not _is_field(value):
         return Standing.TEXT
     return Standing.LISTED if listed else Standing.FIELD
 

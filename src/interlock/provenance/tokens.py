@@ -86,6 +86,7 @@ class Tokenizer:
     """Hashes tokens under a key of its own, so that stored tokens of one lineage say nothing about those of another."""
 
     def __init__(self, key: str) -> None:
+        self.key = key
         self._keyed = hashlib.blake2b(digest_size=_HASH_BYTES, key=key.encode()[:64])
 
     def hashed(self, token: str) -> int:

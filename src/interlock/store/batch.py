@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import Any, TypeAlias, assert_never
 
 import msgspec
@@ -116,8 +116,14 @@ def _values(values: Iterable[int | None]) -> str:
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
 
 
-def _texts(texts: Iterable[str | None]) -> str:
+def _texts(texts: Collection[str | None]) -> str:
     """The same of texts: what an array's syntax is made of is quoted."""
+    if not texts:
+        return "{}"
+    if None not in texts:
+        joined = '","'.join(texts)  # type: ignore[arg-type]  # none of them is None
+        if "\\" not in joined and joined.count('"') == 2 * (len(texts) - 1):
+            return '{"' + joined + '"}'
     quoted = ["NULL" if text is None else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts]
     return "{" + ",".join(quoted) + "}"
 
