@@ -33,6 +33,8 @@ BUDGETS: Mapping[str, tuple[str, Callable[[float], bool]]] = {
     "in front / direct p50, 32 clients": ("<= 2", lambda value: value <= 2),
     "in front / direct p50, 1 client": ("<= 2", lambda value: value <= 2),
     "in front / direct throughput, 32 clients": (">= 0.35", lambda value: value >= 0.35),
+    "governed / bare throughput, 32 clients, 4 processes": (">= 0.25", lambda value: value >= 0.25),
+    "in front / direct throughput, 32 clients, 4 processes": (">= 0.35", lambda value: value >= 0.35),
     "ledger events/s written": (">= 20,000", lambda value: value >= 20_000),
     "ledger events/s verified": (">= 100,000", lambda value: value >= 100_000),
     "budgets, 64 writers, one tenant / 64 tenants": (">= 0.8", lambda value: value >= 0.8),

@@ -19,8 +19,9 @@ import uvloop
 
 from bench.load import Result, load, tools_call
 from interlock.app.plane import Plane
+from interlock.core.changes import Changes
 from interlock.core.who import Lineage, Session
-from interlock.gateway.messages import CallResult, Proposal, Returned, VisibleOperation
+from interlock.gateway.messages import NOBODY, Caller, CallResult, Proposal, Returned, VisibleOperation
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 
@@ -42,8 +43,9 @@ class Ungoverned:
             is_error=False,
             meta={"interlock/labels": labels},
         )
+        self.changes = Changes()
 
-    async def call(self, _: Session, __: Proposal) -> CallResult:
+    async def call(self, _: Session, __: Proposal, ___: Caller = NOBODY) -> CallResult:
         return self._answer
 
     async def visible(self, _: Session) -> tuple[VisibleOperation, ...]:

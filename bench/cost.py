@@ -1,6 +1,6 @@
 """What one governed call costs, counted rather than timed: it says the same on a busy machine.
 
-`python -m bench.cost [CLIENTS] [CALLS]` drives one gateway and prints, per call, the processor time of the gateway and of
+`python -m bench.cost [OPERATION CLIENTS]` drives one gateway and prints, per call, the processor time of the gateway and of
 Postgres by role of its processes, log records, bytes and flushes, and commits.
 """
 
@@ -60,7 +60,8 @@ async def counters(connection: asyncpg.Connection[Any]) -> dict[str, float]:
     return dict(zip(names, map(float, (*wal, *io, *database)), strict=True))
 
 
-async def _counted(gateway: Mapping[str, Any], name: str, clients: int, seconds: float) -> dict[str, float]:
+async def counted(gateway: Mapping[str, Any], name: str, clients: int, seconds: float) -> dict[str, float]:
+    """What one call of a running gateway costs."""
     number = iter(range(10**9))
 
     def request(client: int, _: int) -> bytes:
@@ -95,7 +96,7 @@ async def _counted(gateway: Mapping[str, Any], name: str, clients: int, seconds:
 def run(name: str = "local.ping", clients: int = 32, seconds: float = SECONDS) -> dict[str, float]:
     """Costs per call."""
     with real_server() as port, served(f"http://{HOST}:{port}/mcp") as gateway:
-        return uvloop.run(_counted(gateway, name, clients, seconds))
+        return uvloop.run(counted(gateway, name, clients, seconds))
 
 
 if __name__ == "__main__":

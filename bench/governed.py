@@ -1,11 +1,13 @@
 """Governed calls against the same handler ungoverned, and in front of a real MCP server against calling that server directly.
 
-`python -m bench.governed serve UPSTREAM_URL` serves one gateway on a durable Postgres of its own and prints port and token.
+`python -m bench.governed serve UPSTREAM_URL [STATE]` serves one gateway on a durable Postgres of its own, or on that of a state
+folder that it shares with others, and prints port and tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -14,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +41,7 @@ from interlock.tools.python import PythonFunction, PythonTools
 HOST: Final = "127.0.0.1"
 SECONDS: Final = 3.0
 REPEATS: Final = 3
+PROCESSES: Final = 4
 FILES: Final = {
     "release.yaml": "name: bench\n",
     "agents.yaml": """
@@ -73,7 +76,7 @@ async def _serve(database: Running, state: Path, upstream: str) -> None:
         for number in range(32):
             session = Session(
                 session_id=system.ids.new("ses"),
-                lineage=Lineage(tenant="acme", environment="bench", agent="bot", user=f"user{number}"),
+                lineage=Lineage(tenant="acme", environment="bench", agent="bot", user=f"user{number} of {os.getpid()}"),
                 task="bench",
                 roles=("Staff",),
                 attributes={},
@@ -98,9 +101,9 @@ async def _serve(database: Running, state: Path, upstream: str) -> None:
         await uvicorn.Server(config).serve(sockets=[listening])
 
 
-def serve(upstream: str) -> None:
+def serve(upstream: str, shared: str = "") -> None:
     """Serve until terminated."""
-    state = Path(tempfile.mkdtemp(prefix="interlock-bench-"))
+    state = Path(shared or tempfile.mkdtemp(prefix="interlock-bench-"))
     lease = embedded.acquire(state)
     asyncio.run(migrate(lease.running.owner_url))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -108,9 +111,9 @@ def serve(upstream: str) -> None:
 
 
 @contextmanager
-def served(upstream: str) -> Iterator[dict[str, Any]]:
-    """A gateway process; gives its port, tokens and pid."""
-    command = [sys.executable, "-m", "bench.governed", "serve", upstream]
+def served(upstream: str, state: Path | None = None) -> Iterator[dict[str, Any]]:
+    """A gateway process; gives its port, tokens and pid. With `state` it shares a database with others."""
+    command = [sys.executable, "-m", "bench.governed", "serve", upstream, *([] if state is None else [str(state)])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield json.loads(process.stdout.readline())
@@ -134,42 +137,46 @@ def real_server() -> Iterator[int]:
             process.terminate()
 
 
-def measure(port: int, name: str, tokens: list[str], clients: int) -> Result:
-    """Calls with ever new arguments, each client in a session of its own."""
-    requests = {"count": 0}
+def measure(ports: Sequence[int], name: str, tokens: Sequence[Sequence[str]], clients: int) -> Result:
+    """Calls with ever new arguments, each client in a session of its own. Clients take turns at the ports and their tokens."""
+    numbers = itertools.count(1)
 
     def request(client: int, _: int) -> bytes:
-        requests["count"] += 1
-        arguments = b'{"n":%d}' % requests["count"]
-        return tools_call(HOST, port, tokens[client % len(tokens)], name, arguments)
+        at, own = client % len(ports), tokens[client % len(tokens)]
+        return tools_call(HOST, ports[at], own[client // len(ports) % len(own)], name, b'{"n":%d}' % next(numbers))
 
     def right(body: bytes) -> bool:
         return b'"isError":true' not in body and b'"error"' not in body
 
-    result = uvloop.run(load(HOST, port, request, clients=clients, seconds=SECONDS, is_right=right))
+    result = uvloop.run(load(HOST, ports, request, clients=clients, seconds=SECONDS, is_right=right))
     if result.wrong or set(result.statuses) != {"200"}:
         raise RuntimeError(f"{name}: {result.wrong} wrong answers, statuses {result.statuses}")
     return result
 
 
-def run() -> dict[str, float]:
-    """Medians over repeats, all in one run."""
-    found: dict[str, list[float]] = {}
+def _medians(found: Mapping[str, Sequence[Result]]) -> dict[str, float]:
+    return {
+        **{f"{name} calls/s": statistics.median(result.rps for result in results) for name, results in found.items()},
+        **{f"{name} p50 ms": statistics.median(result.p50_ms for result in results) for name, results in found.items()},
+    }
 
-    def note(name: str, result: Result) -> None:
-        found.setdefault(f"{name} calls/s", []).append(result.rps)
-        found.setdefault(f"{name} p50 ms", []).append(result.p50_ms)
 
+def one_process() -> dict[str, float]:
+    """One gateway. Medians over repeats, all in one run."""
+    found: dict[str, list[Result]] = {}
     with real_server() as port, bare_served() as bare, served(f"http://{HOST}:{port}/mcp") as gateway:
-        tokens, own = gateway["tokens"], gateway["port"]
+        tokens, own = [gateway["tokens"]], [gateway["port"]]
         for _ in range(REPEATS):
             for clients in (1, 32):
-                note(f"bare {clients}", measure(bare, "local.ping", tokens, clients))
-                note(f"governed {clients}", measure(own, "local.ping", tokens, clients))
-                note(f"direct {clients}", measure(port, "ping", tokens, clients))
-                note(f"in front {clients}", measure(own, "remote.ping", tokens, clients))
+                for what, ports, name in (
+                    ("bare", [bare], "local.ping"),
+                    ("governed", own, "local.ping"),
+                    ("direct", [port], "ping"),
+                    ("in front", own, "remote.ping"),
+                ):
+                    found.setdefault(f"{what} {clients}", []).append(measure(ports, name, tokens, clients))
         memory = psutil.Process(gateway["pid"]).memory_info().rss / 2**20
-    medians = {name: statistics.median(values) for name, values in found.items()}
+    medians = _medians(found)
     return {
         **medians,
         "governed / bare throughput, 32 clients": medians["governed 32 calls/s"] / medians["bare 32 calls/s"],
@@ -181,9 +188,43 @@ def run() -> dict[str, float]:
     }
 
 
+def several_processes() -> dict[str, float]:
+    """Several gateways on one database against as many bare handlers, and in front of one server against calling it itself."""
+    found: dict[str, list[Result]] = {}
+    with ExitStack() as stack:
+        state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-bench-", ignore_cleanup_errors=True)))
+        state.chmod(0o755)  # Postgres may run as another user
+        port = stack.enter_context(real_server())
+        bare = [stack.enter_context(bare_served()) for _ in range(PROCESSES)]
+        gateways = [stack.enter_context(served(f"http://{HOST}:{port}/mcp", state)) for _ in range(PROCESSES)]
+        own, tokens = [gateway["port"] for gateway in gateways], [gateway["tokens"] for gateway in gateways]
+        for _ in range(REPEATS):
+            found.setdefault("bare", []).append(measure(bare, "local.ping", tokens, 32))
+            found.setdefault("governed", []).append(measure(own, "local.ping", tokens, 32))
+            found.setdefault("direct", []).append(measure([port], "ping", tokens, 32))
+            found.setdefault("in front", []).append(measure(own, "remote.ping", tokens, 32))
+    medians = _medians({f"{name} 32, {PROCESSES} processes": results for name, results in found.items()})
+
+    def ratio(what: str, against: str) -> float:
+        return medians[f"{what} 32, {PROCESSES} processes calls/s"] / medians[f"{against} 32, {PROCESSES} processes calls/s"]
+
+    return {
+        **medians,
+        f"governed / bare throughput, 32 clients, {PROCESSES} processes": ratio("governed", "bare"),
+        f"in front / direct throughput, 32 clients, {PROCESSES} processes": ratio("in front", "direct"),
+    }
+
+
+def run() -> dict[str, float]:
+    """One process, then several."""
+    return one_process() | several_processes()
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", url]:
             serve(url)
+        case ["serve", url, state]:
+            serve(url, state)
         case _:
             print(json.dumps(run(), indent=2))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
 import httptools
@@ -76,7 +76,7 @@ class _Connection(asyncio.Protocol):
 
 async def load(
     host: str,
-    port: int,
+    port: int | Sequence[int],
     make_request: MakeRequest,
     *,
     clients: int,
@@ -84,12 +84,13 @@ async def load(
     warm_up_s: float = 0.5,
     is_right: Callable[[bytes], bool] = lambda _: True,
 ) -> Result:
-    """Ask as fast as `clients` connections can, each waiting for its answer before it asks again.
+    """Ask as fast as `clients` connections can, each waiting for its answer before it asks again. Ports take turns.
 
     `make_request(client, n)` gives the whole request as bytes: `post` makes them. Raises what breaks a connection, and
     `TimeoutError` when no answer comes in 30 s.
     """
     loop = asyncio.get_running_loop()
+    ports = [port] if isinstance(port, int) else list(port)
     measure_from = time.perf_counter() + warm_up_s
     until = measure_from + seconds
     times: list[float] = []
@@ -98,7 +99,7 @@ async def load(
 
     async def client(number: int) -> None:
         nonlocal wrong
-        _, connection = await loop.create_connection(_Connection, host, port)
+        _, connection = await loop.create_connection(_Connection, host, ports[number % len(ports)])
         n = 0
         try:
             while (begun := time.perf_counter()) < until:

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-DEFAULT_AT_ONCE: Final = 128
+DEFAULT_AT_ONCE: Final = 64
 DEFAULT_PLACE_WAIT_MS: Final = 1_000
 DEFAULT_FAILING_PERCENT: Final = 50
 DEFAULT_MIN_CALLS: Final = 20
