@@ -56,11 +56,12 @@ class Listening:
         own = self._open[session.session_id]
         if own >= MAX_LISTENERS_PER_SESSION or self._open.total() >= MAX_LISTENERS:
             raise rpc.RpcError(rpc.INTERNAL_ERROR, "too many streams are open")
-        wanted = {name for name in _FLAGS if params.notifications.get(name) is True}
-        uris = await self._readable(session, params.notifications.get("resourceSubscriptions"), tool)
-        self._open[session.session_id] += 1
+        self._open[session.session_id] += 1  # at once: whoever opens many at the same time is counted too
         try:
-            await _stream(scope, receive, send, self._changes, _Told(request_id, wanted, uris, tool))
+            wanted = {name for name in _FLAGS if params.notifications.get(name) is True}
+            uris = await self._readable(session, params.notifications.get("resourceSubscriptions"), tool)
+            told = _Told(request_id, wanted, uris, tool)
+            await self._stream(scope, receive, send, session, told)
         finally:
             self._open[session.session_id] -= 1
             if not self._open[session.session_id]:
@@ -69,6 +70,56 @@ class Listening:
     async def _readable(self, session: Session, uris: Any, tool: str | None) -> tuple[str, ...]:
         asked = [uri for uri in uris if isinstance(uri, str)] if isinstance(uris, list) else []
         return tuple([uri for uri in asked[:MAX_WATCHED_RESOURCES] if await self._methods.subscribable(session, uri, tool)])
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, session: Session, told: _Told) -> None:
+        waiting: asyncio.Queue[tuple[Changed, bytes] | None] = asyncio.Queue(MAX_WAITING_NOTIFICATIONS)
+
+        def put(message: tuple[Changed, bytes] | None) -> None:
+            if waiting.full():
+                # A client that does not read: it will list again when it comes back.
+                waiting.get_nowait()
+            waiting.put_nowait(message)
+
+        def hear(changed: Changed) -> None:
+            message = told.of(changed)
+            if message is not None:
+                put((changed, message))
+
+        line = scope.get(LINE)
+        if isinstance(line, OpenLine):
+            line.stop = lambda: put(None)
+            if line.is_over:
+                put(None)
+        stop_listening = self._changes.listen(hear)
+        leaving = asyncio.ensure_future(receive())
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await send({"type": "http.response.body", "body": event(told.first()), "more_body": True})
+            while not leaving.done():
+                getting = asyncio.ensure_future(waiting.get())
+                done, _ = await asyncio.wait({getting, leaving}, timeout=LISTEN_PING_S, return_when=asyncio.FIRST_COMPLETED)
+                if getting not in done:
+                    getting.cancel()
+                    if not done:
+                        if not await self._methods.holds(session):
+                            put(None)
+                            continue
+                        await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
+                    continue
+                heard = getting.result()
+                # INVARIANT: who may no longer use what has changed is not told of it; whose session has ended, of nothing.
+                if heard is not None and not await self._methods.may_hear(session, heard[0], told.tool):
+                    if await self._methods.holds(session):
+                        continue
+                    heard = None
+                if heard is None:
+                    done_text = rpc.success(told.request_id, {"resultType": "complete"})
+                    await send({"type": "http.response.body", "body": event(done_text)})
+                    return
+                await send({"type": "http.response.body", "body": event(heard[1]), "more_body": True})
+        finally:
+            leaving.cancel()
+            stop_listening()
 
 
 class _Told:
@@ -80,6 +131,7 @@ class _Told:
         self._uris = uris
         self._tool = tool
         self.request_id = request_id
+        self.tool = tool
 
     def first(self) -> bytes:
         """What is honoured of what was asked for."""
@@ -97,46 +149,3 @@ class _Told:
         if any(_FLAGS[name] is changed.listing for name in self._wanted):
             return notification(f"notifications/{changed.listing}/list_changed", {"_meta": self._meta})
         return None
-
-
-async def _stream(scope: Scope, receive: Receive, send: Send, changes: Changes, told: _Told) -> None:
-    waiting: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING_NOTIFICATIONS)
-
-    def put(message: bytes | None) -> None:
-        if waiting.full():
-            # A client that does not read: it will list again when it comes back.
-            waiting.get_nowait()
-        waiting.put_nowait(message)
-
-    def hear(changed: Changed) -> None:
-        message = told.of(changed)
-        if message is not None:
-            put(message)
-
-    line = scope.get(LINE)
-    if isinstance(line, OpenLine):
-        line.stop = lambda: put(None)
-        if line.is_over:
-            put(None)
-    stop_listening = changes.listen(hear)
-    leaving = asyncio.ensure_future(receive())
-    try:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        await send({"type": "http.response.body", "body": event(told.first()), "more_body": True})
-        while not leaving.done():
-            getting = asyncio.ensure_future(waiting.get())
-            done, _ = await asyncio.wait({getting, leaving}, timeout=LISTEN_PING_S, return_when=asyncio.FIRST_COMPLETED)
-            if getting not in done:
-                getting.cancel()
-                if not done:
-                    await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
-                continue
-            message = getting.result()
-            if message is None:
-                done_text = rpc.success(told.request_id, {"resultType": "complete"})
-                await send({"type": "http.response.body", "body": event(done_text)})
-                return
-            await send({"type": "http.response.body", "body": event(message), "more_body": True})
-    finally:
-        leaving.cancel()
-        stop_listening()

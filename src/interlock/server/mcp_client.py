@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import mcp_types as types
@@ -29,9 +29,10 @@ _ASKED: Final[Mapping[str, tuple[type[Any], type[Any]]]] = {
 class Client:
     """One of these for each MCP session. `level` is from which level on it wants log messages."""
 
-    def __init__(self, session: Any) -> None:
-        """`session` is the SDK's own."""
+    def __init__(self, session: Any, may_hear: Callable[[Changed], Awaitable[bool]]) -> None:
+        """`session` is the SDK's own; `may_hear` says whether whoever it belongs to may still be told of a change."""
         self._session = session
+        self.may_hear = may_hear
         self._telling: set[asyncio.Task[None]] = set()
         self.uris: set[str] = set()
         self.level = "debug"
@@ -44,20 +45,24 @@ class Client:
 
     def changed(self, changed: Changed) -> None:
         """Tell it on its own stream that something has changed, if that is anything to it."""
+        if (changed.uri and changed.uri not in self.uris) or len(self._telling) >= MAX_WAITING_NOTIFICATIONS:
+            return
+        task = asyncio.ensure_future(_quietly(self._tell(changed)))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, changed: Changed) -> None:
+        # INVARIANT: whose session has ended, or who may no longer read what has changed, is told nothing.
+        if not await self.may_hear(changed):
+            return
         if changed.uri:
-            told = self._session.send_resource_updated(changed.uri) if changed.uri in self.uris else None
+            await self._session.send_resource_updated(changed.uri)
         elif changed.listing is Listing.TOOLS:
-            told = self._session.send_tool_list_changed()
+            await self._session.send_tool_list_changed()
         elif changed.listing is Listing.PROMPTS:
-            told = self._session.send_prompt_list_changed()
+            await self._session.send_prompt_list_changed()
         else:
-            told = self._session.send_resource_list_changed()
-        if told is not None and len(self._telling) < MAX_WAITING_NOTIFICATIONS:
-            task = asyncio.ensure_future(_quietly(told))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
-        elif told is not None:
-            told.close()
+            await self._session.send_resource_list_changed()
 
     @contextlib.asynccontextmanager
     async def while_calling(self, context: Any, meta: Mapping[str, Any]) -> AsyncIterator[Caller]:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from interlock.core.changes import Changes
+from interlock.core.changes import Changed, Changes
 from interlock.core.contract import Kind
 from interlock.core.who import Session
 from interlock.gateway.messages import NOBODY, Caller, CallResult, Found, Proposal, Refusal, Returned, VisibleOperation
@@ -96,6 +96,25 @@ class Methods:
         raw = found.arguments if kind is Kind.RESOURCE else arguments
         changed = msgspec.structs.replace(params, name=found.operation, arguments=msgspec.Raw(raw))
         return rpc.proposal_of(changed, came, kind)
+
+    async def may_hear(self, session: Session, changed: Changed, tool: str | None) -> bool:
+        """Whether a session may still be told of a change: it has not ended, and it may use what has changed.
+
+        What cannot be known is no.
+        """
+        try:
+            if changed.uri:
+                return await self.subscribable(session, changed.uri, tool)
+            return await self.holds(session)
+        except StoreUnavailableError:
+            return False
+
+    async def holds(self, session: Session) -> bool:
+        """Whether a session still may use anything. What cannot be known is no."""
+        try:
+            return bool(await self._gate.visible(session))
+        except StoreUnavailableError:
+            return False
 
     async def subscribable(self, session: Session, uri: str, tool: str | None) -> bool:
         """Whether a session may read a resource, and so be told when it changes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -184,7 +184,11 @@ class StatefulMcp:
                 client.changed(changed)
 
     def _client(self, context: Any, received: _Received) -> Client:
-        client = self._kept.get(received.opened) or Client(context.session)
+        def may_hear(changed: Changed) -> Awaitable[bool]:
+            return self._methods.may_hear(received.session, changed, received.tool)
+
+        client = self._kept.get(received.opened) or Client(context.session, may_hear)
+        client.may_hear = may_hear
         if received.opened in self._owners:
             self._kept[received.opened] = client
         return client

@@ -1,0 +1,127 @@
+"""Streams without an end belong to a session: when it is over, or may no longer use something, nothing more is told of it."""
+
+import asyncio
+import json
+
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from interlock.core.changes import Changed, Listing
+from interlock.server.limits import MAX_LISTENERS_PER_SESSION
+from tests.support.patience import PATIENCE_S, patient_http
+from tests.support.served import served
+from tests.support.shop import counter
+
+STATELESS = "2026-07-28"
+META = {"io.modelcontextprotocol/protocolVersion": STATELESS, "io.modelcontextprotocol/clientCapabilities": {}}
+HEADERS = {
+    "mcp-protocol-version": STATELESS,
+    "mcp-method": "subscriptions/listen",
+    "accept": "application/json, text/event-stream",
+}
+TOOLS = Changed(listing=Listing.TOOLS)
+
+
+@pytest.fixture
+async def shop(database_urls, tmp_path):
+    async with counter(database_urls.app, tmp_path) as made, served(made, tmp_path) as door:
+        made.url = f"{door.url}/mcp"
+        yield made
+
+
+def listening(http, shop, token, number=1, **notifications):
+    params = {"notifications": {"toolsListChanged": True, **notifications}, "_meta": META}
+    message = {"jsonrpc": "2.0", "id": number, "method": "subscriptions/listen", "params": params}
+    headers = {**HEADERS, "authorization": f"Bearer {token}"}
+    return http.stream("POST", shop.url, json=message, headers=headers)
+
+
+def tells(stream):
+    """The messages of a stream, one by one, and None at its end."""
+    lines = stream.aiter_lines()
+
+    async def next_one():
+        async with asyncio.timeout(PATIENCE_S):
+            async for line in lines:
+                if line.startswith("data: "):
+                    return json.loads(line[6:])
+        return None
+
+    return next_one
+
+
+async def ended(shop, session):
+    await shop.system.database.rows("revoke_session", session.session_id)
+
+
+async def test_a_stream_ends_with_its_session_and_says_nothing_of_what_came_after(shop):
+    session = await shop.session()
+    token = shop.system.plane._tokens.issue(session)
+    async with patient_http() as http, listening(http, shop, token) as stream:
+        said = tells(stream)
+        assert (await said())["method"] == "notifications/subscriptions/acknowledged"
+        shop.gate.changes.tell(TOOLS)
+        assert (await said())["method"] == "notifications/tools/list_changed"
+        await ended(shop, session)
+        shop.gate.changes.tell(TOOLS)
+        assert (await said())["result"] == {"resultType": "complete"}
+        assert await said() is None
+
+
+async def test_whoever_opens_many_at_the_same_time_gets_no_more_than_one_by_one(shop, monkeypatch):
+    token = shop.system.plane._tokens.issue(await shop.session())
+    together = asyncio.Event()
+    find = shop.gate.find
+
+    async def slowly(*arguments):
+        await together.wait()
+        return await find(*arguments)
+
+    monkeypatch.setattr(shop.gate, "find", slowly)
+    refused = 0
+
+    async def open_one(http, number):
+        nonlocal refused
+        async with listening(http, shop, token, number, resourceSubscriptions=["file:///x"]) as stream:
+            found = await tells(stream)()
+            refused += found is None
+
+    async with patient_http() as http:
+        tasks = [asyncio.create_task(open_one(http, number)) for number in range(MAX_LISTENERS_PER_SESSION + 3)]
+        done, waiting = set(), set(tasks)
+        while len(done) < 3:
+            finished, waiting = await asyncio.wait(waiting, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            assert finished, "more streams than there may be are let in"
+            done |= finished
+        together.set()
+        await asyncio.gather(*tasks)
+    assert refused == 3
+
+
+async def test_a_client_of_an_older_revision_is_told_nothing_when_its_session_has_ended(shop):
+    session = await shop.session()
+    token = shop.system.plane._tokens.issue(session)
+    told, asked = [], asyncio.Queue()
+    may_use = shop.gate.visible
+
+    async def watched(who):
+        found = await may_use(who)
+        asked.put_nowait(bool(found))
+        return found
+
+    async def hear(message):
+        told.append(message)
+
+    async with (
+        patient_http(headers={"authorization": f"Bearer {token}"}) as http,
+        Client(streamable_http_client(shop.url, http_client=http), mode="legacy", message_handler=hear) as client,
+    ):
+        await client.list_tools()
+        shop.gate.visible = watched
+        await ended(shop, session)
+        shop.gate.changes.tell(TOOLS)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await asked.get() is False
+        shop.gate.visible = may_use
+    assert told == []
