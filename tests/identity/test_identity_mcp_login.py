@@ -132,3 +132,6 @@ async def test_a_public_url_takes_the_place_of_what_the_proxy_wrote(shop):
     assert found["resource"] == "https://interlock.example/mcp"
     challenge = (await shop.ask("POST", "/mcp", body={})).headers["www-authenticate"]
     assert 'resource_metadata="https://interlock.example/.well-known/oauth-protected-resource/mcp"' in challenge
+    # An enforcement point that was told the address behind the proxy would send its token there in the clear.
+    authzen = (await shop.ask("GET", "/.well-known/authzen-configuration")).json()
+    assert authzen["access_evaluation_endpoint"] == "https://interlock.example/access/v1/evaluation"

@@ -23,6 +23,7 @@ from interlock.core.decision import Deny, Obligations, RequireApproval
 from interlock.core.who import AttributeValue, Person
 from interlock.server.api.common import person_of, read
 from interlock.server.api.decisions import told
+from interlock.server.api.oauth import base_of
 from interlock.server.api.who import NOBODY, PERSON_OR_AGENT, AgentCaller, caller_of, door
 from interlock.server.limits import MAX_EVALUATIONS
 
@@ -144,8 +145,8 @@ def routes(plane: Plane) -> list[Any]:
 
     @get("/.well-known/authzen-configuration", summary="AuthZEN: where decisions are asked for", opt=door(NOBODY))
     async def configuration(request: Request[Any, Any, Any]) -> Configuration:
-        # The host was compared with the allowed ones before the request came here.
-        base = f"{request.scope['scheme']}://{request.headers['host']}"
+        # Behind a proxy it is --public-url: an address without TLS would have tokens sent to it in the clear.
+        base = base_of(request)
         return Configuration(
             policy_decision_point=base,
             access_evaluation_endpoint=f"{base}/access/v1/evaluation",
