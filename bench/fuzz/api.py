@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import re
 import sys
 import tempfile
@@ -38,6 +39,7 @@ CHECKS: Final = (
     "allow_header_conformance",
     "ignored_auth",
 )
+ROOT: Final = Path(__file__).resolve().parents[2]
 MOST_ROUND_S: Final = 120
 LEAST_ROUND_S: Final = 10
 _FAILURE: Final = re.compile(r"^_{3,} (.+?) _{3,}$")
@@ -63,7 +65,7 @@ async def fuzz_api(seconds: float, seed: int) -> Part:
                     left_s = seconds - (time.monotonic() - started)
                     if number and left_s < LEAST_ROUND_S:
                         break
-                    who = ("person", "session", "agent", "nobody")[number % 4]
+                    who = ("session", "person", "agent", "nobody")[number % 4]
                     share_s = max(LEAST_ROUND_S, min(MOST_ROUND_S, seconds * (0.45, 0.35, 0.1, 0.1)[number % 4]))
                     found = await _round(served, who, seed + number, min(share_s, max(left_s, LEAST_ROUND_S)), Path(folder))
                     figures.update(found[0])
@@ -103,8 +105,9 @@ async def _round(served: Any, who: str, seed: int, seconds: float, folder: Path)
     if token:
         words += ["-H", f"Authorization: Bearer {token}"]
     program = Path(sys.executable).parent / "schemathesis"
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "bench.fuzz.hooks", "PYTHONPATH": str(ROOT)}
     process = await asyncio.create_subprocess_exec(
-        str(program), *words, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        str(program), *words, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     try:
         async with asyncio.timeout(seconds + 90):
