@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -94,7 +95,7 @@ async def _run(suite: Suite, url: str, folder: Path) -> dict[str, Outcome]:
 def _outcomes(folder: Path) -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
     for path in sorted(folder.glob("server-*/checks.json")):
-        name = path.parent.name.removeprefix("server-").rpartition("-20")[0]
+        name = re.sub(r"-20\d\d-\d\d-\d\dT.*", "", path.parent.name.removeprefix("server-"))
         checks = [check for check in json.loads(path.read_text()) if check["status"] in {"SUCCESS", *NOT_PASSED}]
         missed = {
             check["id"]: f"{check['status']}: {check.get('errorMessage', '')}"

@@ -35,6 +35,7 @@ def begin_chores(system: System) -> list[asyncio.Task[None]]:
         asyncio.create_task(_every(HEARTBEAT_S, system.marking.tend), name="mark"),
         asyncio.create_task(_every(HEARTBEAT_S, system.upstreams.tend), name="quarantine"),
         asyncio.create_task(_every(WATCH_S, system.upstreams.look), name="upstreams"),
+        asyncio.create_task(system.upstreams.listening.run(), name="upstream-listening"),
         asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
         asyncio.create_task(_every(HEARTBEAT_S, system.approvals.expire), name="expire-approvals"),
         asyncio.create_task(_every(FORGET_S, system.budgets.forget), name="forget-budgets"),

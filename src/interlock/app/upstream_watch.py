@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import Final
 
+from interlock.app.upstream_listening import UpstreamListening
+from interlock.core.changes import Changed, Listing
 from interlock.core.contract import Contract
 from interlock.core.listing import ListedTool
 from interlock.core.ports import Ids
@@ -59,17 +61,25 @@ class UpstreamWatch:
         self._places = asyncio.Semaphore(MAX_ASKED_AT_ONCE)
         self._gate = gate
         self._looked_at = 0
+        self._followed = 0
+        self.listening = UpstreamListening(connectors, gate.changes, self.look_at)
 
     async def tend(self) -> None:
         """Learn what is quarantined; and look at once when another release is in force than when we looked last."""
         await self.refresh()
-        epochs, _ = await self._controls.epochs()
+        epochs, digest = await self._controls.epochs()
         if epochs.release != self._looked_at:
             await self.look()
+        if digest and epochs.release != self._followed:
+            self._followed = epochs.release
+            self.listening.follow((await self._governing.in_force(digest, epochs.release)).release)
 
     async def refresh(self) -> None:
         """Learn what is quarantined, so that listings do not show it. Calls are refused by the claim, whatever this knows."""
+        before = self._gate.quarantined
         self._gate.quarantined = frozenset(item.operation for item in await self._records.quarantined())
+        if before != self._gate.quarantined:
+            self._gate.changes.tell(Changed(listing=Listing.TOOLS))
 
     async def first_look(self) -> None:
         """Look once before serving, for as long as that is bearable; a slow server is looked at again later."""
@@ -94,6 +104,14 @@ class UpstreamWatch:
                 if any(contract.tool == tool for contract in release.contracts.values()):
                     group.create_task(self._look_at(release, tool, accepted))
         await self.refresh()
+
+    async def look_at(self, tool: str) -> None:
+        """Ask one server of the release in force. Raises `StoreError` when what was seen could not be recorded."""
+        epochs, digest = await self._controls.epochs()
+        release = (await self._governing.in_force(digest, epochs.release)).release if digest else None
+        if release is not None and tool in release.tools:
+            await self._look_at(release, tool, await self._records.accepted())
+            await self.refresh()
 
     async def listed(self, tool: str) -> tuple[ListedTool, ...] | None:
         """What a server lists now; None for a tool that lists nothing (functions in process, no source here).

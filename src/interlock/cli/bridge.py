@@ -18,6 +18,7 @@ import msgspec
 
 from interlock.cli.output import Failure
 from interlock.cli.wire import Answer, LostError, NotSentError, Wire
+from interlock.core.mirrored import Mirrored, mirrored_parameters, parameter_headers
 
 MAX_LINE_BYTES: Final = 1024 * 1024
 MAX_CALLS_IN_FLIGHT: Final = 64
@@ -30,6 +31,8 @@ _SESSION: Final = "mcp-session-id"
 _VERSION: Final = "mcp-protocol-version"
 _INITIALIZED: Final = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
 _CALL: Final = "tools/call"
+_READ: Final = "resources/read"
+_LIST: Final = "tools/list"
 _UNAUTHORIZED: Final = 401
 _NOT_FOUND: Final = 404
 _NEVER_SENT: Final = "Interlock does not answer, so nothing was done: {why}. Is it running? The next request tries again."
@@ -53,6 +56,8 @@ class Token(Protocol):
 
 class _Params(msgspec.Struct):
     name: msgspec.Raw = msgspec.Raw(b"null")
+    uri: msgspec.Raw = msgspec.Raw(b"null")
+    arguments: msgspec.Raw = msgspec.Raw(b"null")
     requestId: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815  # as MCP writes it
     meta: msgspec.Raw = msgspec.field(name="_meta", default=msgspec.Raw(b"null"))
 
@@ -72,22 +77,35 @@ class _Result(msgspec.Struct):
     result: _Body | None = None
 
 
+class _Listed(msgspec.Struct):
+    class _Tools(msgspec.Struct):
+        class _Tool(msgspec.Struct):
+            name: str
+            inputSchema: msgspec.Raw = msgspec.Raw(b"{}")  # noqa: N815  # as MCP writes it
+
+        tools: list[_Tool] = []
+
+    result: _Tools | None = None
+
+
 class Message:
     """One line, and what its headers need."""
 
-    __slots__ = ("body", "id", "method", "name", "target", "version")
+    __slots__ = ("arguments", "body", "id", "method", "name", "target", "version")
 
     def __init__(self, body: bytes) -> None:
         """Read a line. Raises `msgspec.MsgspecError` for what is no message."""
         head = msgspec.json.decode(body, type=_Head)
         self.body, self.method, self.id = body, head.method, head.id
-        self.name, self.version, self.target = "", "", None
+        self.name, self.version, self.target, self.arguments = "", "", None, b"null"
         if bytes(head.params).startswith(b"{"):
             params = msgspec.json.decode(head.params, type=_Params)
-            name, target = msgspec.json.decode(params.name), msgspec.json.decode(params.requestId)
+            named = params.uri if head.method == _READ else params.name
+            name, target = msgspec.json.decode(named), msgspec.json.decode(params.requestId)
             meta = msgspec.json.decode(params.meta) if bytes(params.meta).startswith(b"{") else {}
             version = meta.get(VERSION_KEY, "")
             self.name = name if isinstance(name, str) else ""
+            self.arguments = bytes(params.arguments)
             self.target = target if isinstance(target, (int, str)) else None
             self.version = version if isinstance(version, str) else ""
 
@@ -114,6 +132,8 @@ class Bridge:
         self._initialize: Message | None = None
         self._session = ""
         self._version = ""
+        # By tool, the arguments that HTTP wants in headers too, as the server listed them.
+        self._mirrored: dict[str, Mirrored] = {}
 
     def run(self, lines: IO[bytes]) -> None:
         """Carry every line. Answers to what was asked before the input ended are waited for, then the session is closed."""
@@ -194,6 +214,8 @@ class Bridge:
     def _asked(self, message: Message) -> Answer:
         if message.method == "initialize":
             return self._opened(message)
+        if message.method == "notifications/initialized" and self._session:
+            threading.Thread(target=self._hear, name="unasked", daemon=True).start()
         token, session = self._token.text(), self._session
         answer = self._post(message, token)
         if answer.status == _UNAUTHORIZED:
@@ -218,6 +240,11 @@ class Bridge:
                 self._version = found.result.protocolVersion if found.result is not None else ""
             return answer
 
+    def _hear(self) -> None:
+        """Carry what the server says unasked, for as long as it does."""
+        with contextlib.suppress(NotSentError, LostError, Failure):
+            self._wire.listen(self._headers(None, self._token.text()), self._line)
+
     def _open_again(self, lost: str) -> None:
         """Do the handshake once more after the server forgot it: it was restarted, or it was silent for too long."""
         with self._opening:
@@ -231,7 +258,9 @@ class Bridge:
                 self._log("the server had forgotten this client; it was introduced again")
 
     def _post(self, message: Message, token: str) -> Answer:
-        return self._wire.post(message.body, self._headers(message, token), of=message.id, again=message.may_be_repeated)
+        return self._wire.post(
+            message.body, self._headers(message, token), of=message.id, again=message.may_be_repeated, soon=self._line
+        )
 
     def _headers(self, message: Message | None, token: str) -> dict[str, str]:
         headers = {"authorization": f"Bearer {token}", "accept": "application/json, text/event-stream"}
@@ -240,12 +269,16 @@ class Bridge:
         if message is not None and message.version:
             headers |= {_VERSION: message.version, "mcp-method": _as_header(message.method)}
             headers |= {"mcp-name": _as_header(message.name)} if message.name else {}
+            if message.method == _CALL and self._mirrored.get(message.name):
+                headers |= parameter_headers(self._mirrored[message.name], message.arguments)
         elif self._session:
             headers |= {_SESSION: self._session, _VERSION: self._version} if self._version else {_SESSION: self._session}
         return headers
 
     def _write(self, message: Message, answer: Answer) -> None:
         if answer.lines and answer.is_rpc:
+            if message.method == _LIST:
+                self._learn(answer.lines[-1])
             for line in answer.lines:
                 self._line(line)
         elif answer.status >= 400:  # noqa: PLR2004  # a problem document, or nothing
@@ -253,6 +286,13 @@ class Bridge:
             self._refuse(message.id, INTERNAL_ERROR, answer.title or f"Interlock answered {answer.status}")
         elif message.id is not None and message.method:
             self._refuse(message.id, INTERNAL_ERROR, "Interlock gave no answer")
+
+    def _learn(self, line: bytes) -> None:
+        """Which arguments of which tool are repeated in headers."""
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            listed = msgspec.json.decode(line, type=_Listed).result
+            for tool in listed.tools if listed is not None else ():
+                self._mirrored[tool.name] = mirrored_parameters(bytes(tool.inputSchema).decode())
 
     def _refuse(self, request_id: int | str | None, code: int, why: str) -> None:
         if request_id is None and code == INTERNAL_ERROR:

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -47,6 +47,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return not self.title
 
 
+class _Method(msgspec.Struct):
+    method: str = ""
+
+
+Soon = Callable[[bytes], None]
+"""Given a message of the server that is no answer."""
+
+
 class _Problem(msgspec.Struct):
     title: str = ""
     jsonrpc: str = ""
@@ -68,19 +76,27 @@ class Wire:
         self._idle: list[tuple[float, http.client.HTTPConnection]] = []
         self._busy: dict[object, http.client.HTTPConnection] = {}
 
-    def post(self, body: bytes, headers: Mapping[str, str], *, of: object = None, again: bool = False) -> Answer:
+    def post(
+        self, body: bytes, headers: Mapping[str, str], *, of: object = None, again: bool = False, soon: Soon | None = None
+    ) -> Answer:
         """Send and read one answer. `of` names the request for `abort`; with `again` it is sent twice if need be.
+
+        What comes in a stream before the answer is given to `soon` at once, and is then none of its lines.
 
         Raises:
             NotSentError: nothing can have arrived.
             LostError: it may have arrived.
         """
         try:
-            return self._once("POST", body, headers, of)
+            return self._once("POST", body, headers, of, soon)
         except LostError:
             if not again:
                 raise
-            return self._once("POST", body, headers, of)
+            return self._once("POST", body, headers, of, soon)
+
+    def listen(self, headers: Mapping[str, str], soon: Soon) -> None:
+        """Hear what the server says unasked, until it hangs up. Raises as `post`."""
+        self._once("GET", b"", headers, None, soon)
 
     def delete(self, headers: Mapping[str, str]) -> None:
         """Say that a session is over. Raises as `post`."""
@@ -101,14 +117,14 @@ class Wire:
         for connection in connections:
             _hang_up(connection)
 
-    def _once(self, method: str, body: bytes, headers: Mapping[str, str], of: object) -> Answer:
+    def _once(self, method: str, body: bytes, headers: Mapping[str, str], of: object, soon: Soon | None = None) -> Answer:
         connection = self._connection()
         key = of if of is not None else object()
         with self._lock:
             self._busy[key] = connection
         try:
             connection.request(method, self._path, body=body, headers=dict(headers))
-            answer = _read(connection.getresponse())
+            answer = _read(connection.getresponse(), soon)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise LostError(str(error) or type(error).__name__) from error
@@ -162,18 +178,29 @@ def _hang_up(connection: http.client.HTTPConnection) -> None:
             sock.shutdown(socket.SHUT_RDWR)
 
 
-def _read(response: http.client.HTTPResponse) -> Answer:
-    body = response.read(MAX_ANSWER_BYTES + 1)
-    if len(body) > MAX_ANSWER_BYTES:
-        raise http.client.HTTPException(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+def _read(response: http.client.HTTPResponse, soon: Soon | None) -> Answer:
     headers = {name.lower(): value for name, value in response.getheaders()}
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/event-stream":
-        lines = _events(body)
+        lines = tuple(message for message in _events(response) if soon is None or not _goes_on(message, soon))
     else:
+        body = response.read(MAX_ANSWER_BYTES + 1)
+        if len(body) > MAX_ANSWER_BYTES:
+            raise http.client.HTTPException(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
         # A line break in JSON stands between its parts and never in a text.
         lines = (body.replace(b"\r", b" ").replace(b"\n", b" ").strip(),) if body.strip() else ()
     return Answer(status=response.status, headers=headers, lines=lines, title=_title(response.status, lines))
+
+
+def _goes_on(message: bytes, soon: Soon) -> bool:
+    """Hand on what is no answer: a notification, or something that the server asks."""
+    try:
+        is_answer = not msgspec.json.decode(message, type=_Method).method
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        is_answer = True
+    if not is_answer:
+        soon(message)
+    return not is_answer
 
 
 def _title(status: int, lines: tuple[bytes, ...]) -> str:
@@ -187,14 +214,21 @@ def _title(status: int, lines: tuple[bytes, ...]) -> str:
     return "" if problem.jsonrpc else problem.title or f"status {status}"
 
 
-def _events(body: bytes) -> tuple[bytes, ...]:
-    """The messages of a stream of server-sent events (WHATWG HTML 9.2)."""
-    found: list[bytes] = []
+def _events(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The messages of a stream of server-sent events (WHATWG HTML 9.2), as they come."""
     data: list[bytes] = []
-    for line in [*body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"), b""]:
-        if line.startswith(b"data:"):
-            data.append(line[5:].removeprefix(b" "))
-        elif not line and data:
-            found.append(b" ".join(data).strip())
+    size = 0
+    while line := response.readline(MAX_ANSWER_BYTES + 1):
+        size += len(line)
+        if size > MAX_ANSWER_BYTES:
+            raise http.client.HTTPException(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+        text = line.rstrip(b"\r\n")
+        if text.startswith(b"data:"):
+            data.append(text[5:].removeprefix(b" "))
+        elif not text and (message := b" ".join(data).strip()):
+            data, size = [], 0
+            yield message
+        elif not text:
             data = []
-    return tuple(message for message in found if message)
+    if message := b" ".join(data).strip():
+        yield message

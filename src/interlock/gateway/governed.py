@@ -15,6 +15,7 @@ from interlock.core.claim import LineageState
 from interlock.core.contract import Contract, Kind
 from interlock.core.decision import Facts, Obligations, ResourceFacts, Traced
 from interlock.core.history import HistoryFact, Recalled
+from interlock.core.mirrored import Mirrored, mirrored_parameters
 from interlock.core.plan import Planned
 from interlock.core.uris import match
 from interlock.core.who import Session
@@ -49,6 +50,7 @@ class Governed:
         self._by_kind: dict[Kind, list[Contract]] = {}
         for contract in release.contracts.values():
             self._by_kind.setdefault(contract.kind, []).append(contract)
+        self._mirrored: dict[str, Mirrored] = {}
         self._read_provenance: dict[str, bool] = {}
         self._read_plan: dict[str, bool] = {}
         self._history: dict[str, tuple[HistoryFact, ...]] = {}
@@ -113,6 +115,13 @@ class Governed:
             return
         error = next(iter(validator.iter_errors(arguments)))
         raise ArgumentError(error.message, ".".join(str(part) for part in error.instance_path))
+
+    def mirrored(self, contract: Contract) -> Mirrored:
+        """The arguments that stand in headers too."""
+        found = self._mirrored.get(contract.operation)
+        if found is None:
+            found = self._mirrored[contract.operation] = mirrored_parameters(contract.input_schema)
+        return found
 
     def wants_provenance(self, contract: Contract) -> bool:
         """Whether it matters where the arguments of this operation came from: it can do something, or a policy reads it."""

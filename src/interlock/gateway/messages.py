@@ -44,7 +44,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     plan (JSON text) that is to be sealed before the call, if it is not; empty when the caller brings none. `way` is how it
     came, `trace` the caller's span, and `waited_s` how long ago its first byte was here: for telemetry alone. `kind` is what
     the operation must be, None when the caller does not care. `answers` (JSON text) and `state` answer what the tool asked
-    before.
+    before. `mirrored` are headers that repeat arguments (`core.mirrored.mismatch`), None where the protocol has none.
     """
 
     operation: str
@@ -60,6 +60,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind | None = None
     answers: bytes = b""
     state: str = ""
+    mirrored: Mapping[str, str | None] | None = None
 
 
 class RefusalOutcome(StrEnum):

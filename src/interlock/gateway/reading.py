@@ -10,6 +10,7 @@ import msgspec
 
 from interlock.core.canonical import AmbiguousJsonError, JsonValue, canonical, parse_strict
 from interlock.core.contract import Contract, EntitiesOf
+from interlock.core.mirrored import mismatch
 from interlock.core.who import Session
 from interlock.gateway.asking import ASKABLE, Seals, answers_hash, read_answers
 from interlock.gateway.governed import ArgumentError, Governed
@@ -70,6 +71,11 @@ def read_proposal(
         governed.check_arguments(contract, arguments)
     except ArgumentError as error:
         raise UnreadableProposalError("invalid_arguments", str(error), error.field) from error
+    differs = "" if proposal.mirrored is None else mismatch(governed.mirrored(contract), arguments, proposal.mirrored)
+    if differs:
+        raise UnreadableProposalError(
+            "header_mismatch", f"the header of {differs} does not say what the argument says", differs
+        )
     entities = contract.entities_in(arguments)
     if entities is None:
         named = contract.entities.argument if isinstance(contract.entities, EntitiesOf) else ""

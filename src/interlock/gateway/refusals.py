@@ -136,6 +136,9 @@ WORDINGS: Final[dict[str, _Wording]] = {
     "ask_refused": _Wording(
         _UNAVAILABLE, "The tool asked for something before going on that is not passed on here.", _NONE, "never"
     ),
+    "header_mismatch": _Wording(
+        _INVALID, "A header that repeats an argument does not say what the argument says.", _NONE, "changed_args"
+    ),
     "state_unknown": _Wording(
         _INVALID,
         "The requestState is not one that was given to this session for this very call. Make the call again without it.",

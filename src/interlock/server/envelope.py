@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -82,7 +82,7 @@ class CallParams(msgspec.Struct, kw_only=True):
 
 
 class Came(msgspec.Struct, frozen=True, kw_only=True):
-    """What the HTTP headers of a call say beside it: an idempotency key, the revision, and the caller's span.
+    """What HTTP headers say beside a call: its key, the revision, the caller's span, arguments again (`Proposal.mirrored`).
 
     `waited_s` is how long ago the first byte of the request was here.
     """
@@ -91,6 +91,7 @@ class Came(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     traceparent: str | None = None
     waited_s: float = 0.0
+    mirrored: Mapping[str, str | None] | None = None
 
 
 class RpcError(Exception):  # a JSON-RPC answer, not a defect
@@ -106,6 +107,7 @@ class RpcError(Exception):  # a JSON-RPC answer, not a defect
 _ENVELOPE: Final = msgspec.json.Decoder(Envelope)
 _PARAMS: Final = msgspec.json.Decoder(CallParams)
 _ANSWER: Final = msgspec.json.Decoder(Answer)
+_PARAM: Final = b"mcp-param-"
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -178,6 +180,7 @@ def proposal_of(params: CallParams, came: Came, kind: Kind = Kind.TOOL) -> Propo
         kind=kind,
         answers=answers,
         state=params.state,
+        mirrored=came.mirrored,
     )
 
 
@@ -247,6 +250,16 @@ def decoded_header(value: str | None) -> str | None:
         return data.decode("utf-8") if base64.b64encode(data).decode("ascii") == coded else None
     except (binascii.Error, ValueError):
         return None
+
+
+def mirrored_arguments(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str | None]:
+    """The headers `mcp-param-*` by what follows; None for one that cannot be read, or stands twice."""
+    found: dict[str, str | None] = {}
+    for name, value in headers:
+        if name.startswith(_PARAM):
+            token = name[len(_PARAM) :].decode("latin-1")
+            found[token] = None if token in found else decoded_header(value.decode("latin-1"))
+    return found
 
 
 def unexpected() -> RpcError:

@@ -30,6 +30,8 @@ CALLS: Final[Mapping[str, Kind]] = {
 LISTS: Final = frozenset({"tools/list", "resources/list", "resources/templates/list", "prompts/list"})
 NAMED: Final[Mapping[str, str]] = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """The parameter that the header `mcp-name` mirrors."""
+_PROTOCOL: Final[Mapping[str, int]] = {"state_unknown": rpc.INVALID_PARAMS, "header_mismatch": rpc.HEADER_MISMATCH}
+"""Refusals that speak of the message, and not of the call."""
 
 
 class Gate(Protocol):
@@ -126,8 +128,8 @@ def result_of(method: str, params: rpc.CallParams, result: CallResult) -> dict[s
     """The MCP result of a call of any kind. Raises `RpcError` for what only an error can say."""
     if isinstance(result, Returned) and result.asks is not None:
         return _input_required(result)
-    if isinstance(result, Refusal) and result.code == "state_unknown":
-        raise rpc.RpcError(rpc.INVALID_PARAMS, result.text, {"interlock/decision": result.meta()})
+    if isinstance(result, Refusal) and result.code in _PROTOCOL:
+        raise rpc.RpcError(_PROTOCOL[result.code], result.text, {"interlock/decision": result.meta()})
     if isinstance(result, Returned) and result.needs:
         needed: dict[str, Any] = {"requiredCapabilities": {name: {} for name in result.needs}}
         raise rpc.RpcError(rpc.NEEDS_CAPABILITY, _text(result), needed)

@@ -114,6 +114,7 @@ class StatelessMcp:
                 version=rpc.STATELESS,
                 traceparent=header(scope, b"traceparent"),
                 waited_s=waited_s(scope),
+                mirrored=rpc.mirrored_arguments(scope["headers"]) if method == "tools/call" else None,
             )
             proposal = await self._methods.proposal(session, method, params, tool, came)
             caller, told = _caller(params, answering), params.meta or {}

@@ -12,6 +12,7 @@ from interlock.tools.attempt import Attempt
 from interlock.tools.errors import CallFailedError, ToolUnavailableError
 from interlock.tools.keyed import Keyed
 from interlock.tools.limits import ToolLimits
+from interlock.tools.listening import Hear
 from interlock.tools.port import ConnectionKey, Invocation, ToolAnswer, ToolFailure, ToolResult
 
 
@@ -24,6 +25,10 @@ class Upstream(Protocol):
 
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """The whole listing."""
+        ...
+
+    async def listen(self, uris: tuple[str, ...], hear: Hear) -> None:
+        """Hear what changes, and of these resources, until the server ends it; `refused` when it tells nobody."""
         ...
 
     async def aclose(self) -> None:
@@ -48,6 +53,7 @@ class McpConnector:
         clock: Clock,
     ) -> None:
         self._tool = tool
+        self._make = make
         self._stateless = stateless
         self._limits = limits
         self._upstreams: Keyed[Upstream] = Keyed(make, keys_max=keys_max, idle_s=limits.key_idle_s, clock=clock)
@@ -76,6 +82,22 @@ class McpConnector:
             raise ToolUnavailableError(f"{self._tool}: no listing in time; is the server up?") from None
         except CallFailedError as error:
             raise ToolUnavailableError(f"{self._tool}: {error.code}: {error.detail}") from None
+
+    async def listen(self, uris: tuple[str, ...], hear: Hear) -> bool:
+        """Hear what changes at the server, over a connection that is kept for it; cancel to end it.
+
+        False when the server tells nobody. Raises `ToolUnavailableError` when the stream broke: listen again after a while.
+        """
+        upstream = self._make(ConnectionKey(tool=self._tool))
+        try:
+            await upstream.listen(uris, hear)
+        except CallFailedError as error:
+            if error.code == "refused":
+                return False
+            raise ToolUnavailableError(f"{self._tool}: {error.code}: {error.detail}") from None
+        finally:
+            await upstream.aclose()
+        return True
 
     async def quiet(self) -> None:
         """Wait until no call is under way."""
@@ -107,6 +129,10 @@ class UnusableConnector:
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """Always raises `ToolUnavailableError`."""
         raise ToolUnavailableError(self._reason)
+
+    async def listen(self, uris: tuple[str, ...], hear: Hear) -> bool:  # noqa: ARG002  # the port's signature
+        """There is nothing to hear."""
+        return False
 
     async def quiet(self) -> None:
         """Nothing is ever under way."""

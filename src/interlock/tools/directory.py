@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from interlock.core.listing import ListedTool
+from interlock.core.mirrored import Mirrored, mirrored_parameters
 from interlock.core.ports import Clock
 from interlock.core.who import Session
 from interlock.release.model import Release, Tool, ToolSource
@@ -18,7 +19,7 @@ from interlock.tools.beside import ASKED
 from interlock.tools.connector import McpConnector, UnusableConnector, Upstream
 from interlock.tools.credential import Credential
 from interlock.tools.errors import ToolConfigurationError, ToolUnavailableError
-from interlock.tools.http.endpoint import Endpoint, Mirrored, mirrored_parameters
+from interlock.tools.http.endpoint import Endpoint
 from interlock.tools.http.upstream import HttpUpstream
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
 from interlock.tools.messages import ACCEPTED_HANDSHAKES, STATELESS

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
+from interlock.core.changes import Listing
 from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 
@@ -155,6 +156,13 @@ class Connector(Protocol):
 
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """All pages of the upstream's listing; raises `ToolUnavailableError` when it cannot be had."""
+        ...
+
+    async def listen(self, uris: tuple[str, ...], hear: Callable[[Listing | None, str], None]) -> bool:
+        """Hear what changes at the server until it ends the stream; False when it tells nobody.
+
+        Raises `ToolUnavailableError` when the stream broke.
+        """
         ...
 
     async def aclose(self) -> None:

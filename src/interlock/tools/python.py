@@ -19,6 +19,7 @@ from interlock.tools import fence
 from interlock.tools.attempt import Attempt
 from interlock.tools.errors import CalledLateError, CallFailedError, ToolUnavailableError
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
+from interlock.tools.listening import Hear
 from interlock.tools.port import Invocation, ToolAnswer, ToolResult
 
 _LOG: Final = logging.getLogger(__name__)
@@ -134,6 +135,10 @@ class PythonConnector:
             )
             for name, function in sorted(self._functions.items())
         )
+
+    async def listen(self, uris: tuple[str, ...], hear: Hear) -> bool:  # noqa: ARG002  # the port's signature
+        """Nothing changes here unasked."""
+        return False
 
     async def quiet(self) -> None:
         """Wait until no call is under way."""

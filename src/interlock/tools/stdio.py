@@ -25,6 +25,7 @@ from interlock.tools.beside import Beside
 from interlock.tools.credential import Credential
 from interlock.tools.errors import CallFailedError
 from interlock.tools.limits import ToolLimits
+from interlock.tools.listening import Hear
 from interlock.tools.messages import STATELESS, Message
 from interlock.tools.port import Line, PauseGuard, ToolAnswer
 
@@ -84,6 +85,10 @@ class StdioUpstream:
             found += page
             params = messages.next_page(found, cursor, seen, self._limits)
         return tuple(found)
+
+    async def listen(self, uris: tuple[str, ...], hear: Hear) -> None:  # noqa: ARG002  # the port's signature
+        """Never: a process of its own that only listens would be another server; see `Upstream`."""
+        raise CallFailedError("refused", "a stdio server is looked at now and then instead")
 
     async def aclose(self) -> None:
         """Stop the process and all it started; see `Upstream`."""

@@ -20,6 +20,7 @@ from interlock.release.model import Release
 from interlock.tools.attempt import Attempt
 from interlock.tools.directory import Connectors
 from interlock.tools.errors import CallFailedError
+from interlock.tools.listening import Hear
 from interlock.tools.port import Invocation, ToolAnswer, ToolResult
 
 
@@ -106,6 +107,10 @@ class Recorder:
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """What the world lists."""
         return self._world.listing(self._tool)
+
+    async def listen(self, uris: tuple[str, ...], hear: Hear) -> bool:  # noqa: ARG002  # the port's signature
+        """Nothing changes here unasked."""
+        return False
 
     async def quiet(self) -> None:
         """Nothing is ever under way."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -14,13 +13,7 @@ from interlock import __version__
 from interlock.tools.errors import ToolConfigurationError
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
-_PLAIN_VALUE: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
-_ENCODED: Final = re.compile(r"=\?base64\?.*\?=")
-_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_DEPTH_MAX_LEVELS: Final = 16
-
-Mirrored = tuple[tuple[tuple[str, ...], str], ...]
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,52 +59,3 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in {**fixed, **headers}.items())
         return f"{method} {self.target} HTTP/1.1\r\n{lines}".encode("ascii")
-
-
-def header_value(text: str) -> str:
-    """`text` as a header value: plain where it survives, else in the base64 form of SEP-2243."""
-    if _PLAIN_VALUE.fullmatch(text) and not _ENCODED.fullmatch(text):
-        return text
-    return f"=?base64?{base64.b64encode(text.encode('utf-8')).decode('ascii')}?="
-
-
-def mirrored_parameters(input_schema: str) -> Mirrored:
-    """Which arguments a stateless server wants repeated as `Mcp-Param-...` headers (`x-mcp-header` in the schema).
-
-    Returns (path of properties, header name part) pairs; what is not an annotated property of the plain kind is left out.
-    """
-    try:
-        schema = msgspec.json.decode(input_schema)
-    except (msgspec.DecodeError, RecursionError):
-        return ()
-    return tuple(_annotated(schema, ()))
-
-
-def parameter_headers(mirrored: Mirrored, arguments: bytes) -> str:
-    """The header lines for `arguments` (a JSON object), each ending in CRLF."""
-    if not mirrored:
-        return ""
-    values = msgspec.json.decode(arguments)
-    lines = ""
-    for path, token in mirrored:
-        value: Any = values
-        for name in path:
-            value = value.get(name) if isinstance(value, dict) else None
-        if isinstance(value, bool):
-            lines += f"Mcp-Param-{token}: {'true' if value else 'false'}\r\n"
-        elif isinstance(value, str | int | float):
-            lines += f"Mcp-Param-{token}: {header_value(str(value))}\r\n"
-    return lines
-
-
-def _annotated(schema: object, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], str]]:
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not isinstance(properties, dict) or len(path) >= _DEPTH_MAX_LEVELS:
-        return []
-    found: list[tuple[tuple[str, ...], str]] = []
-    for name, inner in properties.items():
-        token = inner.get("x-mcp-header") if isinstance(inner, dict) else None
-        if isinstance(token, str) and _TOKEN.fullmatch(token):
-            found.append(((*path, name), token))
-        found += _annotated(inner, (*path, name))
-    return found

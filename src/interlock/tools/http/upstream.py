@@ -13,16 +13,18 @@ from typing import Any, Final
 import msgspec
 
 from interlock.core.listing import ListedTool
+from interlock.core.mirrored import Mirrored, header_value, parameter_headers
 from interlock.core.trace_context import TRACEPARENT
 from interlock.tools import messages
 from interlock.tools.attempt import Attempt
 from interlock.tools.beside import Beside
 from interlock.tools.credential import Credential
 from interlock.tools.errors import CallFailedError
-from interlock.tools.http.endpoint import Endpoint, Mirrored, header_value, parameter_headers
+from interlock.tools.http.endpoint import Endpoint
 from interlock.tools.http.exchange import OK, HttpResponse, OnEvent
 from interlock.tools.http.pool import Pool
 from interlock.tools.limits import ToolLimits
+from interlock.tools.listening import FLAGS, LISTEN, Hear, listened
 from interlock.tools.messages import STATELESS, Message
 from interlock.tools.port import Line, PauseGuard, ToolAnswer
 
@@ -82,7 +84,8 @@ class HttpUpstream:
             name = messages.name_of(invocation)
             routing += f"Mcp-Method: {messages.METHODS[invocation.kind]}\r\n"
             routing += "" if name is None else f"Mcp-Name: {header_value(name)}\r\n"
-            routing += parameter_headers(self._mirrored.get(invocation.upstream_name, ()), invocation.arguments)
+            mirrored = parameter_headers(self._mirrored.get(invocation.upstream_name, ()), invocation.arguments)
+            routing += "".join(f"{header}: {value}\r\n" for header, value in mirrored.items())
         beside = Beside(invocation.line, request_id, self._limits)
         asking: set[asyncio.Task[None]] = set()
         try:
@@ -118,6 +121,39 @@ class HttpUpstream:
             found += page
             params = messages.next_page(found, cursor, seen, self._limits)
         return tuple(found)
+
+    async def listen(self, uris: tuple[str, ...], hear: Hear) -> None:
+        """Hear what changes for as long as the server tells it; see `Upstream`."""
+        link = await self._ready()
+        request_id = next(self._ids)
+
+        def on_event(data: bytes) -> bool:
+            message = messages.read(self._credential.scrub(data))
+            if message.is_reply:
+                return not isinstance(message.id, int) or message.id == request_id
+            if message.is_request:
+                raise CallFailedError("protocol", "a request of the server where only notifications may be")
+            listened(message, hear)
+            return False
+
+        if link.version == STATELESS:
+            wanted: dict[str, Any] = dict.fromkeys(FLAGS, True)
+            wanted |= {"resourceSubscriptions": list(uris)} if uris else {}
+            body = messages.request(request_id, LISTEN, {"notifications": wanted}, version=STATELESS)
+            _, message = await self._exchange(link, request_id, body, routing=f"Mcp-Method: {LISTEN}\r\n", listener=on_event)
+            code, text = messages.error_of(message)
+            if code:
+                raise CallFailedError("refused", f"the server tells no changes ({code}): {text[:200]}")
+            return
+        for uri in uris:
+            await self._request(link, "resources/subscribe", {"uri": uri})
+        headers = {"MCP-Protocol-Version": link.version} | ({"Mcp-Session-Id": link.session_id} if link.session_id else {})
+        secret = self._credential.value()
+        authorization = b"Authorization: Bearer %b\r\n" % secret if secret else b""
+        data = self._endpoint.head("GET", headers) + authorization + b"\r\n"
+        response = await self._pool.request(lambda: data, before_first_byte=lambda: None, on_event=on_event)
+        if response.status not in _SUCCESSES:
+            raise CallFailedError("refused", f"the server has no stream for changes (HTTP {response.status})")
 
     async def aclose(self) -> None:
         """Hang up, and end the session if there is one; see `Upstream`."""
