@@ -7,6 +7,7 @@ It speaks both revisions. Tools named in `ASKING` ask the client while they run 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -218,7 +219,7 @@ class Everything:
         self.bus = InMemorySubscriptionBus()
         self.more_tools = False
         self.more_prompts = False
-        self.sessions: set[Any] = set()
+        self.subscribed: dict[str, Any] = {}
 
     async def list_tools(self, ctx: Any, params: Any) -> types.ListToolsResult:
         tools = [
@@ -263,7 +264,19 @@ class Everything:
         return types.ReadResourceResult(contents=[content])
 
     async def subscribe(self, ctx: Any, params: Any) -> types.EmptyResult:
+        self.subscribed[ctx.request.headers.get("mcp-session-id", "")] = ctx.session
         return types.EmptyResult()
+
+    async def unsubscribe(self, ctx: Any, params: Any) -> types.EmptyResult:
+        return types.EmptyResult()
+
+    async def _tell(self, ctx: Any, method: str) -> None:
+        """Tell whoever watches something, and who is calling, on the streams that the older revisions keep open."""
+        if ctx.protocol_version == STATELESS:
+            return
+        for session in (*self.subscribed.values(), ctx.session):
+            with contextlib.suppress(Exception):  # one that has ended
+                await getattr(session, method)()
 
     async def list_prompts(self, ctx: Any, params: Any) -> types.ListPromptsResult:
         prompts = [
@@ -384,15 +397,13 @@ class Everything:
     async def _test_trigger_tool_change(self, ctx: Any, params: Any) -> types.CallToolResult:
         self.more_tools = not self.more_tools
         await self.bus.publish(ToolsListChanged())
-        if ctx.protocol_version != STATELESS:
-            await ctx.session.send_tool_list_changed()
+        await self._tell(ctx, "send_tool_list_changed")
         return _text("There are other tools now.")
 
     async def _test_trigger_prompt_change(self, ctx: Any, params: Any) -> types.CallToolResult:
         self.more_prompts = not self.more_prompts
         await self.bus.publish(PromptsListChanged())
-        if ctx.protocol_version != STATELESS:
-            await ctx.session.send_prompt_list_changed()
+        await self._tell(ctx, "send_prompt_list_changed")
         return _text("There are other prompts now.")
 
     # -- tools that ask the client while they run (2025-11-25) -------------------------------------------------------
@@ -524,7 +535,7 @@ def make() -> Any:
         on_list_resource_templates=here.list_templates,
         on_read_resource=here.read_resource,
         on_subscribe_resource=here.subscribe,
-        on_unsubscribe_resource=here.subscribe,
+        on_unsubscribe_resource=here.unsubscribe,
         on_list_prompts=here.list_prompts,
         on_get_prompt=here.get_prompt,
         on_completion=here.complete,

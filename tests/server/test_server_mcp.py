@@ -102,6 +102,16 @@ async def test_the_sdks_own_client_lists_calls_and_is_denied_on_both_revisions(s
         assert redacted.structured_content == {"name": "Jane"}
 
 
+@pytest.mark.parametrize("mode", [STATELESS, "legacy"])
+async def test_the_sdks_own_client_brings_a_plan_with_its_call(served, mode):
+    plan = {"operations": ["shop.stock", "shop.pay"]}
+    async with served.client(await served.token(), mode) as client:
+        good = await client.call_tool("shop.stock", {"item": "tea"}, meta={rpc.PLAN: plan})
+        assert good.structured_content == {"item": "tea", "left": 3}
+        other = await client.call_tool("shop.stock", {"item": "tea"}, meta={rpc.PLAN: {"operations": ["shop.note"]}})
+        assert other.meta["interlock/decision"]["code"] == "plan_refused"
+
+
 async def test_there_is_no_anonymous_path(served):
     agent = served.made.system.ids.new("x")
     for token in ("", "nonsense", agent):
