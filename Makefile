@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Else every process that a test or a demo starts compiles all of its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo guide test browser check bench bench-agentdojo fuzz chaos soak format requirements clean
+.PHONY: install demo guide test browser check bench bench-agentdojo conformance fuzz chaos soak format requirements clean
 
 install: $(STAMP) ## the `interlock` command, in .venv/bin
 
@@ -31,6 +31,10 @@ check: $(STAMP) ## linters, types, import contracts
 
 bench: $(STAMP) ## measure, print the table, keep JSON
 	$(BIN)/python -m bench
+
+conformance: $(STAMP) ## the official MCP suite on a server directly and on Interlock in front of it (needs npm)
+	cd bench/conformance && npm install --no-package-lock --no-audit --no-fund
+	$(BIN)/python -m bench.conformance --json bench/results/conformance.json
 
 DOJO := .venv-agentdojo
 bench-agentdojo: $(STAMP) $(DOJO)/.installed ## a hijacked model against the gate, on the AgentDojo suites (in a virtual environment of their own)

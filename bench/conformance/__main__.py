@@ -54,7 +54,9 @@ SUITES: Final = (
         protocol="2026-07-28",
     ),
 )
-REASONS: Final[Mapping[str, str]] = {}
+_KEPT: Final = "a result would be kept for whoever shows an id; a call that is repeated is answered from the record instead"
+REASONS: Final[Mapping[str, str]] = {"server-sse-priming-event": _KEPT, "server-sse-retry-field": _KEPT}
+"""Why something is lost that a server offers: by check, what the docs say of it."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,8 @@ async def test_clients_of_either_revision_get_all_that_servers_of_either_offer(e
         assert told.progress == [(0, 100, None), (50, 100, None), (100, 100, None)]
         await mcp.call_tool("test_tool_with_logging", {})
         assert told.logs == ["Tool execution started", "Tool processing data", "Tool execution completed"]
+        # On the older revision the server ends the stream in the middle, and means it to be taken up again.
+        assert "came after" in (await mcp.call_tool("test_reconnection", {})).content[0].text
         with pytest.raises(MCPError, match="no such tool") as unknown:
             await mcp.read_resource("test://elsewhere")
         assert unknown.value.error.data["uri"] == "test://elsewhere"

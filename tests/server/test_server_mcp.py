@@ -12,6 +12,7 @@ import uvicorn
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from interlock.core.who import Person
 from interlock.gateway.messages import Refusal
 from interlock.gateway.refusals import WORDINGS, refusal
 from interlock.identity.exchange import GRANT_TYPE
@@ -104,12 +105,18 @@ async def test_the_sdks_own_client_lists_calls_and_is_denied_on_both_revisions(s
 
 @pytest.mark.parametrize("mode", [STATELESS, "legacy"])
 async def test_the_sdks_own_client_brings_a_plan_with_its_call(served, mode):
-    plan = {"operations": ["shop.stock", "shop.pay"]}
-    async with served.client(await served.token(), mode) as client:
-        good = await client.call_tool("shop.stock", {"item": "tea"}, meta={rpc.PLAN: plan})
-        assert good.structured_content == {"item": "tea", "left": 3}
+    session = await served.made.session()
+    ana = Person(user="ana", tenant="acme", roles=session.roles)
+    await served.made.system.plane.desk.sessions.receive(ana, session.session_id, "Is there tea?")
+    token = served.made.system.plane._tokens.issue(session)
+    async with served.client(token, mode) as client:
+        good = await client.call_tool(
+            "shop.stock", {"item": "tea"}, meta={rpc.PLAN: {"operations": ["shop.stock", "shop.pay"]}}
+        )
+        assert good.structured_content == {"item": "tea", "left": 3}, good.content
         other = await client.call_tool("shop.stock", {"item": "tea"}, meta={rpc.PLAN: {"operations": ["shop.note"]}})
         assert other.meta["interlock/decision"]["code"] == "plan_refused"
+    assert "plan.sealed" in await served.made.kinds(session.session_id)
 
 
 async def test_there_is_no_anonymous_path(served):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interlock.tools.port import ToolUnavailableError
 
-__all__ = ["CallFailedError", "CalledLateError", "ToolConfigurationError", "ToolUnavailableError"]
+__all__ = ["CallFailedError", "CalledLateError", "StreamEndedError", "ToolConfigurationError", "ToolUnavailableError"]
 
 
 class ToolConfigurationError(ValueError):
@@ -25,3 +25,12 @@ class CallFailedError(Exception):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+class StreamEndedError(CallFailedError):
+    """A stream ended before the result, and the server has said where to take it up again (MCP 2025-11-25, resumability)."""
+
+    def __init__(self, event_id: str, retry_ms: int) -> None:
+        super().__init__("protocol", "the stream ended without the result")
+        self.event_id = event_id
+        self.retry_ms = retry_ms

@@ -25,6 +25,9 @@ class ToolLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Requests in one answer that says it needs input."""
     state_max_bytes: int = 64 * 1024
     """The opaque state that a tool wants back with what it asked for."""
+    resumptions_max: int = 32
+    """How often the stream of one call is taken up again after its server ended it early."""
+    resumption_wait_max_ms: int = 5_000
     connections_max: int = 64
     """Open HTTP connections of one connection key; further calls wait within their own time."""
     connection_idle_s: float = 45.0

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from interlock.tools.errors import CallFailedError
+from interlock.tools.errors import CallFailedError, StreamEndedError
 from interlock.tools.http.sse import EventReader
 from interlock.tools.limits import ToolLimits
 
@@ -108,6 +108,8 @@ class Exchange:
         self.keep_alive = self.keeps_alive()
         if self._events is None:
             self._resolve(bytes(self._body))
+        elif self._events.last_id:
+            self.fail(StreamEndedError(self._events.last_id, self._events.retry_ms))
         else:
             self._fail("protocol", "the stream ended without the result")
 

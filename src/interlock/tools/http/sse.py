@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from interlock.tools.errors import CallFailedError
+
+_ID: Final = re.compile(rb"[\x20-\x7e]{0,1024}")
+_RETRY_DIGITS: Final = 6
 
 
 class EventReader:
-    """Turns chunks of a stream into the data of its `message` events. Ids, retries and comments mean nothing to us."""
+    """Turns chunks of a stream into the data of its `message` events.
+
+    `last_id` is where the stream can be taken up again, empty when the server has not said; `retry_ms` how long to wait before.
+    """
 
     def __init__(self, *, max_events: int) -> None:
         self._rest = b""
@@ -15,6 +24,8 @@ class EventReader:
         self._name = b""
         self._events = 0
         self._max_events = max_events
+        self.last_id = ""
+        self.retry_ms = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events completed by `chunk`. Bounded by the caller's limit on bytes and by `max_events`."""
@@ -44,6 +55,10 @@ class EventReader:
             self._data.append(value)
         elif name == b"event":
             self._name = value
+        elif name == b"id" and _ID.fullmatch(value):
+            self.last_id = value.decode("ascii")
+        elif name == b"retry" and value.isdigit() and len(value) <= _RETRY_DIGITS:
+            self.retry_ms = int(value)
 
     def _reset(self) -> None:
         self._data, self._name = [], b""

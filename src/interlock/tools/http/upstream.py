@@ -19,7 +19,7 @@ from interlock.tools import messages
 from interlock.tools.attempt import Attempt
 from interlock.tools.beside import Beside
 from interlock.tools.credential import Credential
-from interlock.tools.errors import CallFailedError
+from interlock.tools.errors import CallFailedError, StreamEndedError
 from interlock.tools.http.endpoint import Endpoint
 from interlock.tools.http.exchange import OK, HttpResponse, OnEvent
 from interlock.tools.http.pool import Pool
@@ -147,11 +147,7 @@ class HttpUpstream:
             return
         for uri in uris:
             await self._request(link, "resources/subscribe", {"uri": uri})
-        headers = {"MCP-Protocol-Version": link.version} | ({"Mcp-Session-Id": link.session_id} if link.session_id else {})
-        secret = self._credential.value()
-        authorization = b"Authorization: Bearer %b\r\n" % secret if secret else b""
-        data = self._endpoint.head("GET", headers) + authorization + b"\r\n"
-        response = await self._pool.request(lambda: data, before_first_byte=lambda: None, on_event=on_event)
+        response = await self._get(link, {}, on_event)
         if response.status not in _SUCCESSES:
             raise CallFailedError("refused", f"the server has no stream for changes (HTTP {response.status})")
 
@@ -255,9 +251,12 @@ class HttpUpstream:
     ) -> tuple[HttpResponse, Message]:
         if listener is None:
             listener = self._listener(link, request_id, Beside(Line(), request_id, self._limits), set())
-        response = await self._post(
-            link, body, routing=routing, before_first_byte=before_first_byte, on_event=listener, guard=guard
-        )
+        try:
+            response = await self._post(
+                link, body, routing=routing, before_first_byte=before_first_byte, on_event=listener, guard=guard
+            )
+        except StreamEndedError as ended:
+            response = await self._taken_up(link, ended, listener)
         self._check_status(link, response)
         message = messages.read_reply(self._credential.scrub(response.body), request_id)
         code, _ = messages.error_of(message)
@@ -266,6 +265,25 @@ class HttpUpstream:
         if code in messages.PROTOCOL_ERRORS or (response.status not in _SUCCESSES and code not in messages.CALL_ERRORS):
             self._forget(link)
         return response, message
+
+    async def _taken_up(self, link: _Link, ended: StreamEndedError, listener: OnEvent) -> HttpResponse:
+        """The rest of a stream that its server ended early, and meant to (MCP 2025-11-25): asked for, never sent again."""
+        for _ in range(self._limits.resumptions_max if link.version != STATELESS else 0):
+            await asyncio.sleep(min(ended.retry_ms, self._limits.resumption_wait_max_ms) / 1000)
+            try:
+                return await self._get(link, {"Last-Event-ID": ended.event_id}, listener)
+            except StreamEndedError as again:
+                ended = again
+        raise ended
+
+    async def _get(self, link: _Link, more: Mapping[str, str], listener: OnEvent) -> HttpResponse:
+        """A stream of what the server says: all that is unasked, or the rest of one."""
+        headers = {"MCP-Protocol-Version": link.version, **more}
+        headers |= {"Mcp-Session-Id": link.session_id} if link.session_id else {}
+        secret = self._credential.value()
+        authorization = b"Authorization: Bearer %b\r\n" % secret if secret else b""
+        data = self._endpoint.head("GET", headers) + authorization + b"\r\n"
+        return await self._pool.request(lambda: data, before_first_byte=lambda: None, on_event=listener)
 
     async def _post(
         self,
