@@ -155,9 +155,9 @@ async def test_a_server_whose_listing_changes_is_read_again_and_clients_are_told
 async def changed_until(mcp, it, looked):
     """Change the server's listing until it was heard: the stream to it may not be open at once."""
     it.system.upstreams._followed = 0
+    await it.system.upstreams.tend()
     while not looked.is_set():
         await mcp.call_tool("test_trigger_tool_change", {})
-        await asyncio.sleep(0.02)
 
 
 async def test_a_listing_has_pages_and_a_cursor_of_nobody_is_refused(edge, monkeypatch):
