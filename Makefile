@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Else every process that a test or a demo starts compiles all of its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo guide test browser check bench bench-agentdojo conformance fuzz chaos soak format requirements clean
+.PHONY: install demo guide test browser check bench bench-agentdojo bench-detectors conformance fuzz chaos soak format requirements clean
 
 install: $(STAMP) ## the `interlock` command, in .venv/bin
 
@@ -55,6 +55,15 @@ $(FUZZ)/.installed: requirements/fuzz.txt
 	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(FUZZ)/.installed
 
+LOOKERS := .venv-detectors
+bench-detectors: $(LOOKERS)/.installed ## what rules and classifier find of public attack texts, and of harmless ones
+	PYTHONPATH=src $(LOOKERS)/bin/python -m bench.detectors --json bench/results/detectors.json
+
+$(LOOKERS)/.installed: requirements/detectors.txt
+	$(PYTHON) -m venv $(LOOKERS)
+	$(LOOKERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/detectors.txt
+	@touch $(LOOKERS)/.installed
+
 MINUTES ?= 10
 SEED ?= 1
 chaos: $(STAMP) ## kill and pause gateways, cut and crash the database, and let the tool's table judge (MINUTES, SEED)
@@ -72,6 +81,7 @@ requirements: ## pin the newest versions again
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --group dev -o requirements/dev.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --group fuzz -o requirements/fuzz.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements/profile.txt requirements/profile.in
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra detectors --group detectors-bench -o requirements/detectors.txt pyproject.toml
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Interlock needs Python 3.11 or later; set PYTHON=...")'
@@ -81,4 +91,4 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(DOJO) $(FUZZ) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo
+	rm -rf $(VENV) $(DOJO) $(LOOKERS) $(FUZZ) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo

@@ -103,12 +103,18 @@ def test_each_claim_of_the_threat_model_names_a_test_or_how_it_is_measured():
 def test_the_figures_of_the_threat_model_are_the_ones_that_were_measured():
     page = (ROOT / "docs" / "threat-model.md").read_text()
     kept = json.loads((ROOT / "bench" / "results" / "detectors.json").read_text())
-    whole = kept["public"]["all"]
+    whole = kept["hostile"]["agentdojo all"]
     assert f"Of {whole['texts']} attack texts" in page
-    assert f"{round(whole['recall_percent'])} %: all that" in page
-    stated = [kept["public"][name] for name in ("direct", "ignore_previous", "system_message")]
-    assert {round(item["recall_percent"]) for item in stated} == {9}
-    benign = kept["benign"]
-    assert (benign["benign_flagged"], benign["benign_held_out_flagged"]) == (0, 0)
-    assert f"none of {benign['benign_texts']} benign" in page
-    assert f"none of {benign['benign_held_out_texts']} that were written afterwards" in page
+    assert f"{round(whole['rules'])} %: all that" in page
+    stated = [kept["hostile"][f"agentdojo {name}"] for name in ("direct", "ignore_previous", "system_message")]
+    assert {round(item["rules"]) for item in stated} == {9}
+    assert f"it finds {round(whole['classifier'])} % (46 to 57 %" in page
+    assert {round(item["classifier"]) for item in stated} == {46, 57, 49}
+    assert f"with the rules {round(whole['either'])} %" in page
+    known, held_out = kept["harmless"]["benign"], kept["harmless"]["benign_held_out"]
+    assert (known["either"], held_out["either"]) == (0, 0)
+    assert f"none of {known['texts']} benign" in page
+    assert f"none of {held_out['texts']} that were written afterwards" in page
+    unknown = [item for name, item in kept["harmless"].items() if name != "benign" and "requests" not in name]
+    assert {item["classifier"] for item in unknown} == {0}
+    assert f"none of {sum(item['texts'] for item in unknown)} harmless texts" in page

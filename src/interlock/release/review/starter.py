@@ -1,8 +1,9 @@
-"""A first release around one reviewed tool: reads flow, writes ask, the rest is denied, and everything is capped."""
+"""A first release around one reviewed tool: reads flow, writes ask, the rest is denied, chains are seen, all is capped."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -24,7 +25,10 @@ _RELEASE: Final = """\
 # {name}: written by `interlock init`. Yours to change: `interlock release check` names every mistake with file and line.
 name: {name}
 # Which team owns which files. With more people, give the teams different roles below.
-owners: {{platform: [release.yaml, tools], product: [agents.yaml, tasks.yaml, tests], security: [policies, approvals.yaml]}}
+owners:
+  platform: [release.yaml, tools]
+  product: [agents.yaml, tasks.yaml, tests]
+  security: [policies, approvals.yaml, history.yaml, risk.yaml]
 # Who may do what to the control plane itself. What is not named here may be done by nobody.
 administration:
   operated_by: [local]
@@ -90,6 +94,86 @@ _NO_WRITES: Final = """\
 forbid (principal, action in [{groups}], resource)
 when {{ context.session.posture != "normal" }};
 """
+_HISTORY: Final = """\
+# Facts about what came before, for policies/guard/chains.cedar. They speak of what operations do, so they hold for every
+# tool that you import later.
+"""
+_SWEPT: Final = """\
+listed: {formerly: reads, within: 1h}
+destroyed: {count: destructive, within: 1h, with_this: true}
+"""
+_NOT_SWEPT: Final = """\
+# Nothing reads lists and destroys yet; with a tool that does, uncomment this, and the sweep in chains.cedar.
+# listed: {formerly: reads, within: 1h}
+# destroyed: {count: destructive, within: 1h, with_this: true}
+"""
+_PERMISSIONS: Final = """\
+# What changes who may do what. When you import more of the kind, name it here.
+changed_permissions: {{formerly: [{operations}], within: 1h}}
+"""
+_NO_PERMISSIONS: Final = """\
+# What changes who may do what. None of your operations sounds like it; when you have one, name it here and in chains.cedar.
+# changed_permissions: {formerly: [directory.add_role], within: 1h}
+"""
+_CHAINS: Final = """\
+// Each step is allowed alone; together they are reviewed. Written for effects and classifications, not for names: they hold for
+// every tool that you import later. A trace names the earlier steps behind a call that one of these stopped.
+
+@id("private-data-does-not-leave-unseen")
+@owner("security")
+@approval("changes")
+@say("Confidential data was read here before. What is sent out now waits for a person.")
+forbid (principal, action, resource)
+when { action in Action::"egress" && context.session.confidentiality >= 2 };
+
+@id("untrusted-content-destroys-nothing-unseen")
+@owner("security")
+@approval("changes")
+@say("Something that others may have written was read here before. What is destroyed now waits for a person.")
+forbid (principal, action, resource)
+when { action in Action::"destructive" && context.session.tainted };
+
+// Final: this is how data is stolen. A plan that was sealed before anything untrusted was read says otherwise.
+@id("private-data-and-untrusted-content-send-nothing")
+@owner("security")
+@say("Confidential data and a text that others wrote were both read here, and this was not in the plan. Nothing is sent out.")
+forbid (principal, action, resource)
+when {
+  action in Action::"egress" && context.session.confidentiality >= 2 && context.session.tainted &&
+  !(["user", "derived", "trusted", "planned", "weak"].contains(context.origins.targets)) && !context.plan.agrees
+};
+"""
+_SWEEPS: Final = """
+// Final: one deletion is work; one after another down a list is a sweep.
+@id("no-sweeps")
+@owner("security")
+@say("A list was read, and then more than three things were destroyed. Stop here, and tell the user.")
+forbid (principal, action, resource)
+when { action in Action::"destructive" && context.history.listed && context.history.destroyed > 3 };
+"""
+_NO_SWEEPS: Final = "\n" + "".join(f"// {line}\n" for line in _SWEEPS.strip().splitlines())
+_CHANGED: Final = """
+// Who changes what is allowed and then uses it has allowed it to themselves. Such changes are named in history.yaml.
+@id("changed-permissions-are-not-used-unseen")
+@owner("security")
+@approval("changes")
+@say("What is allowed was changed here within the hour. What is changed, destroyed or sent now waits for a person.")
+forbid (principal, action, resource)
+when {
+  (action in Action::"writes" || action in Action::"destructive" || action in Action::"egress") &&
+  context.history.changed_permissions
+};
+"""
+_RISK: Final = """\
+# From which score on a session is more worried about. One clear sign (an order to disregard instructions scores 75) makes it
+# read only, two weak ones together make it guarded; a planted secret that is sent off halts it. Only a person lowers it again.
+thresholds: {guarded: 40, read_only: 70, halted: 95}
+# What an agent does for the first time is worth half: at the beginning everything is new.
+weights: {novelty: 50}
+# A classifier finds more (`pip install "interlock[detectors]"`); while it cannot look, that counts too:
+# detectors: {classifier: {failing: 20}}
+"""
+_GIVES_RIGHTS: Final = re.compile(r"role|permission|grant|acl|privilege|access|member|admin|polic|invite|share", re.IGNORECASE)
 _DIRECTORY: Final = """\
 # Who exists on this machine. For development: whoever can read the key folder can be anyone.
 users:
@@ -155,7 +239,15 @@ def first_release(names: Names, tool_file: str) -> dict[str, str]:
     )
     if guard:
         files["policies/guard/first.cedar"] = guard
+    rights = [item.operation for item in contracts if item not in reads and _GIVES_RIGHTS.search(item.operation)]
+    swept = bool(reads) and Effect.DESTRUCTIVE in _effects_of(contracts)
+    files["policies/guard/chains.cedar"] = _CHAINS + (_SWEEPS if swept else _NO_SWEEPS) + (_CHANGED if rights else "")
+    named = _PERMISSIONS.format(operations=", ".join(rights)) if rights else _NO_PERMISSIONS
+    files["history.yaml"] = _HISTORY + (_SWEPT if swept else _NOT_SWEPT) + named
+    files["risk.yaml"] = _RISK
     files["tests/first.yaml"] = _tests(contracts, reads, writes)
+    if chains := _chain_tests(denied, swept=swept):
+        files["tests/chains.yaml"] = chains
     return files
 
 
@@ -179,6 +271,31 @@ def _tests(contracts: Iterable[Contract], reads: list[Contract], writes: list[Co
         case = {"call": contract.operation, "args": arguments, "as": "User", "expect": expect}
         lines.append(f"- {json.dumps(case)}\n")
     return "".join(lines) if len(lines) > 1 else ""
+
+
+def _chain_tests(harmful: Iterable[Contract], *, swept: bool) -> str:
+    """Tests of the final chains, which hold whatever else is lifted."""
+    lines: list[str] = []
+    for effect, name, given in (
+        (Effect.DESTRUCTIVE, "a sweep down a list stops", {"history": {"listed": True, "destroyed": 4}}),
+        (
+            Effect.EGRESS,
+            "confidential data does not go where a text says",
+            {"session": {"tainted": True, "confidentiality": 2}},
+        ),
+    ):
+        for contract in harmful:
+            arguments = example(json.loads(contract.input_schema))
+            targets = [target for target in contract.targets if arguments and target in arguments]
+            if effect is Effect.DESTRUCTIVE and not swept:
+                break
+            if effect not in contract.effects or arguments is None or (effect is Effect.EGRESS and not targets):
+                continue
+            traced = {"provenance": dict.fromkeys(targets, "untrusted")} if effect is Effect.EGRESS else {}
+            case = {"name": name, "call": contract.operation, "args": arguments, "as": "User", **given, **traced}
+            lines.append(f"- {json.dumps({**case, 'expect': 'deny 7'})}\n")
+            break
+    return "".join(["# What must stay stopped, whatever you allow one by one.\n", *lines]) if lines else ""
 
 
 def example(schema: Mapping[str, Any]) -> dict[str, Any] | None:
