@@ -35,6 +35,7 @@ class UpstreamListening:
         self._look_at = look_at
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_running = False
+        self._has_followed = False
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -47,10 +48,11 @@ class UpstreamListening:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def follow(self, release: Release) -> None:
-        """Listen to the servers of this release from now on, and say that everything may be listed anew."""
+        """Listen to the servers of this release from now on; after another one, everything may be listed anew."""
         self._stop()
-        for listing in Listing:
+        for listing in Listing if self._has_followed else ():
             self._changes.tell(Changed(listing=listing))
+        self._has_followed = True
         if not self._is_running:
             return
         for tool in release.tools:
