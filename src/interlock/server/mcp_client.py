@@ -98,7 +98,10 @@ class Client:
         for key, request in asked.requests.items():
             answer = None if caller.ask is None else await caller.ask(request["method"], request["params"])
             if answer is None:
-                raise rpc.RpcError(rpc.INTERNAL_ERROR, f"the client did not answer {request['method']}; nothing was changed")
+                raise rpc.RpcError(
+                    rpc.INTERNAL_ERROR,
+                    f"the client did not answer {request['method']}, which the tool waits for before it goes on",
+                )
             found[key] = answer
         return msgspec.json.encode(found) if found else b""
 
