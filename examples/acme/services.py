@@ -421,7 +421,9 @@ def main(name, port, database_url):
     token = os.environ[f"ACME_{name.upper()}_TOKEN"]
     # An answer that is lost on purpose is no error of the server's.
     logging.getLogger("mcp.server.streamable_http").setLevel(logging.CRITICAL)
-    uvicorn.run(make(name, database_url, token), host="127.0.0.1", port=int(port), log_level="critical")
+    uvicorn.run(
+        make(name, database_url, token), host="127.0.0.1", port=int(port), log_level="critical", timeout_graceful_shutdown=1
+    )
 
 
 if __name__ == "__main__":

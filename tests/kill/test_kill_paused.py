@@ -24,6 +24,7 @@ def leases(answer):
 
 async def test_stopped_before_the_check_and_woken_after_the_answer_it_sends_no_byte(here, tool, database_urls, tmp_path):
     async with gateway(database_urls.app, tmp_path / "there", tool.url) as there:
+        await tool.settled(2)
         tool.shut("server/discover")
         await there.say("call", "send", "tea")
         await until(tool.asked["server/discover"].is_set)
@@ -42,6 +43,7 @@ async def test_stopped_before_the_check_and_woken_after_the_answer_it_sends_no_b
 
 async def test_stopped_between_the_check_and_the_write_it_does_not_wake_up(here, tool, database_urls, tmp_path):
     async with gateway(database_urls.app, tmp_path / "there", tool.url, "stop-in-window") as there:
+        await tool.settled(2)
         await there.say("call", "send", "tea")
         await until(lambda: psutil.Process(there.process.pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE})
         so_far = tool.raw

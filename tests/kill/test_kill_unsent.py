@@ -22,6 +22,7 @@ class Stuck:
 
 @pytest.fixture
 async def stuck(two, tool):
+    await tool.settled(2)
     tool.shut("server/discover")
     session = await two[1].session()
     task = asyncio.create_task(far(two[1], session, "send"))

@@ -6,9 +6,10 @@ import sys
 from contextlib import asynccontextmanager
 
 from interlock.gateway.messages import Proposal
-from tests.support.patience import PATIENCE_S
+from tests.support.patience import PATIENCE_S, until
 from tests.support.shop import FILES
 
+LISTEN = "subscriptions/listen"
 ANSWERS = {
     "server/discover": {"supportedVersions": ["2026-07-28"]},
     "tools/list": {"tools": [], "resultType": "complete"},
@@ -24,7 +25,9 @@ class Recorder:
     """An MCP server that answers a method only while its door is open."""
 
     def __init__(self):
-        self.raw = b""
+        self.sent = b""
+        self.begun = {}
+        self.listening = 0
         self.calls = []
         self.doors = {method: asyncio.Event() for method in ANSWERS}
         self.asked = {method: asyncio.Event() for method in ANSWERS}
@@ -39,6 +42,15 @@ class Recorder:
         self.asked[method].clear()
 
     @property
+    def raw(self):
+        """Every byte that came, but for requests to be told of changes: those call nothing."""
+        return self.sent + b"".join(self.begun.values())
+
+    async def settled(self, gateways):
+        """Wait until this many gateways have asked to be told of changes: what they do by themselves at the start is over."""
+        await until(lambda: self.listening >= gateways)
+
+    @property
     def url(self):
         return f"http://127.0.0.1:{self.port}/mcp"
 
@@ -47,11 +59,18 @@ class Recorder:
         waiting = b""
         try:
             while data := await reader.read(65_536):
-                self.raw += data
                 waiting += data
+                self.begun[writer] = waiting
                 while (request := whole(waiting)) is not None:
-                    body, waiting = request
-                    await self.answer(json.loads(body), writer)
+                    (body, rest), came = request, waiting
+                    waiting = self.begun[writer] = rest
+                    message = json.loads(body)
+                    if message["method"] == LISTEN:
+                        self.listening += 1
+                        respond(writer, {"id": message["id"], "error": {"code": -32601, "message": "Method not found"}})
+                        continue
+                    self.sent += came[: len(came) - len(rest)]
+                    await self.answer(message, writer)
         except ConnectionError:
             pass  # a gateway that was killed
         finally:
@@ -63,9 +82,13 @@ class Recorder:
             self.calls.append(message["params"])
         self.asked[method].set()
         await self.doors[method].wait()
-        text = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": ANSWERS[method]}).encode()
-        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n".encode()
-        writer.write(head + text)
+        respond(writer, {"id": message["id"], "result": ANSWERS[method]})
+
+
+def respond(writer, answer):
+    text = json.dumps({"jsonrpc": "2.0", **answer}).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n\r\n".encode()
+    writer.write(head + text)
 
 
 def whole(data):

@@ -26,6 +26,11 @@ def loggers():
     """What `start_logs` changes, given back."""
     root, ours = logging.getLogger(), logging.getLogger("interlock")
     before = (root.handlers[:], root.level, ours.level)
+    # As in a process that has just started, whatever servers other tests ran in this one.
+    for name in ("uvicorn", "uvicorn.error"):
+        library = logging.getLogger(name)
+        library.handlers[:], library.propagate, library.disabled = [], True, False
+        library.setLevel(logging.NOTSET)
     yield
     logging.captureWarnings(capture=False)
     root.handlers[:], root.level = before[0], before[1]

@@ -86,7 +86,7 @@ class UpstreamListening:
                         return
                     pause_s = AGAIN_FIRST_S
                 except ToolUnavailableError as error:
-                    _log.debug("a server is not heard any more: %s", error)
+                    _log.debug("a server is not heard any more: %s", error, extra={"event": "upstream.unheard", "tool": tool})
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, AGAIN_MOST_S)
                 # What it told meanwhile nobody heard.
