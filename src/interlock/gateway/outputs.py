@@ -33,8 +33,11 @@ class Stale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def worst_labels(contract: Contract) -> Labels:
-    """The labels that a call of this contract may bring into the lineage: set at the claim, before anything is read."""
-    tainted = bool(contract.effects & {Effect.READ, Effect.EGRESS}) and "*" not in contract.trusted
+    """The labels that a call of this contract may bring into the lineage: set at the claim, before anything is read.
+
+    What a tool may ask, log or attach while it writes is text from outside as much as what a reading returns.
+    """
+    tainted = bool(contract.passes or contract.effects & {Effect.READ, Effect.EGRESS}) and "*" not in contract.trusted
     return Labels(confidentiality=contract.classification.rank, tainted=tainted)
 
 
