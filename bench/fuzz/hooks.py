@@ -20,4 +20,6 @@ def map_body(context: Any, body: Any) -> Any:
     """Every other call is one of a known operation, with what was made up beside it."""
     if context.operation.path != CALLS or not isinstance(body, dict) or len(repr(body)) % 2:
         return body
+    if not isinstance(body.get("operation"), str) or not isinstance(body.get("arguments"), dict):
+        return body  # made up to be refused, and would not be any more
     return {**body, **KNOWN[len(repr(body)) // 2 % len(KNOWN)]}

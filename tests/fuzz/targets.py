@@ -257,7 +257,9 @@ REPLY = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"x"
 def upstream_message(data):
     """A message of a tool's server: read, or a failure of the call. What was read can be written down again."""
     with contextlib.suppress(CallFailedError, CalledLateError):
-        messages.refusal(messages.read(data))
+        asked = messages.read(data)
+        if asked.is_request:
+            messages.refusal(asked)
     with contextlib.suppress(CallFailedError, CalledLateError):
         message = messages.read_reply(data, 1)
         messages.discovered_stateless(message)

@@ -136,6 +136,16 @@ def test_signed_heads_follow_each_other_and_are_ours():
     assert "signature is wrong" in verify(events, [heads[0], altered]).findings[0].what
 
 
+@pytest.mark.parametrize(
+    "text", ["", "\x00", "[]", "{}", "[" * 5_000, '{"n":1,"prev":"","heads":1}', '{"n":1,"prev":"","heads":[["a","1","00"]]}']
+)
+def test_a_text_that_is_no_head_is_a_finding_whoever_signed_it(text):
+    key = Ed25519PrivateKey.from_private_bytes(PRIVATE)
+    report = verify(chain("a", 2), [Head(1, text, "k", key.sign(b"interlock/heads/1\n" + text.encode()))])
+    assert not report.intact
+    assert "its text is none that we write" in report.findings[0].what
+
+
 def test_the_witness_file_notices_signed_heads_that_were_removed(tmp_path):
     events = chain("a", 4)
     heads = signed(events[:2], events)

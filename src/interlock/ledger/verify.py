@@ -214,7 +214,7 @@ class Verifier:
                 report.findings.append(Finding(where, wrong))
                 break
             by_number[head.n] = head
-            for chain, seq, link in json.loads(head.body)["heads"]:
+            for chain, seq, link in _read_head(head.body)["heads"]:
                 self._wanted.setdefault(chain, {})[seq] = (link, head.n)
                 self._last_signed[chain] = max(seq, self._last_signed.get(chain, 0))
             previous, expected = head.body, head.n + 1
@@ -246,7 +246,29 @@ def _head_problem(head: Head, public_keys: Mapping[str, bytes], expected: int, p
         Ed25519PublicKey.from_public_bytes(key).verify(head.signature, b"interlock/heads/1\n" + head.body.encode())
     except InvalidSignature:
         return "its signature is wrong: it was changed"
-    body = json.loads(head.body)
+    body = _read_head(head.body)
+    if not body:
+        return "it is signed, and its text is none that we write"
     if body["n"] != head.n or body["prev"] != (hashlib.sha256(previous.encode()).hexdigest() if previous else ""):
         return "it does not follow from the signed head before it"
     return ""
+
+
+def _read_head(text: str) -> Mapping[str, Any]:
+    """What a signed head says; empty when it is no such text: whoever holds a key may sign anything."""
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(read, dict) or not isinstance(read.get("n"), int) or not isinstance(read.get("prev"), str):
+        return {}
+    heads = read.get("heads")
+    return read if isinstance(heads, list) and all(map(_is_head, heads)) else {}
+
+
+def _is_head(head: object) -> bool:
+    match head:
+        case [str(), int(), str()]:
+            return True
+        case _:
+            return False
