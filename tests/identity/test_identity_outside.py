@@ -350,6 +350,7 @@ def test_only_keys_that_check_signatures_are_taken_from_a_set():
         {**good, "kid": 7},
         {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA", "kid": "not-on-the-curve"},
         {"kty": "??", "kid": "unknown"},
+        {"kty": ["RSA"], "kid": "no-kind-at-all"},
         "text",
         None,
     ]

@@ -177,8 +177,8 @@ def _known(raw: Mapping[str, Any], use: str) -> Known | None:
     operations = raw.get("key_ops", ["verify"])
     if "d" in raw or "k" in raw or not isinstance(operations, list) or "verify" not in operations:
         return None
-    kinds: dict[object, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
-    made = kinds.get(kind)
+    kinds: dict[str, type[RSAKey | ECKey | OKPKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+    made = kinds.get(kind) if isinstance(kind, str) else None
     if made is None:
         return None
     bare = {name: raw[name] for name in ("kty", "n", "e", "crv", "x", "y") if isinstance(raw.get(name), str)}
