@@ -11,6 +11,7 @@ import pytest
 
 from examples.acme.interlocked import Interlocked
 from examples.acme.world import World
+from tests.support.postgres import forget
 
 MANY_ROUNDS = 50
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +24,7 @@ def world(tmp_path_factory):
     asyncio.run(made.start())
     yield made
     made.stop()
+    forget(made.folder / "company")
 
 
 def is_free_to_repeat(result):
@@ -89,6 +91,7 @@ async def test_a_thousand_refund_calls_with_a_hundred_keys_through_four_processe
     finally:
         for gateway in gateways:
             gateway.stop()
+        forget(tmp_path / "state")
 
 
 def test_the_story_of_the_demo_holds(tmp_path):

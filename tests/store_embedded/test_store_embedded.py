@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from interlock.store.embedded import server
 from interlock.store.embedded.layout import layout_of
 from interlock.store.errors import EmbeddedError
 from tests.support.patience import wait_until
+from tests.support.postgres import forget
 
 HOLD = """
 import sys
@@ -30,7 +32,7 @@ sys.stdin.read()
 def state(tmp_path_factory):
     folder = tmp_path_factory.mktemp("state")
     yield folder
-    server.stop(folder)
+    forget(folder)
 
 
 def holder(state):
@@ -167,6 +169,25 @@ def test_data_of_another_major_version_is_refused_with_a_way_forward(state):
     with pytest.raises(EmbeddedError, match="pg_dumpall"):
         server.acquire(state)
     version.write_text(kept)
+
+
+async def test_a_folder_made_anew_under_an_old_name_does_not_find_the_old_data(state):
+    lease = server.acquire(state, durable=False)
+    connection = await asyncpg.connect(lease.running.owner_url)
+    await connection.execute("CREATE TABLE of_before ()")
+    await connection.close()
+    lease.release()
+    server.stop(state)
+    old = lease.layout.cluster
+    shutil.rmtree(state)
+    lease = server.acquire(state, durable=False)
+    connection = await asyncpg.connect(lease.running.owner_url)
+    try:
+        assert await connection.fetchval("SELECT to_regclass('of_before')") is None
+    finally:
+        await connection.close()
+        lease.release()
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def test_two_starters_at_once_get_one_server(state):

@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 
 from interlock.store.embedded import server
+from interlock.store.embedded.layout import layout_of
 from interlock.store.migrate import migrate
 
 _numbers = itertools.count(1)
@@ -60,6 +61,11 @@ class TestServer:
 
     def close(self):
         self.lease.release()
-        server.stop(self.folder)
-        shutil.rmtree(self.layout.cluster, ignore_errors=True)
+        forget(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def forget(state):
+    """Stop the server of a state folder and remove its data, wherever that lies."""
+    server.stop(state)
+    shutil.rmtree(layout_of(state).cluster, ignore_errors=True)

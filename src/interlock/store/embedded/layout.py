@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import pwd
+import secrets
 import shutil
 import stat
 import tempfile
@@ -134,18 +136,27 @@ def _service_user() -> tuple[int, int, str]:
 
 
 def _cluster(state: Path, uid: int) -> Path:
+    """Where this state folder's data lies; the first to ask decides, and the folder remembers it.
+
+    INVARIANT: a folder that is made anew under an old name never finds the data of the one that was there before.
+    """
     remembered = state / "postgres.json"
-    if remembered.exists():
-        return Path(json.loads(remembered.read_text())["cluster"])
-    here = state / "postgres"
-    if uid == os.geteuid() or all(_may_pass(folder) for folder in (state, *state.parents)):
-        cluster = here
-    else:
-        # The service user cannot come through a private folder of root's, and opening it is not ours to do.
-        SYSTEM_STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
-        cluster = SYSTEM_STATE / _short_hash(state)
-    remembered.write_text(json.dumps({"cluster": str(cluster)}))
-    return cluster
+    folder_fd = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder_fd, fcntl.LOCK_EX)
+        if not remembered.exists():
+            if uid == os.geteuid() or all(_may_pass(folder) for folder in (state, *state.parents)):
+                cluster = state / "postgres"
+            else:
+                # The service user cannot come through a private folder of root's, and opening it is not ours to do.
+                SYSTEM_STATE.mkdir(mode=0o755, parents=True, exist_ok=True)
+                cluster = SYSTEM_STATE / secrets.token_hex(8)
+            fresh = state / "postgres.json.new"
+            fresh.write_text(json.dumps({"cluster": str(cluster)}))
+            fresh.rename(remembered)
+    finally:
+        os.close(folder_fd)
+    return Path(json.loads(remembered.read_text())["cluster"])
 
 
 def _may_pass(folder: Path) -> bool:
