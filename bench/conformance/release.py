@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from bench.conformance.everything import PROMPTS, RESOURCES, TEMPLATE, TOOLS
+from bench.conformance.offered import PROMPTS, RESOURCES, TEMPLATE, TOOLS
 
 TOOL: Final = "everything"
 AGENT, USER, TASK = "suite-bot", "ana", "work"

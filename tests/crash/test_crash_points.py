@@ -4,11 +4,10 @@ A failure is repeated by its seed: `INTERLOCK_SEED=… pytest tests/crash`. The 
 """
 
 import os
-import shutil
 
 import pytest
 
-from bench.chaos import at_every_point, durable
+from bench.chaos.runs import at_every_point, durable
 
 SEED = int(os.environ.get("INTERLOCK_SEED", "3"))
 
@@ -17,7 +16,6 @@ SEED = int(os.environ.get("INTERLOCK_SEED", "3"))
 def own_postgres():
     with durable() as (lease, folder):
         yield lease, folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def test_at_every_point_nothing_is_lost_nothing_done_twice_and_every_call_accounted_for(own_postgres):
