@@ -26,6 +26,7 @@ from interlock.policy.errors import FactsRefusedError, ObligationError, PolicyEr
 from interlock.policy.evaluate import Memo, Outcome, evaluate, failed
 from interlock.policy.limits import first_unmet
 from interlock.policy.obligations import NONE, fill, meet
+from interlock.policy.pinned import PIN_AFTER_USES, PINNED_MAX_ENTRIES, Pin, pinned
 from interlock.policy.reads import WHOLE, Step
 from interlock.policy.slices import USER_LAYERS, Handle, LayerSlice, OperationSlices, Rule, Slices
 from interlock.release.model import ApprovalRule, Limit, Release
@@ -59,7 +60,7 @@ class Standing:
 class Prepared:
     """A release made ready for deciding: indexed policies, argument encoders, and what has been worked out before."""
 
-    __slots__ = ("arguments", "memo", "people", "release", "slices", "standing")
+    __slots__ = ("arguments", "memo", "people", "pins", "release", "slices", "standing")
 
     def __init__(self, *, release: Release, slices: Slices, memo: Memo[Outcome]) -> None:
         self.release = release
@@ -68,6 +69,7 @@ class Prepared:
         self.memo = memo
         self.standing: Memo[Standing] = Memo(STANDING_MAX_ENTRIES)
         self.people: Memo[cedarpy.Entities] = Memo(STANDING_MAX_ENTRIES)
+        self.pins: Memo[Pin] = Memo(PINNED_MAX_ENTRIES)
 
 
 class Case:
@@ -328,22 +330,46 @@ class Case:
         """
         facts = self.facts
         try:
-            context = self.context(handle)
             if handle.is_volatile:
-                return evaluate(handle, self._request(handle, layer, context), self.entities(handle, layer))
+                return self._fresh(handle, layer)
+            context = self.context(handle)
             is_user = layer in USER_LAYERS
             key = (handle.number, facts.user if is_user else facts.agent, facts.roles if is_user else (), context)
             outcome = self._prepared.memo.get(key)
             if outcome is None:
-                outcome = evaluate(handle, self._request(handle, layer, context), self.entities(handle, layer))
+                outcome = evaluate(handle.policies, self._request(handle, layer, context), self.entities(handle, layer))
                 self._prepared.memo.put(key, outcome)
         except (FactsRefusedError, ValueError) as error:
             return failed(error)
         return outcome
 
+    def _fresh(self, handle: Handle, layer: Layer) -> Outcome:
+        """Evaluate what differs from call to call; what stands is written into the policies where it comes again and again."""
+        policies = self._pinned(handle)
+        if policies is not None:
+            request = self._request(handle, layer, json_text(self._moving(handle)))
+            outcome = evaluate(policies, request, self.entities(handle, layer))
+            if not outcome.errors:  # else it is told in the words of the policies as they were written
+                return outcome
+        return self.evaluate(handle, layer)
+
+    def _pinned(self, handle: Handle) -> cedarpy.PolicySet | None:
+        """INVARIANT: what is written into the policies is a function of the standing text, which is in the key."""
+        if not handle.standing:
+            return None
+        key, pins = (handle.number, self._standing_text(handle)), self._prepared.pins
+        pin = pins.get(key)
+        if pin is None:
+            pin = Pin()
+            pins.put(key, pin)
+        pin.uses += 1
+        if pin.uses == PIN_AFTER_USES:
+            pin.policies = pinned(handle, self._known.sections)
+        return pin.policies
+
     def evaluate(self, handle: Handle, layer: Layer) -> Outcome:
-        """Evaluate a policy set and remember nothing."""
-        return evaluate(handle, self._request(handle, layer, self.context(handle)), self.entities(handle, layer))
+        """Evaluate a policy set as it was written, and remember nothing."""
+        return evaluate(handle.policies, self._request(handle, layer, self.context(handle)), self.entities(handle, layer))
 
     def everything(self) -> str:
         """The JSON text of the whole context, for people; arguments that were refused are left out."""
@@ -351,13 +377,17 @@ class Case:
 
     def context(self, handle: Handle) -> str:
         """The JSON text of the part of the context that the handle's policies read."""
-        standing = self._known.texts.get(handle.standing)
-        if standing is None:
-            standing = self._known.texts[handle.standing] = json_text(_shown(self._known.sections, handle.standing))
+        standing = self._standing_text(handle)
         if not handle.moving:
             return standing
         moving = json_text(self._moving(handle))
         return moving if not handle.standing else f"{standing[:-1]},{moving[1:]}"
+
+    def _standing_text(self, handle: Handle) -> str:
+        text = self._known.texts.get(handle.standing)
+        if text is None:
+            text = self._known.texts[handle.standing] = json_text(_shown(self._known.sections, handle.standing))
+        return text
 
     def _moving(self, handle: Handle) -> dict[str, Any]:
         shown: dict[str, Any] = {}

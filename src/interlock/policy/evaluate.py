@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 import cedarpy
 import msgspec
 from cedarpy import _internal as _native
-
-from interlock.policy.slices import Handle
 
 MEMO_MAX_ENTRIES: Final = 8_192
 MAX_DETAIL_CHARS: Final = 500
@@ -44,6 +42,10 @@ class Memo(Generic[Value]):
                 return value
         return value
 
+    def values(self) -> Iterator[Value]:
+        """What is remembered at present."""
+        return iter(tuple(self._entries.values()))
+
     def put(self, key: Hashable, value: Value) -> None:
         """Remember an answer and forget the one unused for longest."""
         self._entries[key] = value
@@ -64,7 +66,7 @@ class _Answer(msgspec.Struct, frozen=True):
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
 
 
-def evaluate(handle: Handle, request: dict[str, Any], entities: cedarpy.Entities) -> Outcome:
+def evaluate(policies: cedarpy.PolicySet, request: dict[str, Any], entities: cedarpy.Entities) -> Outcome:
     """Ask Cedar. Never raises: whatever goes wrong is an outcome with errors, which is a no.
 
     Past cedarpy's own wrapper, which costs a third of the whole (it copies the request, and reads the answer into objects of
@@ -72,7 +74,7 @@ def evaluate(handle: Handle, request: dict[str, Any], entities: cedarpy.Entities
     compares both ways.
     """
     try:
-        (text,) = _native.is_authorized_batch([request], handle.policies, entities._inner, None, False)  # noqa: SLF001
+        (text,) = _native.is_authorized_batch([request], policies, entities._inner, None, False)  # noqa: SLF001
         answer = _ANSWER.decode(text)
         errors = tuple(sorted(str(error)[:MAX_DETAIL_CHARS] for error in answer.diagnostics.errors))
         allowed = answer.decision == _ALLOW and not errors

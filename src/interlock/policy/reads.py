@@ -139,7 +139,7 @@ def _walk(node: Any, found: set[tuple[str, ...]], level: int) -> None:
         for item in node["Record"].values():
             _walk(item, found, level + 1)
         return
-    path = _access(node)
+    path = access(node)
     if path is not None:
         found.add(path)
         return
@@ -147,7 +147,7 @@ def _walk(node: Any, found: set[tuple[str, ...]], level: int) -> None:
         _walk(item, found, level + 1)
 
 
-def _access(node: Mapping[str, Any]) -> tuple[str, ...] | None:
+def access(node: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The path that an attribute access or test reads; None when the node is neither or does not start at a variable.
 
     `context.user` used as a value gives `("context", "user", "*")`; `context has user` only needs `("context", "user")`.
@@ -165,13 +165,13 @@ def _access(node: Mapping[str, Any]) -> tuple[str, ...] | None:
     return path
 
 
-def _chain(access: Any) -> tuple[str, ...] | None:
-    if not isinstance(access, dict) or not isinstance(access.get("attr"), str):
+def _chain(step: Any) -> tuple[str, ...] | None:
+    if not isinstance(step, dict) or not isinstance(step.get("attr"), str):
         return None
-    left = access.get("left")
+    left = step.get("left")
     if not isinstance(left, dict) or len(left) != 1:
         return None
     if "Var" in left:
-        return (str(left["Var"]), access["attr"])
+        return (str(left["Var"]), step["attr"])
     inner = _chain(left["."]) if "." in left else None
-    return None if inner is None else (*inner, access["attr"])
+    return None if inner is None else (*inner, step["attr"])

@@ -7,7 +7,7 @@ answers both, and is taken apart only when a forbid fires.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import cedarpy
@@ -69,7 +69,18 @@ class Rule:
 class Handle:
     """A parsed policy set and what it needs to be shown. `number` tells handles of one engine apart."""
 
-    __slots__ = ("is_volatile", "moving", "number", "plan", "policies", "reads", "standing", "uses_resource")
+    __slots__ = (
+        "guard_permit",
+        "is_volatile",
+        "moving",
+        "number",
+        "plan",
+        "policies",
+        "reads",
+        "rules",
+        "standing",
+        "uses_resource",
+    )
 
     def __init__(self, number: int, rules: Sequence[Rule], reads: Reads, *, guard_permit: bool = False) -> None:
         self.number = number
@@ -78,7 +89,9 @@ class Handle:
         self.standing = tuple(step for step in self.plan if step[0] in STANDING)
         self.moving = tuple(step for step in self.plan if step[0] not in STANDING)
         self.uses_resource = bool(reads.resource)
-        self.policies = parse_set(rules, guard_permit=guard_permit)
+        self.rules = rules
+        self.guard_permit = guard_permit
+        self.policies = parse_set({rule.policy.id: rule.est for rule in rules}, guard_permit=guard_permit)
         self.is_volatile = self.uses_resource or "args" in reads.context or "now" in reads.context
         """Whether the answer depends on what differs from call to call, so that remembering it is of no use."""
 
@@ -203,20 +216,22 @@ class Slices:
         return OperationSlices(contract=contract, parents=parents, layers=layers, numbers=self._numbers)
 
 
-def parse_set(rules: Sequence[Rule], *, guard_permit: bool = False) -> cedarpy.PolicySet:
-    """The rules as a Cedar policy set that keeps their ids. `guard_permit` adds the guard layer's one permit.
+def parse_set(ests: Mapping[str, str], *, guard_permit: bool = False) -> cedarpy.PolicySet:
+    """Policies, as the JSON texts of their syntax trees by id, as a Cedar policy set that keeps their ids.
+
+    `guard_permit` adds the guard layer's one permit.
 
     Raises:
         UnusableReleaseError: Cedar does not accept one of them.
     """
-    members = [f"{msgspec.json.encode(rule.policy.id).decode()}:{rule.est}" for rule in rules]
+    members = [f"{msgspec.json.encode(name).decode()}:{est}" for name, est in ests.items()]
     if guard_permit:
         members.append(f"{msgspec.json.encode(GUARD_PERMIT_ID).decode()}:{_GUARD_PERMIT}")
     text = '{"templates":{},"templateLinks":[],"staticPolicies":{' + ",".join(members) + "}}"
     try:
         return cedarpy.PolicySet.from_json_str(text)
     except ValueError as error:
-        names = ", ".join(rule.policy.id for rule in rules[:3])
+        names = ", ".join(list(ests)[:3])
         raise UnusableReleaseError(f"Cedar does not accept the policies {names}…: {error}") from error
 
 
