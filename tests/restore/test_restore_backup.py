@@ -5,6 +5,7 @@ import json
 import asyncpg
 import pytest
 
+from interlock.cli.access import AsApp, AsOwner
 from interlock.cli.backup import back_up as back_up_command
 from interlock.cli.backup import reconcile as reconcile_command
 from interlock.cli.backup import restore as restore_command
@@ -99,19 +100,25 @@ def test_the_commands_take_a_database_through_it_all(bank, postgres, tmp_path, c
         return json.loads(capsys.readouterr().out)
 
     asyncio.run(paying(bank, "before"))
-    assert back_up_command(tmp_path / "backup", database_url=bank.owner_url, state=bank.state, as_json=True) == 0
+    assert (
+        back_up_command(tmp_path / "backup", database=AsOwner(database_url=bank.owner_url), state=bank.state, as_json=True) == 0
+    )
     assert said()["rows"] > 0
     asyncio.run(paying(bank, "A1", "A2"))
     asyncio.run(bank.stands_empty())
-    assert restore_command(tmp_path / "backup", database_url=bank.owner_url, state=bank.state, as_json=True) == 0
+    assert (
+        restore_command(tmp_path / "backup", database=AsOwner(database_url=bank.owner_url), state=bank.state, as_json=True) == 0
+    )
     assert said()["ledger"]["intact"]
-    assert reconcile_command(database_url=bank.database_url, state=bank.state, all_marks=True, as_json=True) == 0
+    assert (
+        reconcile_command(database=AsApp(database_url=bank.database_url), state=bank.state, all_marks=True, as_json=True) == 0
+    )
     told = said()
     assert told["report"]["counts"] == {"done": 2, "known": 1}
     assert told["report"]["complete"]
     asyncio.run(replaying(bank, "before", "A1", "A2"))
     with pytest.raises(Failure, match="no restore was noticed"):
-        reconcile_command(database_url=bank.database_url, state=bank.state, all_marks=True, as_json=True)
+        reconcile_command(database=AsApp(database_url=bank.database_url), state=bank.state, all_marks=True, as_json=True)
     assert [row["order"] for row in bank.tool.table] == ["before", "A1", "A2"]
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from interlock.app.system import Settings, running
 from interlock.cli.access import Secret
+from interlock.cli.main import app
 from interlock.cli.output import Failure
+from interlock.store.backup import back_up
 from interlock.store.database import open_database
 from interlock.store.errors import PasswordError, PoolerError, StoreUnavailableError
 from interlock.store.passwords import from_command, from_function
@@ -159,6 +161,36 @@ def test_two_sources_of_a_password_are_a_mistake():
         with pytest.raises(Failure):
             secret.for_url(url)
     assert Secret().for_url("postgresql://a:pw@h/x") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "role"),
+    [
+        (("audit", "verify"), "AUDITOR"),
+        (("audit", "checkpoint"), "DATABASE"),
+        (("db", "backup", "FOLDER"), "OWNER"),
+        (("db", "restore", "FOLDER"), "OWNER"),
+        (("db", "reconcile"), "DATABASE"),
+        (("db", "migrate"), "OWNER"),
+    ],
+)
+async def test_every_command_that_opens_a_database_asks_for_the_password_and_says_no_without_it(
+    words, role, database_urls, tmp_path, monkeypatch
+):
+    """Each in the way that its help tells: a URL by a variable, a command by an option."""
+    await back_up(database_urls.owner, tmp_path / "made", lambda _table, _rows: None)
+    folder = tmp_path / ("made" if "restore" in words else "fresh")
+    server = Asking()
+    async with listening(server.serve) as port:
+        monkeypatch.setenv(f"INTERLOCK_{role}_URL", f"postgresql://somebody@127.0.0.1:{port}/x?sslmode=disable")
+        monkeypatch.setenv("INTERLOCK_STATE", str(tmp_path / "state"))
+        line = [str(folder) if word == "FOLDER" else word for word in words]
+        line += ["--database-password-command", f"{PYTHON} -c \"print('s3cret')\""]
+        with pytest.raises(Failure) as refused:
+            await asyncio.to_thread(app, line, exit_on_error=False, result_action="return_value")
+    assert {given for _, given in server.given} == {"s3cret"}
+    assert "password authentication failed" in str(refused.value)
+    assert "s3cret" not in str(refused.value) + refused.value.hint
 
 
 class Pooler:

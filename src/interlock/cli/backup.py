@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from interlock.cli.access import IN_THE_URL, Secret
+from interlock.cli.access import APP, OWNER, AsApp, AsOwner
 from interlock.cli.common import DEFAULT_STATE, Json, State
-from interlock.cli.output import NO, OK, UNREACHABLE, USAGE, Failure, print_json
-from interlock.store.embedded import server
-from interlock.store.errors import StoreError, StoreUnavailableError
+from interlock.cli.output import NO, OK, Failure, print_json
 
-_Value = TypeVar("_Value")
-
-OwnerUrl = Annotated[
-    str, Parameter(help="URL of the database as its owner; the embedded one when not given.", env_var="INTERLOCK_OWNER_URL")
-]
-AppUrl = Annotated[
-    str, Parameter(help="URL of the database as the app; the embedded one when not given.", env_var="INTERLOCK_DATABASE_URL")
-]
+if TYPE_CHECKING:
+    from interlock.ledger.verify import Report
+    from interlock.store.backup import Manifest
+    from interlock.store.passwords import Password
 
 
 def back_up(
     folder: Annotated[Path, Parameter(help="A new folder for it.")],
     *,
-    database_url: OwnerUrl = "",
+    database: AsOwner = OWNER,
     state: State = DEFAULT_STATE,
-    secret: Secret = IN_THE_URL,
     as_json: Json = False,
 ) -> int:
     """Write a backup of the database as it is now, while it goes on. Keys, marks and the witness are not in it."""
     from interlock.store.backup import back_up as write  # noqa: PLC0415  # not needed for --help
 
-    password = secret.for_url(database_url)
-    with _owner(state, database_url) as url:
-        made = _run(write(url, folder, _progress("backed up", quiet=as_json), password))
+    tell = _progress("backed up", quiet=as_json)
+    made = database.answer(state, lambda url, password: write(url, folder, tell, password))
     if as_json:
         print_json({"folder": str(folder), "database": made.database_id, "rows": made.rows, "made_at_us": made.made_at_us})
     else:
@@ -54,9 +44,8 @@ def back_up(
 def restore(
     folder: Annotated[Path, Parameter(help="The folder of a backup.")],
     *,
-    database_url: OwnerUrl = "",
+    database: AsOwner = OWNER,
     state: State = DEFAULT_STATE,
-    secret: Secret = IN_THE_URL,
     as_json: Json = False,
 ) -> int:
     """Load a backup into an empty database, check it, and verify its ledger. It is read-only until people resume it."""
@@ -64,10 +53,13 @@ def restore(
     from interlock.ledger.reader import verify_database  # noqa: PLC0415
     from interlock.store.backup import restore as load  # noqa: PLC0415
 
-    password = secret.for_url(database_url)
-    with _owner(state, database_url) as url:
-        made = _run(load(url, folder, _progress("restored", quiet=as_json), password))
-        report = _run(verify_database(url, KeyRing(state / "keys").public_bytes("heads"), None, password))
+    tell = _progress("restored", quiet=as_json)
+
+    async def loaded(url: str, password: Password | None) -> tuple[Manifest, Report]:
+        made = await load(url, folder, tell, password)
+        return made, await verify_database(url, KeyRing(state / "keys").public_bytes("heads"), None, password)
+
+    made, report = database.answer(state, loaded)
     if as_json:
         print_json({"database": made.database_id, "rows": made.rows, "ledger": report.as_dict()})
     else:
@@ -82,19 +74,18 @@ def reconcile(
     *,
     mark: Annotated[list[Path] | None, Parameter(help="A folder of marks; the one in the state folder when not given.")] = None,
     all_marks: Annotated[bool, Parameter(help="Say that these are the marks of all gateways there were.", negative="")] = False,
-    database_url: AppUrl = "",
+    database: AsApp = APP,
     state: State = DEFAULT_STATE,
-    secret: Secret = IN_THE_URL,
     as_json: Json = False,
 ) -> int:
     """Put back what a restored database lost of writes, as the marks outside of it tell. Then a person may resume."""
     from interlock.app.restoring import NothingRestoredError, reconcile_marks  # noqa: PLC0415  # not needed for --help
 
-    password = secret.for_url(database_url)
     folders = mark or [state / "mark"]
     try:
-        with _app(state, database_url) as url:
-            made, aside = _run(reconcile_marks(url, state, folders, all_marks=all_marks, password=password))
+        made, aside = database.answer(
+            state, lambda url, password: reconcile_marks(url, state, folders, all_marks=all_marks, password=password)
+        )
     except NothingRestoredError as error:
         raise Failure(str(error)) from error
     if as_json:
@@ -134,46 +125,3 @@ def _progress(done: str, *, quiet: bool) -> Callable[[str, int], None]:
             print(f"  {done} {table}: {rows} rows", file=sys.stderr)
 
     return tell
-
-
-def _run(work: Awaitable[_Value]) -> _Value:
-    import asyncpg  # noqa: PLC0415  # not needed for --help
-
-    async def run() -> _Value:
-        return await work
-
-    try:
-        return asyncio.run(run())
-    except StoreError as error:
-        raise Failure(str(error), code=UNREACHABLE if isinstance(error, StoreUnavailableError) else NO) from error
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        raise Failure(f"the database cannot be used: {error}", hint="check the URL", code=UNREACHABLE) from error
-
-
-@contextlib.contextmanager
-def _owner(state: Path, database_url: str) -> Iterator[str]:
-    with _embedded_unless(state, database_url, lambda running: running.owner_url) as url:
-        yield url
-
-
-@contextlib.contextmanager
-def _app(state: Path, database_url: str) -> Iterator[str]:
-    with _embedded_unless(state, database_url, lambda running: running.app_url) as url:
-        yield url
-
-
-@contextlib.contextmanager
-def _embedded_unless(state: Path, database_url: str, url_of: Callable[[server.Running], str]) -> Iterator[str]:
-    if database_url:
-        yield database_url
-        return
-    if not state.exists():
-        raise Failure(f"there is no state folder {state}", hint="give --state or --database-url", code=USAGE)
-    try:
-        lease = server.acquire(state)
-    except StoreError as error:
-        raise Failure(str(error)) from error
-    try:
-        yield url_of(lease.running)
-    finally:
-        lease.release()
