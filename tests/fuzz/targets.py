@@ -54,6 +54,7 @@ from interlock.tools.errors import CalledLateError, CallFailedError
 from interlock.tools.http.exchange import Exchange
 from interlock.tools.http.sse import EventReader
 from interlock.tools.limits import ToolLimits
+from interlock.tools.skim import Skim
 from tests.support.clock import LaterClock
 from tests.support.shop import FILES
 
@@ -309,6 +310,36 @@ def event_stream(data):
         return [event for at in range(0, len(data), size) for event in reader.feed(data[at : at + size])]
 
     assert read(max(1, len(data))) == read(1) == read(3)
+
+
+def _skimmed(data, size):
+    skim = Skim()
+    try:
+        for at in range(0, len(data), size):
+            skim.feed(data[at : at + size])
+    except CallFailedError:
+        return None
+    return skim.told()
+
+
+@target(
+    b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"a\\"]}\\\\"}],"structuredContent":{"a":[[],{}]},"isError":true}}',
+    b'{"jsonrpc":"2.0","id":"x","error":{"code":-32602,"message":"no","data":{}}}',
+    b'{"id":1,"result":{"isErr\\u006fr":false,"content":[],"resultType":"complete","_meta":null},"jsonrpc":"2.0"}',
+)
+def answer_too_long(data):
+    """What is not kept says the same wherever the network cuts, and what a reader of the whole would have found."""
+    told = _skimmed(data, max(1, len(data)))
+    assert told == _skimmed(data, 1) == _skimmed(data, 3)
+    if told is not None and told.is_reply:
+        event = b"data: " + data.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n\n"
+        assert EventReader(max_events=8).let_go().feed(event) == told
+    if told is None or told.is_error is None:
+        return
+    with contextlib.suppress(ValueError, RecursionError):
+        whole = json.loads(data.decode())
+        assert whole.get("id") == told.id
+        assert told.is_error == ("error" in whole or whole["result"].get("isError", False))
 
 
 @target(

@@ -1,14 +1,17 @@
 """Results that no honest tool gives: whatever comes back, the call is settled, the record keeps, and the caller is told the truth."""
 
+import json
 import math
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
 
-from interlock.gateway.messages import Effected, Refusal, Returned
+from interlock.gateway.messages import Effected, Proposal, Refusal, Returned
 from interlock.tools.port import ToolAnswer
 from interlock.tools.python import PythonFunction
 from tests.support.shop import FILES, Shop, counter
+from tests.tools.worlds import RawServer
 
 
 def deep(levels, leaf="x"):
@@ -96,8 +99,6 @@ async def ended(shop):
 
 
 async def test_whatever_a_tool_returns_the_call_is_settled_and_told_truthfully(shop):
-    from interlock.gateway.messages import Proposal  # noqa: PLC0415  # beside its only use
-
     session = await shop.session()
     for number, (name, value) in enumerate(GARBAGE.items()):
         for operation in ("get", "put", "add"):
@@ -112,3 +113,63 @@ async def test_whatever_a_tool_returns_the_call_is_settled_and_told_truthfully(s
             assert isinstance(answer, Refusal)
             assert operation == "get" or answer.effect is not Effected.NONE, (name, operation, answer)
     assert len(shop.shop.made) >= len(GARBAGE)
+
+
+LONG = "x" * 50_000_000
+
+
+@asynccontextmanager
+async def a_tool_that_says(result, database_url, state, timeout_ms=30_000):
+    """The counter, with the odd tool a server that gives this very result, and what it was asked."""
+
+    async def script(wire, request):
+        await wire.reply(json.dumps({"jsonrpc": "2.0", "id": request.message["id"], **result}).encode())
+
+    async with RawServer(script) as server:
+        tool = TOOL.replace('python: "odd:"', f"url: {server.url}").replace("reviewed", f"timeout_ms: {timeout_ms}, reviewed")
+        async with counter(database_url, state, Odd(), {**RELEASE, "tools/odd.yaml": tool}) as made:
+            yield made, server
+
+
+async def asked(made, session, operation):
+    return await made.gate.call(session, Proposal(operation=f"odd.{operation}", arguments=b'{"item":"x"}'))
+
+
+async def test_a_write_that_answers_with_fifty_megabytes_is_done_and_its_result_not_kept(database_urls, tmp_path):
+    result = {"result": {"content": [{"type": "text", "text": LONG}], "structuredContent": {"n": 1}}}
+    async with a_tool_that_says(result, database_urls.app, tmp_path) as (made, server):
+        session = await made.session()
+        told = await asked(made, session, "put")
+        assert (told.code, told.effect) == ("result_not_kept", Effected.DONE)
+        again = await asked(made, session, "put")
+        assert (again.code, again.effect, again.details["of"]) == ("result_not_kept", Effected.DONE, told.call_id)
+        assert server.methods.count("tools/call") == 1
+        assert await ended(made) == ["succeeded"]
+        (settled,) = [body for kind, body in await made.events(told.call_id) if kind == "call.settled"]
+        assert "which is more than is kept" in settled["detail"]
+        assert len(msgspec.json.encode(settled)) < 2_000
+
+
+async def test_a_write_that_fails_in_fifty_megabytes_is_told_to_have_failed(database_urls, tmp_path):
+    result = {"result": {"content": [{"type": "text", "text": LONG}], "isError": True}}
+    async with a_tool_that_says(result, database_urls.app, tmp_path) as (made, _):
+        told = await asked(made, await made.session(), "put")
+        assert told.is_error
+        assert "too long" in told.content[0]["text"]
+        assert await ended(made) == ["failed"]
+
+
+async def test_a_write_whose_long_answer_does_not_say_what_it_is_stays_in_doubt(database_urls, tmp_path):
+    result = {"result": {"content": [{"type": "text", "text": LONG}], "isError": "maybe"}}
+    async with a_tool_that_says(result, database_urls.app, tmp_path) as (made, server):
+        told = await asked(made, await made.session(), "put")
+        assert (told.code, told.effect) == ("in_doubt", Effected.UNKNOWN)
+        assert server.methods.count("tools/call") == 1
+
+
+async def test_a_reading_that_is_too_long_says_so(database_urls, tmp_path):
+    result = {"result": {"content": [{"type": "text", "text": LONG}]}}
+    async with a_tool_that_says(result, database_urls.app, tmp_path) as (made, _):
+        told = await asked(made, await made.session(), "get")
+        assert (told.code, told.effect) == ("result_too_large", Effected.NONE)
+        assert await ended(made) == ["failed"]

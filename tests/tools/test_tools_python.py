@@ -153,10 +153,11 @@ async def test_a_function_that_cancels_itself_does_not_cancel_its_caller() -> No
     assert failed(await connect(echo=cancels).invoke(invocation())) == ("cancelled", True)
 
 
-async def test_what_is_not_json_or_too_large_is_not_returned() -> None:
+async def test_what_is_not_json_is_not_returned_and_what_is_too_long_is_told_to_be_done() -> None:
     assert failed(await connect(echo=lambda **_: object()).invoke(invocation())) == ("protocol", True)
     small = ToolLimits(response_max_bytes=10)
-    assert failed(await connect(small, echo=lambda **_: "x" * 100).invoke(invocation())) == ("too_large", True)
+    answer = await connect(small, echo=lambda **_: "x" * 100).invoke(invocation())
+    assert answer == ToolAnswer(not_kept_bytes=102)
 
 
 async def test_the_listing_names_the_registered_functions() -> None:

@@ -60,6 +60,7 @@ class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
 
 
 UNSEEN = '{"unseen":true}'
+NOT_KEPT = '{"not_kept":true}'
 
 
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +156,7 @@ class Duplicate(msgspec.Struct, frozen=True, kw_only=True):
     """The same call was claimed before; nothing was written.
 
     `claim_state` is `claimed`, `succeeded`, `failed` or `in_doubt`; `outcome` is `UNSEEN`
-    when it is known that the call was done, and nobody has the tool's answer.
+    when it is known that the call was done, and nobody has the tool's answer; `NOT_KEPT` when the answer was too long to keep.
     """
 
     claim_id: str

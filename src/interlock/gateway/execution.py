@@ -11,7 +11,7 @@ import msgspec
 
 from interlock.core.budget import Budget
 from interlock.core.canonical import digest
-from interlock.core.claim import Claimed, Labels, NotSettled, OverBudget, Settled, SettleRequest
+from interlock.core.claim import NOT_KEPT, Claimed, Labels, NotSettled, OverBudget, Settled, SettleRequest
 from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.event import EventDraft
@@ -33,6 +33,7 @@ from interlock.tools.port import Asks, Fence, Invocation, Line, PauseGuard, Tool
 _log = logging.getLogger(__name__)
 
 _UNREADABLE_ERROR: Final = {"type": "text", "text": "The tool reported an error that cannot be read here."}
+_LONG_ERROR: Final = {"type": "text", "text": "The tool reported an error that is too long to be kept here."}
 _TOOLS_OWN_FAULT: Final = frozenset({"unreachable", "timeout", "protocol"})
 
 
@@ -63,13 +64,14 @@ class StoppedError(Exception):
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True):
-    """What may leave the gate after obligations, or `withheld` with the reason."""
+    """What may leave the gate after obligations, or `withheld` with the reason. `not_kept`: nobody has it any more."""
 
     content: tuple[Mapping[str, Any], ...] = ()
     structured: Mapping[str, Any] | None = None
     is_error: bool = False
     redacted: tuple[str, ...] = ()
     withheld: str = ""
+    not_kept: bool = False
     asks: Asked | None = None
     refused_ask: str = ""
     logs: tuple[Mapping[str, Any], ...] = ()
@@ -180,6 +182,11 @@ class Executor:
             case ToolAnswer() if earlier is not None:
                 text, released, state, code = b"", earlier.released, "succeeded", ""
                 detail = f"the tool is unstable: answered with what {earlier.call_id} released"
+            case ToolAnswer() if result.not_kept_bytes and not result.is_error:
+                detail = f"the answer is {result.not_kept_bytes} bytes long, which is more than is kept"
+                text, released = b"", Released(withheld=detail, not_kept=True)
+                reads = work.contract.is_read_only
+                state, code = ("failed", "result_too_large") if reads else ("succeeded", "")
             case ToolAnswer():
                 raw, text, released = _read(result, filtered)
                 state, code, detail = _state_of_answer(result, released)
@@ -224,7 +231,7 @@ class Executor:
                 lineage_id=work.session.lineage.id,
                 attempt=work.claimed.attempt,
                 state=state,
-                outcome=_kept(work, text) if text else None,
+                outcome=_kept(work, text, released),
                 release_key=unsent,
                 spent=dict.fromkeys(work.timed, -(-took_us // 1000)),
                 labels=work.labels,
@@ -350,7 +357,7 @@ def _read(result: ToolAnswer, filtered: Filter) -> tuple[RawOutput, bytes, Relea
     withheld; that the tool answered, and whether well, is known all the same.
     """
     raw = RawOutput(
-        content=result.content,
+        content=(_LONG_ERROR,) if result.not_kept_bytes else result.content,
         structured=result.structured,
         is_error=result.is_error,
         logs=result.logs,
@@ -415,6 +422,8 @@ def _state_of_failure(contract: Contract, failure: ToolFailure, stopped: NotStar
     return "in_doubt", "in_doubt"
 
 
-def _kept(work: Work, text: bytes) -> str | None:
-    # Only what a repeated call may ask for; a result too large to keep is told as withheld when the write is repeated.
-    return text.decode() if work.may_be_repeated and len(text) <= MAX_OUTPUT_BYTES else None
+def _kept(work: Work, text: bytes, released: Released) -> str | None:
+    """What a repeated call is answered with, where one may come; None when nothing can be said again."""
+    if not work.may_be_repeated or not (text or released.not_kept):
+        return None
+    return NOT_KEPT if released.not_kept or len(text) > MAX_OUTPUT_BYTES else text.decode()

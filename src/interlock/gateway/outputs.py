@@ -99,7 +99,7 @@ def to_caller(
 ) -> CallResult:
     """The answer for the caller, with labels; a withheld result becomes a refusal that says the call was done."""
     if released.withheld:
-        return refusal(call_id, "result_withheld")
+        return refusal(call_id, "result_not_kept" if released.not_kept else "result_withheld")
     labels: dict[str, Any] = {
         "source": contract.operation,
         "classification": contract.classification.value,

@@ -148,6 +148,15 @@ WORDINGS: Final[dict[str, _Wording]] = {
     "result_withheld": _Wording(
         _DENIED, "The call was done, but its result may not be released in this session.", _DONE, "never"
     ),
+    "result_not_kept": _Wording(
+        _DENIED,
+        "The call was done. What the tool answered is too long to be kept, so it is not given. Do not send the call again.",
+        _DONE,
+        "never",
+    ),
+    "result_too_large": _Wording(
+        _UNAVAILABLE, "The tool's answer is too long to be taken in here. Ask for less at a time.", _NONE, "changed_args"
+    ),
 }
 
 _RETRY_AFTER_MS: Final = {

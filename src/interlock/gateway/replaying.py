@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Final, assert_never
 
 import msgspec
 
 from interlock.core.canonical import digest
-from interlock.core.claim import UNSEEN, Duplicate, Recorded, SessionEnded, Stale
+from interlock.core.claim import NOT_KEPT, UNSEEN, Duplicate, Recorded, SessionEnded, Stale
 from interlock.core.decision import Allow
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock
@@ -20,6 +21,8 @@ from interlock.gateway.refusals import of_doubt, refusal
 from interlock.gateway.standing import Beliefs
 from interlock.gateway.under_way import Call
 from interlock.ledger.events import CallReplayed
+
+_WITHOUT_RESULT: Final[Mapping[str | None, str]] = {UNSEEN: "done_unseen", NOT_KEPT: "result_not_kept"}
 
 
 class Replays:
@@ -57,10 +60,9 @@ class Replays:
             earlier = msgspec.structs.replace(earlier, owner_alive=self._clock.monotonic_s() >= call.wait_until_s)
         if earlier.claim_state == "in_doubt":
             return await self._recording.tell(call, of_doubt(call.id, read.contract, of=earlier.call_id), decided)
-        if earlier.outcome == UNSEEN:
-            return await self._recording.tell(call, refusal(call.id, "done_unseen", of=earlier.call_id), decided)
-        if earlier.outcome is None:
-            return await self._recording.tell(call, refusal(call.id, "result_withheld", of=earlier.call_id), decided)
+        if earlier.outcome is None or earlier.outcome in _WITHOUT_RESULT:
+            done = _WITHOUT_RESULT.get(earlier.outcome, "result_withheld")
+            return await self._recording.tell(call, refusal(call.id, done, of=earlier.call_id), decided)
         released = release_output(read.contract, decision, stored_output(earlier.outcome))
         replayed = CallReplayed(
             operation=read.contract.operation,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from interlock.tools.errors import CalledLateError, CallFailedError
+from interlock.tools.errors import AnswerNotKeptError, CalledLateError, CallFailedError
 from interlock.tools.port import Invocation, ToolAnswer, ToolFailure, ToolResult
 
 
@@ -36,6 +36,8 @@ class Attempt:
             return self.failed("timeout", f"no answer within {self.invocation.timeout_ms} ms")
         except CalledLateError as error:
             return ToolFailure(sent=False, code="late", detail=f"the tool let it be: {error}")
+        except AnswerNotKeptError as error:
+            return ToolAnswer(is_error=error.is_error, not_kept_bytes=error.size_bytes)
         except CallFailedError as error:
             return self.failed(error.code, error.detail)
 

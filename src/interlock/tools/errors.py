@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from interlock.tools.port import ToolUnavailableError
 
-__all__ = ["CallFailedError", "CalledLateError", "StreamEndedError", "ToolConfigurationError", "ToolUnavailableError"]
+__all__ = [
+    "AnswerNotKeptError",
+    "CallFailedError",
+    "CalledLateError",
+    "StreamEndedError",
+    "ToolConfigurationError",
+    "ToolUnavailableError",
+]
 
 
 class ToolConfigurationError(ValueError):
@@ -25,6 +32,19 @@ class CallFailedError(Exception):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+
+
+class AnswerNotKeptError(CallFailedError):
+    """The answer was longer than is kept. It was read to its end all the same, and said whether the call was done.
+
+    `request_id` is the request it named, None when it named none.
+    """
+
+    def __init__(self, *, is_error: bool, size_bytes: int, request_id: int | str | None = None) -> None:
+        super().__init__("too_large", f"the answer is {size_bytes} bytes long, which is more than is kept")
+        self.is_error = is_error
+        self.size_bytes = size_bytes
+        self.request_id = request_id
 
 
 class StreamEndedError(CallFailedError):

@@ -9,7 +9,9 @@ class ToolLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on every loop, queue, payload and wait of the connectors. The overall time of a call is its contract's."""
 
     response_max_bytes: int = 4 * 1024 * 1024
-    """One answer, all stream events together, or one line of a stdio server."""
+    """One answer, all stream events together, or one line of a stdio server; of what is longer nothing is kept."""
+    skimmed_max_bytes: int = 64 * 1024 * 1024
+    """What is longer is read on so far, within the time of the call, to learn whether the call was done; then given up."""
     header_max_bytes: int = 32 * 1024
     stream_max_events: int = 10_000
     """Progress and log notifications tolerated before the result."""

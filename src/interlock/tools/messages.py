@@ -11,7 +11,7 @@ from interlock import __version__
 from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 from interlock.core.uris import expand
-from interlock.tools.errors import CalledLateError, CallFailedError
+from interlock.tools.errors import AnswerNotKeptError, CalledLateError, CallFailedError
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
 from interlock.tools.port import Asks, Invocation, ToolAnswer
 
@@ -257,6 +257,13 @@ def read_reply(data: bytes, request_id: int) -> Message:
     if (message.result is msgspec.UNSET) == (message.error is msgspec.UNSET):
         raise CallFailedError("protocol", "a response holds either a result or an error")
     return message
+
+
+def check_not_kept(error: AnswerNotKeptError, request_id: int) -> None:
+    """The same check of an answer of which nothing was kept but what it says at its top."""
+    refused_unread = error.request_id is None and error.is_error
+    if not refused_unread and (type(error.request_id) is not int or error.request_id != request_id):
+        raise CallFailedError("protocol", "the answer belongs to another request")
 
 
 def error_of(message: Message) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 from interlock.tools import fence
 from interlock.tools.attempt import Attempt
-from interlock.tools.errors import CalledLateError, CallFailedError, ToolUnavailableError
+from interlock.tools.errors import AnswerNotKeptError, CalledLateError, CallFailedError, ToolUnavailableError
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
 from interlock.tools.listening import Hear
 from interlock.tools.port import Invocation, ToolAnswer, ToolResult
@@ -193,7 +193,7 @@ class PythonConnector:
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             raise CallFailedError("protocol", f"the function returned what is not JSON: {error}") from None
         if len(text) > self._limits.response_max_bytes:
-            raise CallFailedError("too_large", f"the result is longer than {self._limits.response_max_bytes} bytes")
+            raise AnswerNotKeptError(is_error=False, size_bytes=len(text))
         if isinstance(plain, str):
             return ToolAnswer(content=({"type": "text", "text": plain},))
         structured = plain if isinstance(plain, dict) else {"result": plain}

@@ -28,6 +28,7 @@ from interlock.tools.limits import ToolLimits
 from interlock.tools.listening import Hear
 from interlock.tools.messages import STATELESS, Message
 from interlock.tools.port import Line, PauseGuard, ToolAnswer
+from interlock.tools.skim import Skim
 
 _LOG: Final = logging.getLogger(__name__)
 _CHUNK_BYTES: Final = 64 * 1024
@@ -172,6 +173,9 @@ class _Server:
         self.calls = asyncio.Semaphore(limits.process_calls_max)
         self.version = ""
         self._agreed = False
+        self._line = bytearray()
+        self._line_bytes = 0
+        self._skim: Skim | None = None
 
     @classmethod
     async def spawn(
@@ -306,24 +310,48 @@ class _Server:
 
     async def _read_stdout(self) -> None:
         stdout = self._process.stdout
-        rest = bytearray()
         try:
             while stdout is not None and (chunk := await stdout.read(_CHUNK_BYTES)):
-                rest += chunk
-                if b"\n" in chunk:
-                    *lines, last = bytes(rest).split(b"\n")
-                    rest = bytearray(last)
-                    for line in lines:
-                        self._take(line)
-                self._check_length(rest)
+                *ends, last = chunk.split(b"\n")
+                for end in ends:
+                    self._read(end)
+                    self._line_ended()
+                self._read(last)
             self._fail(CallFailedError("unreachable", "the process ended before it answered"))
         except CallFailedError as error:
             self._fail(error)
             self._signal(signal.SIGTERM)
 
+    def _read(self, part: bytes) -> None:
+        """Part of a line. One that is too long to keep is only asked what kind of answer it is."""
+        self._line_bytes += len(part)
+        if self._skim is None and self._line_bytes > self._limits.response_max_bytes:
+            self._skim = Skim()
+            self._skim.feed(bytes(self._line))
+            self._line.clear()
+        if self._line_bytes > self._limits.skimmed_max_bytes:
+            raise CallFailedError("too_large", f"a line longer than {self._limits.skimmed_max_bytes} bytes")
+        if self._skim is None:
+            self._line += part
+        else:
+            self._skim.feed(part)
+
+    def _line_ended(self) -> None:
+        line, skim, size = bytes(self._line), self._skim, self._line_bytes
+        self._line.clear()
+        self._skim, self._line_bytes = None, 0
+        if skim is None:
+            self._take(line)
+            return
+        told = skim.told()
+        if told is None:
+            raise CallFailedError("too_large", f"a line of {size} bytes, which is no whole message")
+        reply = self._waiting.get(told.id) if isinstance(told.id, int) and told.is_reply else None
+        if reply is not None and not reply.done():
+            reply.set_exception(told.failure(size))
+
     def _take(self, line: bytes) -> None:
         """One message of the server. INVARIANT: beside replies, only what surely belongs to one call goes further than here."""
-        self._check_length(line)
         if not line.lstrip().startswith(b"{"):
             # A stray print() of the server; it answers nothing, so it harms nobody.
             return
@@ -375,10 +403,6 @@ class _Server:
             reply.set_result(messages.read_reply(line, reply_id))
         except CallFailedError as error:
             reply.set_exception(error)
-
-    def _check_length(self, line: bytes | bytearray) -> None:
-        if len(line) > self._limits.response_max_bytes:
-            raise CallFailedError("too_large", f"a line longer than {self._limits.response_max_bytes} bytes")
 
     async def _read_stderr(self) -> None:
         stderr = self._process.stderr

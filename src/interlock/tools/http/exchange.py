@@ -9,8 +9,9 @@ from typing import Final
 import msgspec
 
 from interlock.tools.errors import CallFailedError, StreamEndedError
-from interlock.tools.http.sse import EventReader
+from interlock.tools.http.sse import EventReader, EventSkim
 from interlock.tools.limits import ToolLimits
+from interlock.tools.skim import Skim
 
 OK: Final = 200
 _INFORMATIONAL: Final = range(100, 200)
@@ -45,6 +46,7 @@ class Exchange:
         self._limits = limits
         self._on_event = on_event
         self._events: EventReader | None = None
+        self._skim: Skim | EventSkim | None = None
         self._headers: dict[bytes, bytes] = {}
         self._header_count = 0
         self._header_bytes = 0
@@ -84,18 +86,20 @@ class Exchange:
     def on_body(self, chunk: bytes) -> None:
         """A piece of the body, without its framing."""
         self._body_bytes += len(chunk)
-        if self._body_bytes > self._limits.response_max_bytes:
-            self._fail("too_large", f"the response is longer than {self._limits.response_max_bytes} bytes")
+        if self._body_bytes > self._limits.skimmed_max_bytes:
+            self._fail("too_large", f"the response is longer than {self._limits.skimmed_max_bytes} bytes")
         if self.failure is not None or self.answer.done():
             return
-        if self._events is None:
-            self._body += chunk
-            return
         try:
-            for data in self._events.feed(chunk):
-                if self._on_event(data):
-                    self._resolve(data)
-                    return
+            if self._body_bytes > self._limits.response_max_bytes:
+                self._over(chunk)
+            elif self._events is None:
+                self._body += chunk
+            else:
+                for data in self._events.feed(chunk):
+                    if self._on_event(data):
+                        self._resolve(data)
+                        return
         except CallFailedError as error:
             self.fail(error)
 
@@ -106,12 +110,34 @@ class Exchange:
             return
         self.complete = True
         self.keep_alive = self.keeps_alive()
-        if self._events is None:
+        if isinstance(self._skim, Skim):
+            told = self._skim.told()
+            if told is not None and told.is_reply:
+                self.fail(told.failure(self._body_bytes))
+            self._fail("too_large", f"{self._body_bytes} bytes, which are no whole answer")
+        elif self._skim is not None:
+            self._fail("too_large", "the stream ended without the result")
+        elif self._events is None:
             self._resolve(bytes(self._body))
         elif self._events.last_id:
             self.fail(StreamEndedError(self._events.last_id, self._events.retry_ms))
         else:
             self._fail("protocol", "the stream ended without the result")
+
+    def _over(self, chunk: bytes) -> None:
+        """Keep nothing more of the body: from here on it is only asked what kind of answer it is."""
+        if self._skim is None and self._events is not None:
+            self._skim = self._events.let_go()
+        elif self._skim is None:
+            if self._status != OK or self._media_type() != "application/json":
+                raise CallFailedError("too_large", f"the response is longer than {self._limits.response_max_bytes} bytes")
+            self._skim = Skim()
+            chunk = bytes(self._body) + chunk
+            self._body.clear()
+        assert self._skim is not None  # noqa: S101  # for the type checker
+        told = self._skim.feed(chunk)
+        if told is not None:
+            raise told.failure(self._body_bytes)
 
     def on_eof(self) -> None:
         """The connection is gone. A response without any length ends so; its JSON shows whether it was whole."""

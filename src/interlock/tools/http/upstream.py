@@ -19,7 +19,7 @@ from interlock.tools import messages
 from interlock.tools.attempt import Attempt
 from interlock.tools.beside import Beside
 from interlock.tools.credential import Credential
-from interlock.tools.errors import CallFailedError, StreamEndedError
+from interlock.tools.errors import AnswerNotKeptError, CallFailedError, StreamEndedError
 from interlock.tools.http.endpoint import Endpoint
 from interlock.tools.http.exchange import OK, HttpResponse, OnEvent
 from interlock.tools.http.pool import Pool
@@ -252,11 +252,15 @@ class HttpUpstream:
         if listener is None:
             listener = self._listener(link, request_id, Beside(Line(), request_id, self._limits), set())
         try:
-            response = await self._post(
-                link, body, routing=routing, before_first_byte=before_first_byte, on_event=listener, guard=guard
-            )
-        except StreamEndedError as ended:
-            response = await self._taken_up(link, ended, listener)
+            try:
+                response = await self._post(
+                    link, body, routing=routing, before_first_byte=before_first_byte, on_event=listener, guard=guard
+                )
+            except StreamEndedError as ended:
+                response = await self._taken_up(link, ended, listener)
+        except AnswerNotKeptError as error:
+            messages.check_not_kept(error, request_id)
+            raise
         self._check_status(link, response)
         message = messages.read_reply(self._credential.scrub(response.body), request_id)
         code, _ = messages.error_of(message)
