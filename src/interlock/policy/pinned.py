@@ -18,9 +18,9 @@ from interlock.policy.errors import UnusableReleaseError
 from interlock.policy.reads import WHOLE, access
 from interlock.policy.slices import STANDING, Handle, parse_set
 
-PINNED_MAX_ENTRIES: Final = 512
-PIN_AFTER_USES: Final = 8
-"""Parsing a set costs as much as a few calls save; who comes once or twice is not worth it."""
+PINNED_MAX_ENTRIES: Final = 256
+PIN_AFTER_USES: Final = 32
+"""Parsing a set costs as much as some thirty calls save, so it is done when that many have shown that more will come."""
 
 
 class Pin:
