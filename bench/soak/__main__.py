@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any, Final
 
 import asyncpg
@@ -214,18 +215,27 @@ def _shown(run: Soak, found: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def flatness(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Memory and files of the gateway that stayed: the mean of the second and of the last quarter, and the growth between."""
+    """Memory and files of the gateway that stayed: the mean of the second and of the last quarter, and its slope from then on."""
     mine = [one for sample in samples for one in sample["gateways"] if one["place"] == 0 and "rss_mb" in one]
     quarter = len(mine) // 4
     if not quarter:
         return {}
     early, late = mine[quarter : 2 * quarter], mine[-quarter:]
+    since = [
+        (sample["minutes"], one["rss_mb"])
+        for sample in samples
+        for one in sample["gateways"]
+        if one["place"] == 0 and "rss_mb" in one
+    ][quarter:]
 
     def mean(of: Sequence[dict[str, Any]], what: str) -> float:
         return round(sum(one[what] for one in of) / len(of), 1)
 
     return {
         "the gateway that stayed, MB in the second and in the last quarter": [mean(early, "rss_mb"), mean(late, "rss_mb")],
+        "the gateway that stayed, MB an hour after the first quarter (least squares)": round(
+            60 * linear_regression(*zip(*since, strict=True)).slope, 1
+        ),
         "the gateway that stayed, open files in the second and in the last quarter": [mean(early, "fds"), mean(late, "fds")],
         "most MB of any gateway": max(one["rss_mb"] for sample in samples for one in sample["gateways"] if "rss_mb" in one),
     }

@@ -246,3 +246,16 @@ async def test_what_others_counted_is_not_believed_for_longer_than_it_is_new(wea
     assert isinstance(await weak.ask(session, "look", item="b"), Returned)
     assert isinstance(await weak.ask(session, "look", item="c"), Returned)
     assert all(item.phase.value == "closed" for item in weak.system.stability.told())
+
+
+async def test_answers_that_have_got_too_old_are_forgotten_as_others_come(weak):
+    session = await weak.session()
+    for number in range(10):
+        await weak.ask(session, "look", item=f"old{number}")
+    earlier = weak.system.gate._ways._earlier
+    assert len(earlier._kept) == 10
+    weak.later(301)
+    for number in range(10):
+        await weak.ask(session, "look", item=f"new{number}")
+    assert len(earlier._kept) == 10
+    assert earlier._bytes == sum(kept.size for kept in earlier._kept.values())

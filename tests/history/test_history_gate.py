@@ -6,9 +6,12 @@ import itertools
 import pytest
 import pytest_asyncio
 
+from interlock.gateway import histories
+from interlock.gateway.limits import LONGEST_SESSION_S
 from interlock.gateway.messages import Refusal, Returned
 from interlock.ledger.story import tell
 from interlock.store.embedded import server
+from tests.support.clock import LaterClock
 from tests.support.shop import FILES, Shop, counter
 
 HISTORY = """
@@ -129,7 +132,8 @@ async def test_a_fact_declared_later_knows_earlier_calls_and_takes_their_argumen
     await one.call(session, "pay", order_id="Z9", amount="1.00")
     pool = one.system.database.pool()
     await pool.execute("UPDATE claim SET remembered = NULL, history_n = NULL WHERE session_id = $1", session.session_id)
-    one.system.histories._known.clear()
+    for lineage_id in list(one.system.histories._known):
+        one.system.histories._forget(lineage_id)
     assert (await one.call(session, "pay", order_id="A1", amount="1.00")).code == "forbidden"
 
 
@@ -138,3 +142,37 @@ async def test_the_labels_say_which_call_brought_them(one, session):
     paid = await one.call(session, "pay", order_id="A1", amount="1.00")
     facts = next(body for kind, body in await one.events(paid.call_id) if kind == "call.decided")["facts"]
     assert facts["tainted_by"] == facts["confidential_by"] == f"{person.call_id} shop.person"
+
+
+async def test_past_calls_are_forgotten_to_save_memory_and_count_all_the_same(one, monkeypatch):
+    monkeypatch.setattr(histories, "MAX_CACHED_PAST_CALLS", 5)
+    sessions = [await one.session(user=f"u{next(USERS)}") for _ in range(6)]
+    for _ in range(3):
+        for session in sessions:
+            assert isinstance(await one.call(session, "note", text="x"), Returned)
+    known = one.system.histories
+    assert known._calls == sum(len(log.calls) for log in known._known.values())
+    # The lineage that calls is kept whatever it holds; what its last call added is seen at the next look.
+    assert known._calls <= 5 + 3
+    for session in sessions:
+        assert (await one.call(session, "note", text="x")).code == "forbidden"
+
+
+async def test_lineages_whose_past_is_empty_are_bounded_by_their_number(one, monkeypatch):
+    monkeypatch.setattr(histories, "MAX_CACHED_LINEAGES", 3)
+    for _ in range(6):
+        session = await one.session(user=f"u{next(USERS)}")
+        assert isinstance(await one.call(session, "stock", item="tea"), Returned)
+    assert len(one.system.histories._known) <= 3
+
+
+async def test_calls_that_are_older_than_every_window_are_forgotten(one, session, monkeypatch):
+    for _ in range(3):
+        assert isinstance(await one.call(session, "note", text="x"), Returned)
+    known = one.system.histories
+    assert len(known._known[session.lineage.id].calls) == 3
+    clock = LaterClock()
+    clock.later_s = LONGEST_SESSION_S + 3_600
+    monkeypatch.setattr(known, "_clock", clock)
+    assert isinstance(await one.call(session, "stock", item="tea"), Returned)
+    assert known._known[session.lineage.id].calls == {}

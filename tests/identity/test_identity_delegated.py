@@ -279,3 +279,14 @@ async def test_the_gate_of_one_process_takes_the_session_that_another_opened(sho
         assert first.structured == again.structured
         assert shop.made.shop.count("pay") == 1
     assert LOOK_AGAIN_S < 60
+
+
+async def test_sessions_that_are_to_be_looked_up_again_anyway_are_forgotten_as_others_come(shop):
+    delegated = shop.system.plane.doors._delegated
+    for number in range(8):
+        await shop.session(shop.token(sid=f"login-{number}"))
+    real = shop.system.clock.monotonic_s
+    shop.system.clock.monotonic_s = lambda: real() + LOOK_AGAIN_S
+    for number in range(8):
+        await shop.session(shop.token(sid=f"later-{number}"))
+    assert len(delegated._known) == 8

@@ -373,3 +373,14 @@ def test_a_key_fits_the_algorithms_of_its_kind_and_no_others():
         assert {algorithm for algorithm in tried if fits(known, algorithm)} == fitting
         bound = msgspec.structs.replace(known, algorithm=kind)
         assert {algorithm for algorithm in tried if fits(bound, algorithm)} <= fitting
+
+
+async def test_tokens_that_are_over_are_forgotten_as_others_come(desk):
+    for number in range(30):
+        await desk.check(jti=f"old{number}")
+    assert len(desk.outside._known) == 30
+    desk.later(3_600)
+    for number in range(30):
+        now = int(desk.clock.wall_us() / 1e6)
+        await desk.check(jti=f"new{number}", iat=now, exp=now + 300)
+    assert len(desk.outside._known) == 30

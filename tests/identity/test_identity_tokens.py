@@ -27,7 +27,7 @@ from interlock.identity.exchange import (
     TokenExchange,
 )
 from interlock.identity.keys import KeyRing
-from interlock.identity.refusals import RefusalCounter
+from interlock.identity.refusals import MAX_KEPT_COUNTS, RefusalCounter
 from interlock.identity.tokens import Verifier, sign
 from interlock.release.load import from_files
 from tests.support.shop import FILES
@@ -301,3 +301,16 @@ def test_a_directory_with_a_mistake_is_refused_with_its_place(tmp_path):
         load_directory(file)
     with pytest.raises(DirectoryError, match="cannot be read"):
         load_directory(tmp_path / "nothing.yaml")
+
+
+def test_refusals_that_cannot_be_stored_for_a_long_time_take_no_more_memory_than_they_may():
+    clock = Clock()
+    counter = RefusalCounter(clock)
+    for _ in range(2_000):
+        counter.add("expired", "corp")
+        counter.add("signature", "corp")
+        counter.give_back(counter.take())
+        clock.now_s += 60
+    kept = counter.take()
+    assert len(kept) <= MAX_KEPT_COUNTS + 2
+    assert sum(refused.count for refused in kept) == 4_000

@@ -4,10 +4,14 @@ import os
 import tempfile
 from pathlib import Path
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interlock.core.claim import Claimed, Stale
+from interlock.gateway.messages import Returned
 from interlock.store.mark import Ended, Mark, Opened, forget_older, last_taken, other_databases, parts_of, read_part
+from tests.support.shop import counter
 
 SECRET = b"s" * 32
 ends = st.builds(
@@ -98,3 +102,21 @@ def test_a_part_that_could_be_forgotten_is_written_to_no_more_and_only_old_ones_
     os.utime(old, (100, 100))
     assert forget_older(tmp_path, "db", 101.0) == 1
     assert parts_of(tmp_path, "db") == (young,)
+
+
+async def test_of_reads_that_were_not_claimed_or_are_over_nothing_is_remembered(database_urls, tmp_path):
+    async with counter(database_urls.app, tmp_path) as made:
+        session = await made.session()
+        marked, claims = made.system.desk, []
+        real = marked._desk.claim
+
+        async def claim(request):
+            if len(claims) < 2:  # what it was decided on has changed, twice
+                request = msgspec.structs.replace(request, facts_version=request.facts_version - 1)
+            claims.append(await real(request))
+            return claims[-1]
+
+        marked._desk.claim = claim
+        assert isinstance(await made.call(session, "stock", item="tea"), Returned)
+        assert [type(answer) for answer in claims] == [Stale, Stale, Claimed]
+        assert not marked._unkeyed

@@ -3,7 +3,8 @@
 import pytest
 
 from interlock.core.risk import SignalKind
-from interlock.risk.habits import ALL, MIN_KNOWN_CALLS, Done, Window, aimed, features, rate_feature, unusual
+from interlock.risk import habits
+from interlock.risk.habits import ALL, MIN_KNOWN_CALLS, Done, Window, Windows, aimed, features, rate_feature, unusual
 
 KNOWN = {
     ALL: MIN_KNOWN_CALLS,
@@ -107,3 +108,37 @@ def test_what_a_call_is_about_is_its_object_and_what_it_aims_at_are_its_other_ta
     assert aimed("shop.refund", {**refund, "amount": "21.00"}, "order_id", targets)[1] != first[1]
     assert aimed("shop.refund", {"amount": "20.00"}, "order_id", targets) == ("", "")
     assert aimed("shop.note", {"text": "a"}, "", ()) == aimed("shop.close", {"id": 1}, "id", ("id",)) == ("", "")
+
+
+def done(number, at_us):
+    return Done(at_us=at_us, call_id=f"call_{number}", operation="read", outcome="made", features=(ALL,))
+
+
+def test_a_window_holds_the_last_calls_and_of_the_others_their_time_for_a_minute():
+    window = Window()
+    for number in range(1_000):
+        window.add(done(number, number * 200_000))
+    assert [call.call_id for call in window.recent()] == [f"call_{number}" for number in range(980, 1_000)]
+    assert window.a_minute(999 * 200_000) == 300
+    assert len(window) == 20 + 300
+    window.add(done(1_000, 3600 * SECOND))
+    assert (window.a_minute(3600 * SECOND), len(window)) == (1, 20 + 1)
+
+
+def test_the_windows_of_many_lineages_are_bounded_by_all_that_they_hold_and_the_latest_are_kept(monkeypatch):
+    monkeypatch.setattr(habits, "MAX_WINDOWS_SIZE", 100)
+    windows = Windows()
+    for number in range(1_000):
+        for _ in range(number % 7 + 1):
+            windows.add(f"lineage{number}", done(number, number))
+        assert windows.size <= 100
+    assert windows.size == sum(len(windows.of(f"lineage{number}")) for number in range(999, 999 - len(windows), -1))
+    assert [call.call_id for call in windows.of("lineage999").recent()] == ["call_999"] * (999 % 7 + 1)
+
+
+def test_many_lineages_that_call_once_are_bounded_by_their_number(monkeypatch):
+    monkeypatch.setattr(habits, "MAX_LINEAGES", 10)
+    windows = Windows()
+    for number in range(100):
+        windows.add(f"lineage{number}", done(number, number))
+    assert len(windows) == 10

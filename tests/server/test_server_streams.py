@@ -8,8 +8,9 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from interlock.core.changes import Changed, Listing
+from interlock.server import mcp_stateful
 from interlock.server.limits import MAX_LISTENERS_PER_SESSION
-from tests.support.patience import PATIENCE_S, patient_http
+from tests.support.patience import PATIENCE_S, patient_http, until
 from tests.support.served import served
 from tests.support.shop import counter
 
@@ -125,3 +126,16 @@ async def test_a_client_of_an_older_revision_is_told_nothing_when_its_session_ha
             assert await asked.get() is False
         shop.gate.visible = may_use
     assert told == []
+
+
+async def test_of_a_client_of_an_older_revision_that_was_just_gone_nothing_is_kept(shop, monkeypatch):
+    monkeypatch.setattr(mcp_stateful, "STATEFUL_IDLE_S", 0.05)
+    token = shop.system.plane._tokens.issue(await shop.session())
+    async with served(shop, shop.system.settings.state) as door:
+        async with patient_http(headers={"authorization": f"Bearer {token}"}) as http:
+            url = f"{door.url}/mcp"
+            transport = streamable_http_client(url, http_client=http, terminate_on_close=False)
+            async with Client(transport, mode="legacy") as client:
+                await client.list_tools()
+        stateful = door._router._stateful
+        await until(lambda: not stateful._kept and not stateful._owners)

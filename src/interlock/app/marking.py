@@ -50,8 +50,8 @@ _log = logging.getLogger(__name__)
 
 KEEP_S: Final = 14 * 24 * 3600
 FORGET_EVERY_S: Final = 3_600.0
-MAX_NAMED_SESSIONS: Final = 10_000
-MAX_UNKEYED_CLAIMS: Final = 100_000
+MAX_NAMED_SESSIONS: Final = 1_000
+MAX_UNKEYED_CLAIMS: Final = 10_000
 MARK_KEY: Final = "mark"
 _PROPOSED: Final = "call.proposed"
 
@@ -78,10 +78,12 @@ class MarkedDesk:
     async def claim(self, request: ClaimRequest) -> ClaimAnswer:
         """Take the right to execute one call. Raises `StoreUnavailableError`: then nothing may be executed."""
         if request.idempotency is None:
-            if len(self._unkeyed) > MAX_UNKEYED_CLAIMS:
-                self._unkeyed.clear()  # their ends stand in the mark then, and harm nobody
-            self._unkeyed.add(request.claim_id)
-            return await self._desk.claim(request)
+            answer = await self._desk.claim(request)
+            if isinstance(answer, Claimed):
+                if len(self._unkeyed) >= MAX_UNKEYED_CLAIMS:
+                    self._unkeyed.clear()  # their ends stand in the mark then, and harm nobody
+                self._unkeyed.add(request.claim_id)
+            return answer
         acting = self._named.get(request.session_id) or await self._acting(request.session_id)
         self._refuse_while_behind()
         answer = await self._desk.claim(request)

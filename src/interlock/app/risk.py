@@ -17,7 +17,7 @@ from interlock.ledger.drafts import draft
 from interlock.ledger.events import PostureChanged, RiskNoted
 from interlock.risk.combine import Assessment, assess, reason
 from interlock.risk.detectors import SlowDetector, TextDetector
-from interlock.risk.habits import Done, Window, aimed, features, rate_feature, unusual
+from interlock.risk.habits import Done, Windows, aimed, features, rate_feature, unusual
 from interlock.store.errors import StoreError
 from interlock.store.postures import Postures, SetPosture
 from interlock.store.risk import RiskRows
@@ -61,7 +61,7 @@ class RiskWatch:
         self._ids = ids
         self._behind: set[asyncio.Task[None]] = set()
         self._calls: asyncio.Queue[tuple[Session, Done, CalledAs]] = asyncio.Queue(MAX_CALLS_QUEUED)
-        self._windows: OrderedDict[str, Window] = OrderedDict()
+        self._windows = Windows()
         self._baselines: OrderedDict[tuple[str, str], dict[str, int]] = OrderedDict()
         self._learnt: Counter[tuple[str, str, str]] = Counter()
         self._noted: OrderedDict[tuple[str, str, str], tuple[int, int]] = OrderedDict()
@@ -131,8 +131,7 @@ class RiskWatch:
         try:
             self._calls.put_nowait((session, done, call))
         except asyncio.QueueFull:
-            if len(self._overrun) < MAX_LINEAGES:
-                self._overrun[session.lineage.id] = session
+            self._not_weighed(session)
 
     async def tend(self) -> None:
         """Keep what was learnt, and note what could not be looked at. Raises `StoreUnavailableError`: nothing is lost then."""
@@ -174,8 +173,7 @@ class RiskWatch:
             _log.warning(
                 "what entered a context could not be weighed", exc_info=looking.exception(), extra={"event": "risk.not_weighed"}
             )
-            if len(self._overrun) < MAX_LINEAGES:
-                self._overrun.setdefault(session.lineage.id, session)
+            self._not_weighed(session)
 
     async def _look_behind(
         self,
@@ -270,21 +268,23 @@ class RiskWatch:
                 _log.warning(
                     "how a call ended could not be weighed", extra={"event": "risk.not_weighed", "call_id": done.call_id}
                 )
-                self._overrun.setdefault(session.lineage.id, session)
+                self._not_weighed(session)
             except Exception:  # noqa: BLE001  # one odd call must not end the watch
                 _log.exception(
                     "how a call ended could not be weighed", extra={"event": "risk.not_weighed", "call_id": done.call_id}
                 )
-                self._overrun.setdefault(session.lineage.id, session)
+                self._not_weighed(session)
             finally:
                 self._calls.task_done()
 
+    def _not_weighed(self, session: Session) -> None:
+        """Note a lineage of which something could not be looked at, so that `tend` says so."""
+        if len(self._overrun) < MAX_LINEAGES:
+            self._overrun.setdefault(session.lineage.id, session)
+
     async def _take_up(self, session: Session, done: Done, call: CalledAs) -> None:
         lineage = session.lineage
-        window = self._windows.setdefault(lineage.id, Window())
-        self._windows.move_to_end(lineage.id)
-        while len(self._windows) > MAX_LINEAGES:
-            self._windows.popitem(last=False)
+        window = self._windows.of(lineage.id)
         baseline = await self._baseline(lineage.tenant, lineage.agent)
         about, aim = aimed(call.operation, call.arguments, call.object, call.targets)
         of_call = Done(
@@ -296,7 +296,7 @@ class RiskWatch:
             about=about,
             aim=aim,
         )
-        window.add(of_call)
+        self._windows.add(lineage.id, of_call)
         signals = unusual(of_call, window, baseline)
         # What looks odd teaches nothing: else whoever does it often enough makes it usual.
         if done.outcome == "made" and not signals:

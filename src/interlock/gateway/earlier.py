@@ -15,7 +15,8 @@ from interlock.gateway.execution import Earlier, Released
 
 MAX_ANSWERS: Final = 10_000
 MAX_ANSWER_BYTES: Final = 256 * 1024
-MAX_ALL_ANSWERS_BYTES: Final = 64 * 1024 * 1024
+MAX_ALL_ANSWERS_BYTES: Final = 32 * 1024 * 1024
+_LOOKED_AT: Final = 2
 
 
 class EarlierKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,12 +42,18 @@ def earlier_key(session: Session, decision: Allow, operation: str, call_hash: st
     )
 
 
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    earlier: Earlier
+    size: int
+    until_s: float
+
+
 class EarlierAnswers:
-    """Kept in this process only, and only as they were released."""
+    """Kept in this process only, and only as they were released. With each that comes two old ones are looked at."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._kept: OrderedDict[EarlierKey, tuple[Earlier, int]] = OrderedDict()
+        self._kept: OrderedDict[EarlierKey, _Kept] = OrderedDict()
         self._bytes = 0
 
     def keep(self, key: EarlierKey, contract: Contract, call_id: str, released: Released) -> None:
@@ -55,10 +62,12 @@ class EarlierAnswers:
             return
         size = len(msgspec.json.encode(released))
         self._drop(key)
+        now_s, now_us = self._clock.monotonic_s(), self._clock.wall_us()
+        self._drop_some(now_s)
         if size > MAX_ANSWER_BYTES:
             return
-        now_s, now_us = self._clock.monotonic_s(), self._clock.wall_us()
-        self._kept[key] = (Earlier(released=released, call_id=call_id, at_s=now_s, at_us=now_us), size)
+        earlier = Earlier(released=released, call_id=call_id, at_s=now_s, at_us=now_us)
+        self._kept[key] = _Kept(earlier=earlier, size=size, until_s=now_s + contract.degrade.cache_s)
         self._bytes += size
         while self._bytes > MAX_ALL_ANSWERS_BYTES or len(self._kept) > MAX_ANSWERS:
             self._drop(next(iter(self._kept)))
@@ -68,12 +77,21 @@ class EarlierAnswers:
         found = self._kept.get(key)
         if found is None:
             return None
-        if self._clock.monotonic_s() - found[0].at_s > contract.degrade.cache_s:
+        if self._clock.monotonic_s() - found.earlier.at_s > contract.degrade.cache_s:
             self._drop(key)
             return None
-        return found[0]
+        return found.earlier
+
+    def _drop_some(self, now_s: float) -> None:
+        """Rid the memory of what is over, a little at a time: an answer is asked for again only when its tool is unstable."""
+        for _ in range(min(_LOOKED_AT, len(self._kept))):
+            oldest = next(iter(self._kept))
+            if self._kept[oldest].until_s < now_s:
+                self._drop(oldest)
+            else:
+                self._kept.move_to_end(oldest)
 
     def _drop(self, key: EarlierKey) -> None:
         found = self._kept.pop(key, None)
         if found is not None:
-            self._bytes -= found[1]
+            self._bytes -= found.size

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -18,7 +19,7 @@ from interlock.core.history import Kept, PastCall, Recalled, keep
 from interlock.core.ports import Clock
 from interlock.core.who import Session
 from interlock.gateway.governed import Governed
-from interlock.gateway.limits import MAX_CACHED_PAST_CALLS, MAX_PAST_CALLS
+from interlock.gateway.limits import MAX_CACHED_LINEAGES, MAX_CACHED_PAST_CALLS, MAX_PAST_CALLS
 from interlock.gateway.ports import PastShelf
 from interlock.gateway.reading import ReadProposal
 from interlock.policy.history import Present, recall
@@ -32,6 +33,8 @@ class Recollection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 NONE_READ = Recollection()
+# What is older than every window by so much is forgotten; the database's clock, which dates calls, is not this process's.
+LATE_US: Final = 600_000_000
 
 
 class _Log:
@@ -116,9 +119,18 @@ class Histories:
             async with log.reading:
                 if log.version < version:
                     await self._read(lineage_id, governed, log)
-            while self._calls > MAX_CACHED_PAST_CALLS and len(self._known) > 1:
-                self._forget(next(iter(self._known)))
+        self._forget_some(lineage_id, log, governed.history_window_s)
         return log
+
+    def _forget_some(self, lineage_id: str, log: _Log, window_s: int) -> None:
+        """Bound the memory: calls that no fact counts any more, and the lineages that were asked for longest ago."""
+        if self._known.get(lineage_id) is log:
+            before_us = self._clock.wall_us() - window_s * 1_000_000 - LATE_US
+            while log.calls and (first := log.calls[next(iter(log.calls))]).at_us < before_us:
+                del log.calls[first.claim_id]
+                self._calls -= 1
+        while len(self._known) > 1 and (self._calls > MAX_CACHED_PAST_CALLS or len(self._known) > MAX_CACHED_LINEAGES):
+            self._forget(next(iter(self._known)))
 
     async def _read(self, lineage_id: str, governed: Governed, log: _Log) -> None:
         if log.version < 0:

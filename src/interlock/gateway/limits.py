@@ -32,9 +32,11 @@ INLINE_TOKENS_CHARS: Final = 16_384
 # Tokens and items of all contexts that a process keeps; a token takes about 170 bytes, so this is 50 MB.
 MAX_CACHED_CONTEXT_SIZE: Final = 300_000
 MAX_PAST_CALLS: Final = 20_000
-MAX_CACHED_PAST_CALLS: Final = 200_000
+# Past calls of all lineages that a process keeps; one takes about a kilobyte.
+MAX_CACHED_PAST_CALLS: Final = 50_000
 LONGEST_SESSION_S: Final = 31 * 24 * 3600
 MAX_PLAN_BYTES: Final = 32 * 1024
+MAX_CACHED_PLAN_BYTES: Final = 4 * 1024 * 1024
 MAX_PLAN_OPERATIONS: Final = 100
 MAX_PLANNED_VALUES: Final = 100
 MAX_FIELD_PATH_CHARS: Final = 200

@@ -34,6 +34,7 @@ from interlock.core.who import Session
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.limits import (
     MAX_CACHED_LINEAGES,
+    MAX_CACHED_PLAN_BYTES,
     MAX_CHOICE_CHARS,
     MAX_FIELD_PATH_CHARS,
     MAX_PLAN_BYTES,
@@ -53,6 +54,7 @@ _SAID: Final[Mapping[str, str]] = {
     "ended": "This session has ended.",
 }
 INVALID: Final = "invalid"
+_EMPTY_BYTES: Final = 300  # a session that has no plan takes about as much
 
 
 class PlanRefusedError(Exception):
@@ -75,6 +77,7 @@ class PlanKept(msgspec.Struct, frozen=True, kw_only=True):
 class _Kept(msgspec.Struct, frozen=True):
     facts_version: int
     sealed: SealedPlan | None
+    size: int
 
 
 class Plans:
@@ -86,6 +89,7 @@ class Plans:
         self._governing = governing
         self._ids = ids
         self._known: OrderedDict[str, _Kept] = OrderedDict()
+        self._bytes = 0
 
     async def seal(self, session: Session, proposed: bytes) -> PlanKept:
         """Seal a plan as it was proposed (JSON text), or find the same one sealed.
@@ -117,7 +121,7 @@ class Plans:
         if answer not in {"sealed", "same"}:
             await self._refuse(session, name, answer, "")
             raise PlanRefusedError(answer, _SAID[answer])
-        self._keep(session.session_id, _Kept(0, SealedPlan(digest=name, plan=plan, proposed=proposed)))
+        self._keep(session.session_id, 0, SealedPlan(digest=name, plan=plan, proposed=proposed))
         return PlanKept(session_id=session.session_id, digest=name, operations=plan.operations, again=answer == "same")
 
     async def holds(self, session: Session, proposed: bytes) -> None:
@@ -159,15 +163,18 @@ class Plans:
         known = self._known.get(session.session_id)
         if known is None or (known.sealed is None and known.facts_version < state.facts_version):
             version, sealed = await self._shelf.plan(session)
-            known = _Kept(version, sealed)
-            self._keep(session.session_id, known)
+            known = self._keep(session.session_id, version, sealed)
         return known
 
-    def _keep(self, session_id: str, kept: _Kept) -> None:
+    def _keep(self, session_id: str, facts_version: int, sealed: SealedPlan | None) -> _Kept:
+        size = _EMPTY_BYTES + (0 if sealed is None else len(msgspec.json.encode(sealed)))
+        kept = _Kept(facts_version, sealed, size)
+        self._bytes += kept.size - (self._known[session_id].size if session_id in self._known else 0)
         self._known[session_id] = kept
         self._known.move_to_end(session_id)
-        while len(self._known) > MAX_CACHED_LINEAGES:
-            self._known.popitem(last=False)
+        while len(self._known) > MAX_CACHED_LINEAGES or self._bytes > MAX_CACHED_PLAN_BYTES:
+            self._bytes -= self._known.popitem(last=False)[1].size
+        return kept
 
     async def _refuse(self, session: Session, name: str, why: str, detail: str) -> None:
         body = PlanRefused(digest=name, agent=session.lineage.agent, why=why, detail=detail[:500])

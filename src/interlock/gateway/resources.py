@@ -76,8 +76,12 @@ class Resources:
             return ResourceFacts(type=rule.type, id=name, attributes=remembered.attributes)
         attributes = await self._read(session, rule, contracts.get(rule.read), identifier, call_id, budgets)
         if attributes is not None:
-            self._remembered[key] = _Remembered(attributes, self._clock.monotonic_s() + RESOURCE_CACHE_S)
+            now_s = self._clock.monotonic_s()
+            self._remembered[key] = _Remembered(attributes, now_s + RESOURCE_CACHE_S)
             self._remembered.move_to_end(key)
+            # All hold for the same time, so those that are over stand first.
+            while next(iter(self._remembered.values())).until_s <= now_s:
+                self._remembered.popitem(last=False)
             while len(self._remembered) > MAX_CACHED_RESOURCES:
                 self._remembered.popitem(last=False)
         return ResourceFacts(type=rule.type, id=name, attributes=attributes)

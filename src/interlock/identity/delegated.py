@@ -7,7 +7,6 @@ next call arrives. It ends with the token.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from typing import Final, Protocol
 
 import msgspec
@@ -18,6 +17,7 @@ from interlock.identity.binding import bind, session_for
 from interlock.identity.errors import TaskNeededError, TokenCode, TokenRefusedError
 from interlock.identity.outside import Outside
 from interlock.identity.proofs import Proofs
+from interlock.identity.remembered import Remembered
 from interlock.identity.tokens import Verifier
 from interlock.release.model import Release
 
@@ -34,7 +34,7 @@ class GrantStore(Protocol):
         ...
 
 
-class _Remembered(msgspec.Struct, frozen=True, kw_only=True):
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
     session: Session
     release_digest: str
     expires_at_us: int
@@ -52,7 +52,7 @@ class DelegatedSessions:
         self._environment = environment
         self._clock = clock
         self._ids = ids
-        self._known: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
+        self._known: Remembered[_Found] = Remembered(MAX_REMEMBERED)
 
     async def session(self, token: str, task: str, release: Release) -> Session:
         """The session of a token for a task; empty when there is only one that the user may open to this agent.
@@ -63,10 +63,11 @@ class DelegatedSessions:
             TaskNeededError: several tasks, or none, may be opened.
             StoreUnavailableError: nothing was opened.
         """
-        known = self._known.get((token, task))
+        key = f"{token} {task}"  # a token has no space in it
+        known = self._known.get(key)
         if known is not None and self._still_good(known, token, release):
             return known.session
-        self._known.pop((token, task), None)
+        self._known.drop(key)
         both = await self._proofs.delegated(token, release)
         bound = bind(both.user, both.agent, release, self._environment, delegated=True)
         chosen = task or _only(bound.tasks)
@@ -76,17 +77,17 @@ class DelegatedSessions:
         session = await self._sessions.of_grant(grant, wanted, release.digest)
         if session is None:
             raise TokenRefusedError(TokenCode.REVOKED, issuer=both.iss)
-        self._known[token, task] = _Remembered(
+        now_s = self._clock.monotonic_s()
+        found = _Found(
             session=session,
             release_digest=release.digest,
             expires_at_us=expires_at_us,
-            look_again_s=self._clock.monotonic_s() + LOOK_AGAIN_S,
+            look_again_s=now_s + LOOK_AGAIN_S,
         )
-        while len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
+        self._known.keep(key, found, until_s=found.look_again_s, now_s=now_s)
         return session
 
-    def _still_good(self, known: _Remembered, token: str, release: Release) -> bool:
+    def _still_good(self, known: _Found, token: str, release: Release) -> bool:
         return (
             known.release_digest == release.digest
             and known.expires_at_us > self._clock.wall_us()

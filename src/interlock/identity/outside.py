@@ -25,6 +25,7 @@ from interlock.core.ports import Clock
 from interlock.identity.errors import TokenCode, TokenRefusedError
 from interlock.identity.fetch import Source, fetch_json
 from interlock.identity.jwks import Fetch, IssuerKeys, Place
+from interlock.identity.remembered import Remembered
 from interlock.release.issuers import Issuer
 
 MAX_TOKEN_CHARS: Final = 16_384
@@ -63,7 +64,7 @@ class Outside:
         self._clock = clock
         self._fetch = fetch
         self._places: OrderedDict[Place, IssuerKeys] = OrderedDict()
-        self._known: OrderedDict[str, tuple[Vouched, Place]] = OrderedDict()
+        self._known: Remembered[tuple[Vouched, Place]] = Remembered(MAX_CACHED_TOKENS)
 
     async def check(self, token: str, issuers: Mapping[str, Issuer]) -> Vouched:
         """What a token says, checked. Raises `TokenRefusedError`."""
@@ -74,9 +75,7 @@ class Outside:
         issuer, directory = self._issuer(claims, claimed, issuers)
         place = _place(issuer, claimed, directory)
         vouched = await self._verify(token, header, claims, issuer, place, directory)
-        self._known[token] = (vouched, place)
-        while len(self._known) > MAX_CACHED_TOKENS:
-            self._known.popitem(last=False)
+        self._known.keep(token, (vouched, place), until_s=vouched.expires_at_s, now_s=self._now_s())
         return vouched
 
     async def id_token(self, token: str, issuer: Issuer, *, nonce: str, access_token: str) -> Vouched:
@@ -118,7 +117,7 @@ class Outside:
             and keys.holds(vouched.kid, vouched.thumbprint)
         ):
             return vouched
-        del self._known[token]
+        self._known.drop(token)
         return None
 
     async def refresh_due(self) -> None:

@@ -12,6 +12,8 @@ from interlock.core.ports import Clock
 
 MAX_HINT_CHARS: Final = 64
 MAX_HINTS_PER_MINUTE: Final = 20
+MAX_KEPT_COUNTS: Final = 1_000
+_OTHER: Final = "other"
 _PLAIN: Final = re.compile(r"[^A-Za-z0-9:/._-]")
 
 
@@ -39,7 +41,7 @@ class RefusalCounter:
         minute_s = self._clock.wall_us() // 60_000_000 * 60
         key = (minute_s, code, _PLAIN.sub("?", issuer[:MAX_HINT_CHARS]))
         if key not in self._counts and sum(known[0] == minute_s for known in self._counts) >= MAX_HINTS_PER_MINUTE:
-            key = (minute_s, code, "other")
+            key = (minute_s, code, _OTHER)
         self._counts[key] = self._counts.get(key, 0) + 1
 
     def take(self) -> tuple[Refused, ...]:
@@ -51,7 +53,9 @@ class RefusalCounter:
         )
 
     def give_back(self, counts: tuple[Refused, ...]) -> None:
-        """Count again what could not be stored."""
+        """Count again what could not be stored. When that is too much, what came later is counted with the earliest minute."""
         for refused in counts:
             key = (refused.minute_s, refused.code, refused.hint)
+            if key not in self._counts and len(self._counts) >= MAX_KEPT_COUNTS:
+                key = (min(known[0] for known in self._counts), refused.code, _OTHER)
             self._counts[key] = self._counts.get(key, 0) + refused.count

@@ -6,7 +6,7 @@ nothing is unusual: nobody knows yet.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final
@@ -29,6 +29,10 @@ BUSY_LEAST: Final = 30
 ALL: Final = "all"
 START: Final = "-"
 MAX_NUMBERS: Final = 20
+MAX_COUNTED_A_MINUTE: Final = WINDOW_CALLS * BUSY_TIMES * 4
+MAX_LINEAGES: Final = 10_000
+# Calls and times of all windows that a process keeps; a call takes about 700 bytes.
+MAX_WINDOWS_SIZE: Final = 50_000
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,27 +52,62 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window:
-    """The last calls of one lineage, in one process."""
+    """The last calls of one lineage, in one process; of those before them only when they were, and for a minute."""
 
-    __slots__ = ("_calls", "last")
+    __slots__ = ("_calls", "_times_us", "last")
 
     def __init__(self) -> None:
-        self._calls: deque[Done] = deque(maxlen=WINDOW_CALLS * BUSY_TIMES * 4)
+        self._calls: deque[Done] = deque(maxlen=WINDOW_CALLS)
+        self._times_us: deque[int] = deque(maxlen=MAX_COUNTED_A_MINUTE)
         self.last = START
+
+    def __len__(self) -> int:
+        """How much it holds: calls and times."""
+        return len(self._calls) + len(self._times_us)
 
     def add(self, done: Done) -> None:
         """Take up the next call."""
+        while self._times_us and self._times_us[0] <= done.at_us - WINDOW_US:
+            self._times_us.popleft()
+        self._times_us.append(done.at_us)
         self._calls.append(done)
         if done.outcome == "made":
             self.last = done.operation
 
     def recent(self) -> tuple[Done, ...]:
         """The last `WINDOW_CALLS`."""
-        return tuple(self._calls)[-WINDOW_CALLS:]
+        return tuple(self._calls)
 
     def a_minute(self, now_us: int) -> int:
         """How many calls the last minute held."""
-        return sum(done.at_us > now_us - WINDOW_US for done in self._calls)
+        return sum(at_us > now_us - WINDOW_US for at_us in self._times_us)
+
+
+class Windows:
+    """The windows of the lineages that have called last: bounded by their number, and by all that they hold."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Window] = OrderedDict()
+        self.size = 0
+
+    def __len__(self) -> int:
+        """How many lineages are known."""
+        return len(self._kept)
+
+    def of(self, lineage_id: str) -> Window:
+        """The window of a lineage that is calling now; take its call up by `add`."""
+        window = self._kept.setdefault(lineage_id, Window())
+        self._kept.move_to_end(lineage_id)
+        return window
+
+    def add(self, lineage_id: str, done: Done) -> None:
+        """Take up a lineage's next call, and forget those that called longest ago when there is too much."""
+        window = self.of(lineage_id)
+        before = len(window)
+        window.add(done)
+        self.size += len(window) - before
+        while len(self._kept) > MAX_LINEAGES or (self.size > MAX_WINDOWS_SIZE and len(self._kept) > 1):
+            self.size -= len(self._kept.popitem(last=False)[1])
 
 
 def features(before: str, operation: str, arguments: Mapping[str, JsonValue]) -> tuple[str, ...]:

@@ -189,8 +189,10 @@ class StatefulMcp:
 
         client = self._kept.get(received.opened) or Client(context.session, may_hear)
         client.may_hear = may_hear
-        if received.opened in self._owners:
+        if received.opened in self._owners and received.opened not in self._kept:
             self._kept[received.opened] = client
+            # INVARIANT: nothing is kept of a session that the SDK has ended, whether its client said so or was just gone.
+            context.session._connection.exit_stack.callback(self._forget, received.opened)  # noqa: SLF001  # no other way to it
         return client
 
     def _lists(self, shape: type[Any]) -> Any:
