@@ -215,7 +215,7 @@ def _shown(run: Soak, found: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def flatness(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Memory and files of the gateway that stayed: the mean of the second and of the last quarter, and its slope from then on."""
+    """Memory and files of the gateway that stayed: means of its second and last quarter, and the slope from the second on."""
     mine = [one for sample in samples for one in sample["gateways"] if one["place"] == 0 and "rss_mb" in one]
     quarter = len(mine) // 4
     if not quarter:
