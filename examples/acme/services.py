@@ -1,12 +1,8 @@
-"""The company's MCP servers, one process each: `python -m examples.acme.services NAME PORT DATABASE_URL`.
-
-Each requires its own bearer credential, which Interlock holds and agents never see.
-"""
+"""The company's MCP servers. Each requires its own bearer credential, which Interlock holds and agents never see."""
 
 import asyncio
 import logging
 import os
-import sys
 import time
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -417,14 +413,10 @@ def make(name, database_url, token):
     return Guarded(app, name, token)
 
 
-def main(name, port, database_url):
+def serve(name, port, database_url):
     token = os.environ[f"ACME_{name.upper()}_TOKEN"]
     # An answer that is lost on purpose is no error of the server's.
     logging.getLogger("mcp.server.streamable_http").setLevel(logging.CRITICAL)
     uvicorn.run(
         make(name, database_url, token), host="127.0.0.1", port=int(port), log_level="critical", timeout_graceful_shutdown=1
     )
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,5 +1,7 @@
 """Start and stop the company. `python -m examples.acme.world` keeps it standing and says how to put Interlock in front of it."""
 
+import contextlib
+import json
 import os
 import secrets
 import signal
@@ -33,7 +35,6 @@ class World:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes = []
-        self.services = {}
         self.ports = {}
         # What people do today: one key for everything, and the agent holds it.
         self.tokens = {f"ACME_{name.upper()}_TOKEN": secrets.token_urlsafe(16) for name in NAMES}
@@ -51,26 +52,32 @@ class World:
         smtp_port = free_port()
         environment = {**os.environ, **self.tokens, "ACME_SMTP_PORT": str(smtp_port)}
         self._spawn(["examples.acme.sink", str(smtp_port), self.database_url], environment)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.starter = self._spawn(["examples.acme.starter", self.database_url], environment, **pipes)
         for name in NAMES:
             self.ports[name] = free_port()
-            self.services[name] = self._serve(name, environment)
+            self._order("start", name, self.ports[name], {})
         self._wait([smtp_port, *self.ports.values()])
-
-    def _serve(self, name, environment):
-        self.environment = environment
-        return self._spawn(["examples.acme.services", name, str(self.ports[name]), self.database_url], environment)
 
     def restart(self, name, **more):
         """Start a service anew, with more in its environment: its vendor has updated it."""
-        process = self.services[name]
-        process.terminate()
-        process.wait(10)
-        self.processes.remove(process)
-        self.services[name] = self._serve(name, {**self.environment, **more})
+        self._order("stop", name)
+        self._order("start", name, self.ports[name], more)
         self._wait([self.ports[name]])
 
-    def _spawn(self, words, environment):
-        process = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
+    def _order(self, *words):
+        with contextlib.suppress(BrokenPipeError):
+            self.starter.stdin.write(json.dumps(words) + "\n")
+            self.starter.stdin.flush()
+        if not self.starter.stdout.readline():
+            self._give_up()
+
+    def _give_up(self):
+        self.stop()
+        sys.exit("a service of the company did not start; look at the messages above")
+
+    def _spawn(self, words, environment, *, stdin=subprocess.DEVNULL, **more):
+        process = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT, env=environment, stdin=stdin, **more)
         self.processes.append(process)
         return process
 
@@ -83,8 +90,7 @@ class World:
                     if probe.connect_ex(("127.0.0.1", port)) == 0:
                         break
                 if time.monotonic() > deadline or any(process.poll() is not None for process in self.processes):
-                    self.stop()
-                    sys.exit("a service of the company did not start; look at the messages above")
+                    self._give_up()
                 time.sleep(0.05)
 
     def url(self, name):
@@ -121,6 +127,9 @@ class World:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for pipe in (self.starter.stdin, self.starter.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
         self.processes.clear()
         self.lease.release()
 
