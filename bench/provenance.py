@@ -19,16 +19,19 @@ import msgspec
 from interlock.app.plane import RecordedSessions
 from interlock.app.risk import RiskWatch
 from interlock.app.sources import SystemClock, SystemIds
+from interlock.app.standings import LoadedStandings
 from interlock.core.contract import Contract, RecordShape
 from interlock.core.risk import RiskRules
 from interlock.core.terms import Effect
 from interlock.core.who import Lineage, Session
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.execution import Released
+from interlock.gateway.spreading import Spreading
 from interlock.provenance.trace import trace
 from interlock.store.context import ContextItems
 from interlock.store.database import open_database
 from interlock.store.embedded import server as embedded
+from interlock.store.labels import LabelRows
 from interlock.store.migrate import migrate
 from interlock.store.postures import Postures
 from interlock.store.risk import RiskRows
@@ -106,7 +109,8 @@ async def measure(url: str) -> dict[str, float]:
         ids=ids,
     )
     shelf = ContextItems(database)
-    contexts = Contexts(shelf, watch)
+    spreading = Spreading(LabelRows(database), LoadedStandings(Sessions(database)), ids)
+    contexts = Contexts(shelf, watch, spreading)
     await contexts.said(session, "inp_1", "Write to kim@corp.example and lee@corp.example by May 15th, 2027 about 1,250.50.")
     taking = []
     for number in range(RESULTS):

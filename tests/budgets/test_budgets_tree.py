@@ -53,10 +53,10 @@ class Family:
             ids=shop.system.ids,
         )
 
-    async def root(self):
+    async def root(self, user="ana"):
         request = ExchangeRequest(
             grant_type=GRANT_TYPE,
-            subject_token=self.issuer.user_token("ana"),
+            subject_token=self.issuer.user_token(user),
             actor_token=self.issuer.agent_token("bot"),
             task="selling",
         )

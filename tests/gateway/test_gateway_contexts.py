@@ -33,7 +33,7 @@ async def shop(database_urls, tmp_path):
 
 
 def contexts(shop):
-    return Contexts(ContextItems(shop.system.database), shop.system.risk)
+    return Contexts(ContextItems(shop.system.database), shop.system.risk, shop.system.spreading)
 
 
 def answer(text):
@@ -135,7 +135,7 @@ async def test_fields_of_a_structured_result_are_told_from_texts(shop):
 
 async def test_with_the_database_gone_nothing_is_traced(shop):
     database, session = await open_database(shop.system.settings.database_url), await shop.session()
-    known = Contexts(ContextItems(database), shop.system.risk)
+    known = Contexts(ContextItems(database), shop.system.risk, shop.system.spreading)
     await database.close()
     with pytest.raises(StoreUnavailableError):
         await origin(known, session, "A-77")

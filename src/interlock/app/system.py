@@ -43,6 +43,7 @@ from interlock.gateway.governed import Governing
 from interlock.gateway.histories import Histories
 from interlock.gateway.lease import Lease
 from interlock.gateway.plans import Plans
+from interlock.gateway.spreading import Spreading
 from interlock.gateway.stability import Stability
 from interlock.identity.delegated import DelegatedSessions
 from interlock.identity.dev_issuer import ISSUER, KEY
@@ -70,6 +71,7 @@ from interlock.store.database import CLOSE_WITHIN_S, Database, open_database
 from interlock.store.doubts import Doubts
 from interlock.store.errors import StoreError
 from interlock.store.history import PastCalls
+from interlock.store.labels import LabelRows
 from interlock.store.leases import LeaseLine, Leases, Told
 from interlock.store.live import LiveRows
 from interlock.store.logins import Logins
@@ -181,9 +183,10 @@ class System:
             clock=self.clock,
             ids=self.ids,
         )
-        self.contexts = Contexts(ContextItems(database), self.risk)
-        self.governing = Governing(shelf, self.connectors)
         standings = LoadedStandings(sessions)
+        self.spreading = Spreading(LabelRows(database), standings, self.ids)
+        self.contexts = Contexts(ContextItems(database), self.risk, self.spreading)
+        self.governing = Governing(shelf, self.connectors)
         self.plans = Plans(PlanRows(database), standings, self.governing, self.ids)
         self.histories = Histories(PastCalls(database), self.clock)
         self.stability = Stability(clock=self.clock, dice=dice)
@@ -243,6 +246,7 @@ class System:
             agent_of=exchange.agent_of,
             tokens=tokens,
             sessions=recorded,
+            joined=self.spreading.joined,
             clock=self.clock,
             ids=self.ids,
         )

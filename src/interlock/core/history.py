@@ -19,6 +19,7 @@ from interlock.core.canonical import JsonValue
 from interlock.core.contract import Contract, OpaqueShape
 from interlock.core.plan import forms
 from interlock.core.terms import Classification, Effect
+from interlock.core.texts import taints
 
 _HASH_BYTES: Final = 8
 
@@ -146,7 +147,7 @@ def hash_of(form: str, lineage_id: str) -> str:
 def brought(contract: Contract) -> tuple[str, ...]:
     """What a call of this contract may have brought into its lineage, or done, in words."""
     found: list[str] = []
-    if contract.effects & {Effect.READ, Effect.EGRESS} and "*" not in contract.trusted:
+    if taints(contract):
         found.append("untrusted content")
     if contract.classification.rank >= Classification.CONFIDENTIAL.rank:
         found.append(f"{contract.classification.value} data")

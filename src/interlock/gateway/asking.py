@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from interlock.core.canonical import AmbiguousJsonError, JsonValue, canonical, digest, parse_strict
-from interlock.core.claim import Recorded, RecordRequest
+from interlock.core.claim import LineageState, Recorded, RecordRequest
 from interlock.core.contract import Contract, Passes
 from interlock.core.ports import Ids
 from interlock.core.who import Session
@@ -124,14 +124,23 @@ class Asker(msgspec.Struct, frozen=True, kw_only=True):
 
     call_id: str
     session: Session
+    state: LineageState
     contract: Contract
     caller: Caller
     canaries: Canaries
 
     @classmethod
-    def of(cls, call_id: str, session: Session, contract: Contract, caller: Caller, canaries: Canaries) -> Asker:
-        """One of these."""
-        return cls(call_id=call_id, session=session, contract=contract, caller=caller, canaries=canaries)
+    def of(
+        cls,
+        call_id: str,
+        session: Session,
+        state: LineageState,
+        contract: Contract,
+        caller: Caller,
+        canaries: Canaries,
+    ) -> Asker:
+        """One of these; `state` is how the lineage stood when the call was claimed."""
+        return cls(call_id=call_id, session=session, state=state, contract=contract, caller=caller, canaries=canaries)
 
 
 class Asking:
@@ -163,10 +172,10 @@ class Asking:
             raise AskRefusedError(why or "nobody can be asked")
         text = msgspec.json.encode(params)
         kept = msgspec.Raw(text) if len(text) <= MAX_RELEASED_IN_LEDGER_BYTES else None
-        # INVARIANT: what a tool asks is on record, and known to have entered the context, before anybody sees it.
+        # INVARIANT: what a tool asks is on record, and known to have entered the context, and labelled, before anybody sees it.
         await self._record(asker, CallAsked(operation=operation, method=method, asked=kept, digest=digest(text)))
         blocks = tuple({"type": "text", "text": item} for item in texts_of(params))
-        await self._contexts.asked(asker.session, contract, asker.call_id, Released(content=blocks))
+        await self._contexts.asked(asker.session, asker.state, contract, asker.call_id, Released(content=blocks))
         answer = await caller.ask(method, labelled(contract, method, params))
         if answer is None:
             await self._record(asker, CallAnswered(operation=operation, method=method, refused="the client did not answer"))

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from interlock.core.canonical import JsonValue
+from interlock.core.claim import Labels, LineageState
 from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.decision import Traced
@@ -20,6 +21,7 @@ from interlock.core.who import Session
 from interlock.gateway.execution import Released
 from interlock.gateway.limits import INLINE_TOKENS_CHARS, MAX_CACHED_CONTEXT_SIZE, MAX_CACHED_LINEAGES
 from interlock.gateway.ports import ContextShelf, Watch
+from interlock.gateway.spreading import Spreading
 from interlock.provenance.index import NOTHING, Index
 from interlock.provenance.items import of_assertion, of_input, of_result
 from interlock.provenance.labels import Standing
@@ -43,8 +45,9 @@ class Contexts:
     Every method raises `StoreUnavailableError`: the call is then refused.
     """
 
-    def __init__(self, shelf: ContextShelf, watch: Watch) -> None:
+    def __init__(self, shelf: ContextShelf, watch: Watch, spreading: Spreading) -> None:
         self._shelf = shelf
+        self._spreading = spreading
         self._watch = watch
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._size = 0
@@ -117,8 +120,20 @@ class Contexts:
 
         await self._watch.entered(session, contract.operation, call_id, entering)
 
-    async def asked(self, session: Session, contract: Contract, call_id: str, released: Released) -> None:
-        """Take up what a tool asks while it runs; call it before anybody is shown it."""
+    async def labelled(
+        self, session: Session, state: LineageState, worst: Labels, call_id: str, operation: str, released: Released
+    ) -> None:
+        """Spread the labels of what is about to be released; release nothing when it fails.
+
+        `state` is how the lineage stood, `worst` what a call of this operation may bring.
+        """
+        if not released.is_empty:
+            labels = msgspec.structs.replace(worst, tainted=worst.tainted or released.tells_an_error)
+            await self._spreading.before_release(session, state, labels, call_id=call_id, operation=operation)
+
+    async def asked(self, session: Session, state: LineageState, contract: Contract, call_id: str, released: Released) -> None:
+        """Take up what a tool asks while it runs; call it before anybody is shown it. What it asks is its own words."""
+        await self.labelled(session, state, Labels(tainted=True), call_id, contract.operation, released)
         item = await self.entering(session, msgspec.structs.replace(contract, trusted=(), targets=()), call_id, released)
         if item is not None:
             await self._shelf.add(session.lineage.id, session.session_id, item)

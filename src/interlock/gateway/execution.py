@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 _UNREADABLE_ERROR: Final = {"type": "text", "text": "The tool reported an error that cannot be read here."}
 _LONG_ERROR: Final = {"type": "text", "text": "The tool reported an error that is too long to be kept here."}
+WITHHELD_ERROR: Final = {"type": "text", "text": "The tool reported an error. Its text is withheld in this session."}
+_OUR_OWN_WORDS: Final = (_UNREADABLE_ERROR, _LONG_ERROR, WITHHELD_ERROR)
 _TOOLS_OWN_FAULT: Final = frozenset({"unreachable", "timeout", "protocol"})
 
 
@@ -77,6 +79,11 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
     logs: tuple[Mapping[str, Any], ...] = ()
     error_code: int = 0
     needs: tuple[str, ...] = ()
+
+    @property
+    def tells_an_error(self) -> bool:
+        """Whether there are words of a tool that failed in it, not ours."""
+        return self.is_error and any(block not in _OUR_OWN_WORDS for block in self.content)
 
     @property
     def is_empty(self) -> bool:

@@ -140,9 +140,7 @@ class Gate:
             lease=lease, contexts=contexts, plans=plans, histories=histories, resources=resources, clock=clock
         )
         self._recording = Recording(desk, self._beliefs)
-        self._replays = Replays(
-            desk=desk, beliefs=self._beliefs, settlements=settlements, recording=self._recording, clock=clock
-        )
+        self._replays = Replays(recording=self._recording, settlements=settlements, contexts=contexts, clock=clock)
         self._turns, self.changes = Turns(), Changes()
         self.quarantined: frozenset[str] = frozenset()  # what listings leave out; what stops a call is the claim
         self.calls = Calls(clock)
@@ -407,7 +405,7 @@ class Gate:
                     timed=timed(budgets, taken),
                     calls_the_tool=way.place is not None,
                     earlier=way.earlier,
-                    line=self._asking.line(Asker.of(call.id, session, contract, call.caller, governed.canaries)),
+                    line=self._asking.line(Asker.of(call.id, session, answer.state, contract, call.caller, governed.canaries)),
                     more=read.more(),
                 )
                 return await self._execute(call, work, decision, way)
@@ -482,7 +480,9 @@ class Gate:
 
     async def _execute(self, call: Call, work: Work, decision: Allow, way: Way) -> CallResult:
         async def taken_up(released: Released) -> Item | None:
-            choices = await self._plans.choices(work.session, work.claimed.state, work.contract.operation)
+            state, operation = work.claimed.state, work.contract.operation
+            await self._contexts.labelled(work.session, state, work.labels, call.id, operation, released)
+            choices = await self._plans.choices(work.session, state, operation)
             return await self._contexts.entering(work.session, work.contract, call.id, released, work.arguments, choices)
 
         ending = await self._executor.run(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, Final
 
 import jsonschema_rs
 import msgspec
@@ -12,16 +13,26 @@ import msgspec
 from interlock.core.claim import Duplicate, Labels
 from interlock.core.contract import Contract, Kind, Passes
 from interlock.core.decision import Allow
-from interlock.core.terms import Effect
+from interlock.core.texts import MOMENTS, taints
 from interlock.gateway import filters, media
 from interlock.gateway.asking import released_asks
-from interlock.gateway.execution import RawOutput, Released
+from interlock.gateway.execution import WITHHELD_ERROR, RawOutput, Released
 from interlock.gateway.limits import MAX_COMPILED_SCHEMAS
 from interlock.gateway.messages import Asked, CallResult, Effected, Returned
 from interlock.gateway.refusals import refusal
 from interlock.tools.port import Asks
 
-_WITHHELD_ERROR = "The tool reported an error. Its text is withheld in this session."
+
+def _anything(value: str) -> bool:  # noqa: ARG001  # what a format holds is told by name
+    return True
+
+
+def _fits(pattern: re.Pattern[str], value: str) -> bool:
+    return pattern.fullmatch(value) is not None
+
+
+_FORMAT: Final = re.compile(r'"format":"([^"]{1,40})"')
+_MOMENTS: Final = {name: partial(_fits, re.compile(pattern)) for name, pattern in MOMENTS.items()}
 
 
 class Stale(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,12 +44,8 @@ class Stale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def worst_labels(contract: Contract) -> Labels:
-    """The labels that a call of this contract may bring into the lineage: set at the claim, before anything is read.
-
-    What a tool may ask, log or attach while it writes is text from outside as much as what a reading returns.
-    """
-    tainted = bool(contract.passes or contract.effects & {Effect.READ, Effect.EGRESS}) and "*" not in contract.trusted
-    return Labels(confidentiality=contract.classification.rank, tainted=tainted)
+    """The labels that a call of this contract may bring into the lineage: set at the claim, before anything is read."""
+    return Labels(confidentiality=contract.classification.rank, tainted=taints(contract))
 
 
 def release_output(contract: Contract, decision: Allow, raw: RawOutput, offers: frozenset[str] = frozenset()) -> Released:
@@ -52,7 +59,7 @@ def release_output(contract: Contract, decision: Allow, raw: RawOutput, offers: 
     if raw.asks is not None:
         return _asking(contract, raw.asks, offers, logs, filtering=filtering)
     if raw.is_error:
-        content = ({"type": "text", "text": _WITHHELD_ERROR},) if filtering else media.passing(contract, raw.content)
+        content = (WITHHELD_ERROR,) if filtering else media.passing(contract, raw.content)
         needs = tuple(name for name in raw.needs if name in contract.passes)
         return Released(content=content, is_error=True, logs=logs, error_code=raw.error_code, needs=needs)
     filtered = filters.apply(contract, obligations, raw.structured)
@@ -85,7 +92,12 @@ def _asking(
 
 @lru_cache(MAX_COMPILED_SCHEMAS)
 def _validator(schema: str) -> jsonschema_rs.Validator:
-    return jsonschema_rs.validator_for(schema)
+    formats = frozenset(_FORMAT.findall(schema))
+    if not formats & MOMENTS.keys():
+        return jsonschema_rs.validator_for(schema)
+    # What `core.texts` counts on is held, leniently; of the other formats no more than before, which is nothing since 2019.
+    others = {} if "draft-07" in schema else dict.fromkeys(formats, _anything)
+    return jsonschema_rs.validator_for(schema, validate_formats=True, formats={**others, **_MOMENTS})
 
 
 def to_caller(
@@ -103,7 +115,7 @@ def to_caller(
     labels: dict[str, Any] = {
         "source": contract.operation,
         "classification": contract.classification.value,
-        "integrity": "untrusted" if worst_labels(contract).tainted or "*" not in contract.trusted else "trusted",
+        "integrity": "trusted" if "*" in contract.trusted and not released.is_error else "untrusted",
         "redacted": list(released.redacted),
     }
     meta: dict[str, Any] = {

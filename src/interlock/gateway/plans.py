@@ -42,8 +42,8 @@ from interlock.gateway.limits import (
     MAX_PLANNED_VALUES,
 )
 from interlock.gateway.ports import PlanShelf, Standings
+from interlock.ledger.contexts import PlanRefused, PlanSealed
 from interlock.ledger.drafts import draft
-from interlock.ledger.events import PlanRefused, PlanSealed
 
 _SAID: Final[Mapping[str, str]] = {
     "no_input": "A plan is made from what the user said in their own channel; they have said nothing in this session yet.",

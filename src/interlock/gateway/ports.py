@@ -100,6 +100,18 @@ class ContextShelf(Protocol):
         ...
 
 
+class LabelShelf(Protocol):
+    """Where labels are kept. Raises `store.StoreUnavailableError`."""
+
+    async def labelled_less(self, session: Session, to: LineageState) -> tuple[str, ...]:
+        """The lineages that work together with the session's, itself among them, and are labelled less than `to`."""
+        ...
+
+    async def spread(self, session: Session, to: LineageState, raised: tuple[str, ...], event: EventDraft) -> bool:
+        """Label those `raised` as `to` says, with the event; False when they are others by now."""
+        ...
+
+
 class PlanShelf(Protocol):
     """Where sealed plans are kept. Raises `store.StoreUnavailableError`."""
 

@@ -17,27 +17,27 @@ class Recording:
     """The record of calls that are not executed. Raises `StoreUnavailableError`: nothing is then known."""
 
     def __init__(self, desk: ClaimDesk, beliefs: Beliefs) -> None:
-        self._desk = desk
-        self._beliefs = beliefs
+        self.desk = desk
+        self.beliefs = beliefs
 
     async def record(
         self, call: Call, standing: Standing, told: Refusal, decided: EventDraft | None, detail: str = ""
     ) -> CallResult | Standing:
         """Record a decision that claims nothing, unless what it was made on has changed: then decide again."""
         events = call.refused(told, decided, detail)
-        answer = await self._desk.record(call.record(events, standing))
+        answer = await self.desk.record(call.record(events, standing))
         match answer:
             case Recorded():
                 return told
             case Stale():
-                return self._beliefs.correct(call.session.lineage.id, answer)
+                return self.beliefs.correct(call.session.lineage.id, answer)
             case SessionEnded():
-                self._beliefs.forget(call.session.lineage.id)
+                self.beliefs.forget(call.session.lineage.id)
                 return refusal(call.id, "session_ended")
             case _:
                 assert_never(answer)
 
     async def tell(self, call: Call, told: Refusal, decided: EventDraft | None = None, *, detail: str = "") -> Refusal:
         """Record a refusal that the store itself gave the reason for; it stands whatever has changed since."""
-        await self._desk.record(call.record(call.refused(told, decided, detail), None))
+        await self.desk.record(call.record(call.refused(told, decided, detail), None))
         return told

@@ -12,13 +12,13 @@ from interlock.core.claim import NOT_KEPT, UNSEEN, Duplicate, Recorded, SessionE
 from interlock.core.decision import Allow
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock
+from interlock.gateway.contexts import Contexts
 from interlock.gateway.messages import CallResult
-from interlock.gateway.outputs import release_output, stored_output, to_caller
-from interlock.gateway.ports import ClaimDesk, Settlements, Standing
+from interlock.gateway.outputs import release_output, stored_output, to_caller, worst_labels
+from interlock.gateway.ports import Settlements, Standing
 from interlock.gateway.reading import ReadProposal
 from interlock.gateway.recording import Recording
 from interlock.gateway.refusals import of_doubt, refusal
-from interlock.gateway.standing import Beliefs
 from interlock.gateway.under_way import Call
 from interlock.ledger.events import CallReplayed
 
@@ -28,13 +28,10 @@ _WITHOUT_RESULT: Final[Mapping[str | None, str]] = {UNSEEN: "done_unseen", NOT_K
 class Replays:
     """Answers duplicates. A `Standing` answer means: something has changed, decide again."""
 
-    def __init__(
-        self, *, desk: ClaimDesk, beliefs: Beliefs, settlements: Settlements, recording: Recording, clock: Clock
-    ) -> None:
-        self._desk = desk
-        self._beliefs = beliefs
+    def __init__(self, *, recording: Recording, settlements: Settlements, contexts: Contexts, clock: Clock) -> None:
+        self._recording, self._desk, self._beliefs = recording, recording.desk, recording.beliefs
         self._settlements = settlements
-        self._recording = recording
+        self._contexts = contexts
         self._clock = clock
 
     async def answer(
@@ -64,6 +61,9 @@ class Replays:
             done = _WITHOUT_RESULT.get(earlier.outcome, "result_withheld")
             return await self._recording.tell(call, refusal(call.id, done, of=earlier.call_id), decided)
         released = release_output(read.contract, decision, stored_output(earlier.outcome))
+        # The lineage may have begun afresh since, and whoever works with it now was not there then.
+        worst, operation = worst_labels(read.contract), read.contract.operation
+        await self._contexts.labelled(call.session, standing.state, worst, call.id, operation, released)
         replayed = CallReplayed(
             operation=read.contract.operation,
             of_call=earlier.call_id,

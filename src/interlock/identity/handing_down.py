@@ -31,6 +31,7 @@ MAX_CALLS: Final = 1_000_000
 _RUN: Final = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 
+Joined = Callable[[Session], Awaitable[None]]
 AgentOf = Callable[[str, Release], Awaitable[tuple[str, int]]]
 
 
@@ -51,9 +52,22 @@ class SubSessionStore(Protocol):
 
 
 class HandingDown:
-    """Exchanges of session tokens. `agent_of` checks an agent's proof: its name, when it was issued; or `TokenRefusedError`."""
+    """Exchanges of session tokens. `agent_of` checks an agent's proof: its name, when it was issued; or `TokenRefusedError`.
 
-    def __init__(self, *, agent_of: AgentOf, tokens: SessionTokens, sessions: SubSessionStore, clock: Clock, ids: Ids) -> None:
+    `joined` is told of each new session before anybody is given its token, and keeps it from being given by raising.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent_of: AgentOf,
+        tokens: SessionTokens,
+        sessions: SubSessionStore,
+        joined: Joined,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._joined = joined
         self._agent_of = agent_of
         self._tokens = tokens
         self._sessions = sessions
@@ -88,7 +102,7 @@ class HandingDown:
             session = msgspec.structs.replace(self._narrowed(request, above, lineage), agent_told_at_us=told_at_us)
             match await self._sessions.hand_down(session, release.digest, MAX_LIVE_BELOW_A_SESSION):
                 case "opened":
-                    pass
+                    await self._joined(session)
                 case "too_many":
                     raise ExchangeRefusedError(
                         "invalid_grant",

@@ -14,10 +14,10 @@ import msgspec
 from interlock.core.budget import Reserved
 from interlock.core.claim import Epochs, Labels
 from interlock.core.decision import Decision
-from interlock.core.plan import PlannedOperation
 from interlock.core.risk import Signal
 from interlock.core.who import AttributeValue, Parent
 from interlock.ledger.asks import AskBody
+from interlock.ledger.contexts import ContextBody
 from interlock.ledger.restores import RestoreBody
 
 
@@ -286,24 +286,6 @@ class InputAsserted(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     text_digest: str
 
 
-class PlanSealed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="plan.sealed"):
-    """Before anything untrusted was read, the agent fixed which operations its session may use and, where known, on what."""
-
-    digest: str
-    agent: str
-    operations: tuple[PlannedOperation, ...]
-    release_digest: str = ""
-
-
-class PlanRefused(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="plan.refused"):
-    """A plan was proposed and not sealed. `why` is `invalid`, `no_input`, `tainted`, `other`, `handed_down` or `handed_on`."""
-
-    digest: str
-    agent: str
-    why: str
-    detail: str = ""
-
-
 class DecisionAsked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="decision.asked"):
     """Somebody asked what would be decided; nothing was claimed and nothing run.
 
@@ -492,8 +474,7 @@ Body: TypeAlias = (
     | ApprovalEnded
     | InputReceived
     | InputAsserted
-    | PlanSealed
-    | PlanRefused
+    | ContextBody
     | DecisionAsked
     | RecordRead
     | ControlBody

@@ -10,6 +10,7 @@ import msgspec
 from interlock.core.decision import Allow, Decision, Deny, RequireApproval
 from interlock.core.terms import Origin, Question
 from interlock.ledger import asks as a
+from interlock.ledger import contexts as c
 from interlock.ledger import events as e
 from interlock.ledger import restores as r
 from interlock.ledger.drafts import read_body
@@ -124,7 +125,15 @@ def _words(body: e.Body) -> tuple[str, str]:
         case e.ApprovalEnded():
             why = _ENDED.get(body.why, body.why)
             return "plain", f"{body.to}: {why}{f', by {body.by}' if body.by else ''} ({body.approval_id})"
-        case e.InputReceived() | e.InputAsserted() | e.PlanSealed() | e.PlanRefused() | e.DecisionAsked() | e.RecordRead():
+        case (
+            e.InputReceived()
+            | e.InputAsserted()
+            | c.PlanSealed()
+            | c.PlanRefused()
+            | c.LabelsSpread()
+            | e.DecisionAsked()
+            | e.RecordRead()
+        ):
             return _of_people(body)
         case _:
             return _of_control(body)
@@ -187,20 +196,25 @@ def _of_doubt(body: e.ClaimOrphaned | e.ClaimRetried | e.DoubtAsked | e.DoubtRes
             assert_never(body)
 
 
-def _plan(body: e.PlanSealed) -> str:
+def _plan(body: c.PlanSealed) -> str:
     return "; ".join(entry.words for entry in body.operations)
 
 
 def _of_people(
-    body: e.InputReceived | e.InputAsserted | e.PlanSealed | e.PlanRefused | e.DecisionAsked | e.RecordRead,
+    body: e.InputReceived | e.InputAsserted | c.PlanSealed | c.PlanRefused | c.LabelsSpread | e.DecisionAsked | e.RecordRead,
 ) -> tuple[str, str]:
     match body:
-        case e.PlanSealed():
+        case c.PlanSealed():
             return (
                 "good",
                 f"plan sealed by {body.agent}, before anything untrusted was read: {_plan(body)} {_digest(body.digest)}",
             )
-        case e.PlanRefused():
+        case c.LabelsSpread():
+            what = "untrusted content" if body.tainted else "nothing untrusted"
+            brought = f" ({body.tainted_by})" if body.tainted_by else ""
+            many = f"{len(body.lineages)} lineage{'s' if len(body.lineages) > 1 else ''}"
+            return "plain", f"labels reached {many}: {what}{brought}, confidentiality {body.confidentiality}"
+        case c.PlanRefused():
             return "bad", f"no plan sealed for {body.agent}: {body.why}{f': {body.detail}' if body.detail else ''}"
         case e.InputReceived():
             return "plain", f"{body.by} said: {_short(body.text)} ({body.input_id})"

@@ -13,6 +13,7 @@ from interlock.core.contract import Contract, DecimalShape, LongShape, OpaqueSha
 from interlock.core.history import Form, HistoryFact, Span
 from interlock.core.plan import forms
 from interlock.core.terms import Classification, Effect
+from interlock.core.texts import taints
 from interlock.release.documents import Node, Problems
 
 MAX_FACTS: Final = 100
@@ -115,7 +116,7 @@ def _is(name: str, contract: Contract) -> bool:
         return _GROUPS[name] in contract.effects
     if name == CONFIDENTIAL:
         return contract.classification.rank >= Classification.CONFIDENTIAL.rank
-    return name == UNTRUSTED and bool(contract.effects & {Effect.READ, Effect.EGRESS}) and "*" not in contract.trusted
+    return name == UNTRUSTED and taints(contract)
 
 
 def _selected(named: str | list[str], node: Node, contracts: Mapping[str, Contract], problems: Problems) -> tuple[str, ...]:

@@ -1,0 +1,9 @@
+-- Labels of lineages, and whom they reach.
+
+-- name: labelled_less
+-- The lineages at the same work, this one among them, that are labelled less than this.
+SELECT labelled_less($1, $2, $3, $4) AS lineages
+
+-- name: spread_labels
+-- Label them so, with an event, if they are still the same ones.
+SELECT spread_labels($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
