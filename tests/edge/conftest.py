@@ -75,8 +75,8 @@ class Asked:
 class Edge:
     """Interlock in front of the server."""
 
-    def __init__(self, system, port, upstream):
-        self.system, self.port, self.upstream = system, port, upstream
+    def __init__(self, system, port, upstream, settings):
+        self.system, self.port, self.upstream, self.settings = system, port, upstream, settings
 
     async def token(self, user="ana"):
         session = Session(
@@ -108,6 +108,14 @@ class Edge:
             ) as client,
         ):
             yield client, told
+
+    @contextlib.asynccontextmanager
+    async def another(self):
+        """The port of another process on the same database, with the same keys."""
+        async with running(self.settings) as system:
+            router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane)
+            async with serving(router, http=BoundedHttp) as port:
+                yield port
 
     async def events(self, session):
         return [event.kind for event in await self.system.traces.events(session.session_id)]
@@ -149,6 +157,6 @@ def edge(database_urls, tmp_path):
             async with running(settings) as system:
                 router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane)
                 async with serving(router, http=BoundedHttp) as port:
-                    yield Edge(system, port, upstream)
+                    yield Edge(system, port, upstream, settings)
 
     return made

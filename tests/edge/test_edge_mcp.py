@@ -59,6 +59,7 @@ ASKING = {
     (STATEFUL, STATEFUL): ("test_elicitation", {"message": "Who?"}, "elicitation"),
     (STATEFUL, STATELESS): ("test_input_required_result_multiple_inputs", {}, "elicitation"),
     (STATELESS, STATELESS): ("test_input_required_result_multiple_inputs", {}, "elicitation"),
+    (STATELESS, STATEFUL): ("test_elicitation", {"message": "Who?"}, "elicitation"),
 }
 
 
@@ -80,6 +81,22 @@ async def test_what_a_tool_asks_reaches_the_client_labelled_and_is_on_record(edg
             assert kinds.count("call.settled") == 2
             bodies = [msgspec.json.decode(event.body) for event in await it.system.traces.events(session.session_id)]
             assert any(body.get("answers") for body in bodies)
+
+
+@pytest.mark.parametrize("client", [STATELESS, STATEFUL])
+async def test_a_write_that_asks_goes_on_with_the_answers_as_one_claim(edge, client):
+    name = "test_input_required_result_multiple_inputs"
+    writes = {name: {**contracts()[name], "effects": ["write"]}}
+    async with edge(STATELESS, writes) as it:
+        token, session = await it.token()
+        async with it.client(client, token=token) as (mcp, told):
+            answer = await mcp.call_tool(name, {})
+        assert not answer.is_error
+        assert told.asked
+        bodies = [msgspec.json.decode(event.body) for event in await it.system.traces.events(session.session_id)]
+        settled = [body for body in bodies if "took_us" in body]
+        assert [(body["attempt"], body["state"]) for body in settled] == [(1, "in_doubt"), (2, "succeeded")]
+        assert len({body["claim_id"] for body in settled}) == 1
 
 
 @pytest.mark.parametrize(("client", "server"), [(STATEFUL, STATEFUL), (STATELESS, STATELESS), (STATELESS, STATEFUL)])

@@ -77,6 +77,9 @@ class MarkedDesk:
 
     async def claim(self, request: ClaimRequest) -> ClaimAnswer:
         """Take the right to execute one call. Raises `StoreUnavailableError`: then nothing may be executed."""
+        if request.continues:
+            self._refuse_while_behind()  # the claim itself stands in the mark since its first attempt
+            return await self._desk.claim(request)
         if request.idempotency is None:
             answer = await self._desk.claim(request)
             if isinstance(answer, Claimed):

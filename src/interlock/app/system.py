@@ -36,13 +36,13 @@ from interlock.app.standings import LoadedStandings
 from interlock.app.tools import Tools
 from interlock.app.upstream_watch import UpstreamWatch
 from interlock.core.risk import RiskRules
-from interlock.gateway.asking import Seals
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.gate import Gate
 from interlock.gateway.governed import Governing
 from interlock.gateway.histories import Histories
 from interlock.gateway.lease import Lease
 from interlock.gateway.plans import Plans
+from interlock.gateway.sealing import Seals
 from interlock.gateway.spreading import Spreading
 from interlock.gateway.stability import Stability
 from interlock.identity.delegated import DelegatedSessions

@@ -9,11 +9,14 @@ from rich.console import Console
 
 from interlock.cli.output import USAGE, Failure
 from interlock.cli.shown import Text
+from interlock.core.contract import Passes
 from interlock.core.terms import Effect
 from interlock.release.review.answers import Answer, Pending
 
 _LETTERS: Final = {"r": Effect.READ, "w": Effect.WRITE, "d": Effect.DESTRUCTIVE, "e": Effect.EGRESS}
+_ASKS: Final = "a"
 _SKIP: Final = "s"
+_ASKED: Final = (Passes.ELICITATION, Passes.SAMPLING, Passes.ROOTS)
 
 
 def ask_all(waiting: tuple[Pending, ...]) -> dict[str, Answer]:
@@ -25,7 +28,7 @@ def ask_all(waiting: tuple[Pending, ...]) -> dict[str, Answer]:
     console = Console(highlight=False, soft_wrap=True)
     console.print(
         "For each operation: what does it do to the world? r reads · w writes · d destroys · e sends out · s skips it.\n"
-        "Enter takes what stands in brackets.\n"
+        "Add a if it asks something back while it runs, and that is to be passed on. Enter takes what stands in brackets.\n"
     )
     found = {}
     for number, item in enumerate(waiting, start=1):
@@ -45,22 +48,45 @@ def _ask_one(console: Console, item: Pending) -> Answer | None:
         if _line("  Type accept to review it all the same, Enter to leave it a draft: ") != "accept":
             return None
         acknowledged = tuple(sorted({finding.partition(" ")[0] for finding in item.findings}))
-    effects = _effects(console, item)
-    if effects is None:
+    letters = _does(console, item)
+    if letters is None:
         return None
+    effects = tuple(effect for letter, effect in _LETTERS.items() if letter in letters)
+    passes = _passes(console) if _ASKS in letters else ()
     targets = _targets(console, item)
-    return Answer(effects=effects, targets=targets, content=_rest(item, targets), acknowledged=acknowledged)
+    return Answer(
+        effects=effects,
+        targets=targets,
+        content=_rest(item, targets),
+        acknowledged=acknowledged,
+        passes=passes,
+        asks_before_acting=bool(passes) and effects != (Effect.READ,) and _asks_first(),
+    )
 
 
-def _effects(console: Console, item: Pending) -> tuple[Effect, ...] | None:
+def _does(console: Console, item: Pending) -> str | None:
     suggested = "".join(letter for letter, effect in _LETTERS.items() if effect in item.effects)
     while True:
         said = _line(f"  does [{suggested}]: ").lower().replace(",", "").replace(" ", "") or suggested
         if said == _SKIP:
             return None
-        if said and set(said) <= set(_LETTERS):
-            return tuple(effect for letter, effect in _LETTERS.items() if letter in said)
-        console.print("  letters of r, w, d, e, or s")
+        if set(said) - {_ASKS} and set(said) <= {*_LETTERS, _ASKS}:
+            return said
+        console.print("  letters of r, w, d, e, with a or without, or s")
+
+
+def _passes(console: Console) -> tuple[Passes, ...]:
+    while True:
+        said = _line(f"  what it may ask (of {' '.join(_ASKED)}; - for nothing) [elicitation]: ") or "elicitation"
+        names = [] if said == "-" else said.replace(",", " ").split()
+        if set(names) <= set(_ASKED):
+            return tuple(item for item in _ASKED if item in names)
+        console.print(f"  words of {', '.join(_ASKED)}, or -")
+
+
+def _asks_first() -> bool:
+    said = _line("  you know that it has done nothing yet when it asks: y or n [n]: ").lower()
+    return said in {"y", "yes"}
 
 
 def _targets(console: Console, item: Pending) -> tuple[str, ...]:

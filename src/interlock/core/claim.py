@@ -63,6 +63,11 @@ UNSEEN = '{"unseen":true}'
 NOT_KEPT = '{"not_kept":true}'
 
 
+def awaiting(attempt: int) -> str:
+    """The outcome of a claim in doubt whose tool asked something in that attempt: with the answers the claim goes on."""
+    return f'{{"awaits":{attempt}}}'
+
+
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for the right to execute one call, with its events. `scopes` are `fleet`, `tenant:acme`, `operation:pay.refund`...
 
@@ -70,6 +75,9 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     `history` is what facts about the past are to know of its arguments, None when none counts it; `history_version` is what
     the decision read of them, None when it read none.
     Sending the same request again with the same `claim_id` is safe and gives the same answer.
+
+    With `continues` no new claim is made: the claim `claim_id`, whose tool asked something in that attempt, goes on as its next
+    attempt, if it still waits for the answers. What it reserved it has, so `rates`, `charges` and `history` are empty.
     """
 
     claim_id: str
@@ -92,6 +100,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     charges: tuple[Charge, ...] = ()
     history: str | None = None
     history_version: int | None = None
+    continues: int = 0
 
 
 class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,10 +118,10 @@ class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
 class SettleRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Record what became of a claim. `state` is `succeeded`, `failed` or `in_doubt`; only attempt `attempt` settles.
 
-    `outcome` is the raw result as JSON text, kept for replays of writes. `release_key` frees the idempotency key and gives
-    back what was reserved: only for a call that is known never to have happened. `spent` says by account what a call has
-    really used where that is known; a call in doubt keeps its reservation. `enters` is what the lineage's context takes up
-    with it, unless somebody else has spoken about the claim before.
+    `outcome` is the raw result as JSON text, kept for replays of writes, or that it is `awaiting` answers. `release_key`
+    frees the idempotency key and gives back what was reserved: only for a call that is known never to have happened. `spent`
+    says by account what a call has really used where that is known; a call in doubt keeps its reservation. `enters` is what
+    the lineage's context takes up with it, unless somebody else has spoken about the claim before.
     """
 
     claim_id: str

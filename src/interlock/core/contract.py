@@ -129,6 +129,9 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
 
     `upstream_name` is a tool's or prompt's name at its server, a resource's URI or URI template, and for a completion the name
     or template of what it completes, which is a `completes`.
+
+    `asks_before_acting`: a person has seen that the tool has done nothing yet when it answers `input_required`. Of a write that
+    is not believed on the tool's word.
     """
 
     operation: str
@@ -171,6 +174,12 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     completes: Kind | None = None
     mime_type: str = ""
     passes: frozenset[Passes] = frozenset()
+    asks_before_acting: bool = False
+
+    @property
+    def is_undone_when_it_asks(self) -> bool:
+        """Whether nothing has happened when the tool asks something before it goes on: it reads, or was reviewed for that."""
+        return self.asks_before_acting or self.is_read_only
 
     @property
     def is_read_only(self) -> bool:

@@ -5,10 +5,6 @@ INVARIANT: nothing that a client answers here is ever an approval: it goes to th
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -23,7 +19,7 @@ from interlock.core.who import Session
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.execution import Released
 from interlock.gateway.limits import MAX_ANSWER_BYTES, MAX_ANSWERS, MAX_ASK_BYTES, MAX_RELEASED_IN_LEDGER_BYTES
-from interlock.gateway.messages import Asked, Caller, CallResult, Returned
+from interlock.gateway.messages import Asked, Caller
 from interlock.gateway.ports import ClaimDesk, Watch
 from interlock.ledger.asks import CallAnswered, CallAsked
 from interlock.ledger.drafts import draft
@@ -36,7 +32,6 @@ KINDS: Final[Mapping[str, Passes]] = {
     "roots/list": Passes.ROOTS,
 }
 ASKABLE: Final = frozenset(KINDS.values())
-_STATE: Final = b"interlock/request-state"
 
 
 def offered(contract: Contract, offers: frozenset[str]) -> frozenset[str]:
@@ -80,43 +75,6 @@ def read_answers(raw: bytes) -> dict[str, JsonValue]:
     if not isinstance(found, dict) or len(found) > MAX_ANSWERS:
         raise AmbiguousJsonError(f"inputResponses is an object of {MAX_ANSWERS} answers at most", "inputResponses")
     return found
-
-
-class Seals:
-    """Binds a tool's opaque state to the call that it was given for, so that nobody uses it for another.
-
-    A tool with one credential for all its users could not tell whose state it gets back.
-    """
-
-    def __init__(self, secret: bytes) -> None:
-        """`secret` is one for all processes."""
-        self._key = hmac.digest(secret, _STATE, "sha256")
-
-    def seal(self, session: Session, operation: str, raw: bytes, state: str) -> str:
-        """The state as the caller gets it."""
-        tag = self._tag(session, operation, raw, state)
-        return base64.urlsafe_b64encode(tag + state.encode()).decode()
-
-    def sealed(self, result: CallResult, session: Session, contract: Contract, raw: bytes) -> CallResult:
-        """A result whose state, if it has one, is sealed for this call."""
-        if not isinstance(result, Returned) or result.asks is None or result.asks.state is None:
-            return result
-        state = self.seal(session, contract.operation, raw, result.asks.state)
-        return msgspec.structs.replace(result, asks=msgspec.structs.replace(result.asks, state=state))
-
-    def open(self, session: Session, operation: str, raw: bytes, sealed: str) -> str | None:
-        """The tool's own state; None when it was not given to this lineage for this very call."""
-        try:
-            data = base64.b64decode(sealed, altchars=b"-_", validate=True)
-            tag, state = data[:32], data[32:].decode()
-        except (binascii.Error, ValueError):
-            return None
-        return state if hmac.compare_digest(tag, self._tag(session, operation, raw, state)) else None
-
-    def _tag(self, session: Session, operation: str, raw: bytes, state: str) -> bytes:
-        parts = (session.lineage.id.encode(), operation.encode(), raw, state.encode())
-        joined = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-        return hmac.digest(self._key, joined, hashlib.sha256)
 
 
 class Asker(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from interlock.core.budget import Budget
 from interlock.core.canonical import digest
-from interlock.core.claim import NOT_KEPT, Claimed, Labels, NotSettled, OverBudget, Settled, SettleRequest
+from interlock.core.claim import NOT_KEPT, Claimed, Labels, NotSettled, OverBudget, Settled, SettleRequest, awaiting
 from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.event import EventDraft
@@ -116,6 +116,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
     With `calls_the_tool` false its tool is unstable: `earlier` is then the answer, and without one it fails unsent.
     `sent_before`: an earlier attempt may have arrived, so only the tool's own good answer says what became of the call.
+    `asked_in` is the attempt in which the tool asked what is answered now, `first_call` the call that made the claim then.
     """
 
     call_id: str
@@ -134,6 +135,13 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     sent_before: bool = False
     line: Line = Line()
     more: Mapping[str, Any] = {}
+    asked_in: int = 0
+    first_call: str = ""
+
+    @property
+    def is_undone_when_it_asks(self) -> bool:
+        """Whether a question of the tool means that nothing has happened: by its contract, and while no attempt is in doubt."""
+        return self.contract.is_undone_when_it_asks and not self.asked_in
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,7 +204,7 @@ class Executor:
                 state, code = ("failed", "result_too_large") if reads else ("succeeded", "")
             case ToolAnswer():
                 raw, text, released = _read(result, filtered)
-                state, code, detail = _state_of_answer(result, released)
+                state, code, detail = _state_of_answer(work, result, released)
             case ToolFailure():
                 text, released = b"", Released()
                 state, code = _state_of_failure(work.contract, result, stopped)
@@ -205,6 +213,16 @@ class Executor:
                 assert_never(result)
         if work.sent_before and state != "succeeded":
             state, code = "in_doubt", "in_doubt"
+        outcome = _kept(work, text, released)
+        # A tool that asks before it acts, by its contract, has done nothing yet: the answers are for another call with its key.
+        # INVARIANT: of any other write its word is not taken for that. Its claim keeps its key, and goes on with the answers,
+        # also when they did not arrive.
+        undone = not result.sent if isinstance(result, ToolFailure) else result.asks is not None and work.is_undone_when_it_asks
+        unsent = undone and not (work.sent_before or work.asked_in)
+        if undone and work.asked_in:
+            state, outcome = "in_doubt", awaiting(work.asked_in)
+        elif state == "in_doubt":
+            outcome = awaiting(work.claimed.attempt) if released.asks is not None else None
         out = msgspec.json.encode(released.written())
         keep_bytes = MAX_OUTPUT_BYTES if work.extra_log else MAX_RELEASED_IN_LEDGER_BYTES
         gives = not released.is_empty
@@ -228,9 +246,6 @@ class Executor:
         if more_events is not None:
             events += more_events(raw)
         item, not_taken_up = await _taken_up(taken_up, released)
-        # A tool that asks before it goes on has done nothing yet: the answers are for another call with the same key.
-        undone = not result.sent if isinstance(result, ToolFailure) else result.asks is not None
-        unsent = undone and not work.sent_before
         settled = await self._desk.settle(
             SettleRequest(
                 claim_id=work.claimed.claim_id,
@@ -238,7 +253,7 @@ class Executor:
                 lineage_id=work.session.lineage.id,
                 attempt=work.claimed.attempt,
                 state=state,
-                outcome=_kept(work, text, released),
+                outcome=outcome,
                 release_key=unsent,
                 spent=dict.fromkeys(work.timed, -(-took_us // 1000)),
                 labels=work.labels,
@@ -403,11 +418,12 @@ def _failed(result: ToolResult) -> str:
     return "tool_error" if result.is_error else ""
 
 
-def _state_of_answer(answer: ToolAnswer, released: Released) -> tuple[str, str, str]:
+def _state_of_answer(work: Work, answer: ToolAnswer, released: Released) -> tuple[str, str, str]:
     """State, code and detail of what a tool answered."""
     if answer.asks is not None:
+        state = "failed" if work.is_undone_when_it_asks else "in_doubt"
         asked = ", ".join(sorted({str(request.get("method"))[:40] for request in answer.asks.requests.values()}))
-        return "failed", "input_required", released.refused_ask or f"it asks for {asked or 'another round'} before it goes on"
+        return state, "input_required", released.refused_ask or f"it asks for {asked or 'another round'} before it goes on"
     return ("failed" if answer.is_error else "succeeded"), "", released.withheld
 
 

@@ -38,15 +38,17 @@ from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Question
 from interlock.core.who import Session
 from interlock.gateway.approving import Approving, TooManyOpenError, denial, lifts
-from interlock.gateway.asking import Asker, Asking, Seals
-from interlock.gateway.budgeting import Taking, charges, given_for, question, reserved, timed
+from interlock.gateway.asking import Asking
+from interlock.gateway.budgeting import given_for, question
 from interlock.gateway.calls import Calls
+from interlock.gateway.claiming import Claiming
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.deciding import Deciding
 from interlock.gateway.execution import Executor, Released, StoppedError, Work
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.histories import Histories, past_call
-from interlock.gateway.internal import InternalCalls, scopes_of
+from interlock.gateway.holding import Holding
+from interlock.gateway.internal import InternalCalls
 from interlock.gateway.lease import Lease
 from interlock.gateway.limits import (
     BUDGET_POLL_FIRST_MS,
@@ -58,12 +60,11 @@ from interlock.gateway.limits import (
     MAX_FREE_DECISION_ROUNDS,
     MAX_ORDERED_DECISION_ROUNDS,
     PERMIT_HOLDS_S,
-    SETTLE_MARGIN_MS,
 )
-from interlock.gateway.messages import NOBODY, Caller, CallResult, Found, Proposal, VisibleOperation
+from interlock.gateway.messages import NOBODY, Caller, CallResult, Found, Proposal, Refusal, VisibleOperation
 from interlock.gateway.offering import Offering
 from interlock.gateway.ordering import Turns
-from interlock.gateway.outputs import release_output, worst_labels
+from interlock.gateway.outputs import release_output
 from interlock.gateway.plans import PlanRefusedError, Plans
 from interlock.gateway.ports import ApprovalDesk, ClaimDesk, DoubtDesk, Settlements, Standing, Standings, Watch
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
@@ -72,12 +73,13 @@ from interlock.gateway.recording import Recording
 from interlock.gateway.refusals import of_approval, of_budget, of_denial, of_deny, of_halt, of_shut, refusal
 from interlock.gateway.replaying import Replays
 from interlock.gateway.resources import Resources
+from interlock.gateway.sealing import Seals
 from interlock.gateway.stability import Shut, Stability
 from interlock.gateway.standing import Beliefs
 from interlock.gateway.telemetry import Path, Telemetry, TimedDesk, Untold, follow
 from interlock.gateway.under_way import Call, called_as, ended_as, result_of
 from interlock.gateway.ways import Way, Ways
-from interlock.ledger.events import CallClaimed, CallDecided
+from interlock.ledger.events import CallDecided
 from interlock.policy.permit import mint
 from interlock.store.errors import StoreUnavailableError
 from interlock.tools.directory import Connectors
@@ -129,6 +131,7 @@ class Gate:
         self.reconciler = Reconciler(internal, doubts=doubts, session_of=session_of, clock=clock, ids=ids)
         self._offering = Offering(beliefs=self._beliefs, governing=governing, lease=lease, clock=clock)
         self._seals = seals
+        self._holding = Holding(seals, ids)
         self._asking = Asking(desk=desk, contexts=contexts, watch=watch, ids=ids)
         self._approving = Approving(approvals, clock=clock, ids=ids)
         self._contexts = contexts
@@ -151,8 +154,13 @@ class Gate:
         When the caller goes away, a call that is not yet claimed is dropped; one that is claimed goes on and settles. So it is
         when the process leaves and has no more time: then the caller is told to repeat the call.
         """
+        if caller.offers and caller.ask is None:
+            return await self._holding.call(session, proposal, caller, self._call)
+        return await self._call(session, proposal, caller, self._ids.new("call"))
+
+    async def _call(self, session: Session, proposal: Proposal, caller: Caller, call_id: str) -> CallResult:
         wait_until_s = self._clock.monotonic_s() + CLAIM_WAIT_MS / 1000
-        call = Call(self._ids.new("call"), session, proposal, wait_until_s, self._ids, caller)
+        call = Call(call_id, session, proposal, wait_until_s, self._ids, caller)
         call.answer_by_s = self._clock.monotonic_s() + proposal.wait_ms / 1000
         path = self._telemetry.began(call.id, proposal)
         if len(self.calls) >= MAX_CALLS_IN_FLIGHT:
@@ -202,6 +210,8 @@ class Gate:
         """Each retry is a call of its own: decided, claimed, counted and recorded like the first."""
         while True:
             answer = await self._decide_until_current(call)
+            if isinstance(answer, Refusal):
+                answer = call.refusing(answer)
             if call.again_in_s is None or call.abandoned:
                 return answer
             pause_s, call.again_in_s = call.again_in_s, None
@@ -242,6 +252,8 @@ class Gate:
             except UnreadableProposalError as error:
                 told = refusal(call.id, error.code, say=f"{error}.".capitalize(), field=error.field)
                 return await self._recording.record(call, standing, told, None)
+        # What asked before may have acted before: nobody is told that nothing was changed, from here on.
+        call.may_have_acted = call.may_have_acted or call.read.continues is not None
         facts, decision = await self._deciding.on(call, governed, call.read, standing)
         said: tuple[Approval, ...] = ()
         if isinstance(decision, RequireApproval):
@@ -336,79 +348,25 @@ class Gate:
         contract, session = read.contract, call.session
         if not self._lease.is_valid() and not await self._lease.ready(LEASE_WAIT_MS):
             return await self._recording.tell(call, refusal(call.id, "control_plane_unavailable"), decided, detail="no lease")
-        claim_id = self._ids.new("clm")
-        scopes = scopes_of(session, contract)
+        claiming = Claiming.of(call, read, standing, governed, decision, decided, way, self._histories, self._ids.new("clm"))
+        request = claiming.request()
         permit = mint(
             decision,
             call_hash=read.call_hash,
-            claim_id=claim_id,
+            claim_id=request.claim_id,
             expires_monotonic_s=self._clock.monotonic_s() + PERMIT_HOLDS_S,
             control_epoch=standing.epochs.control,
-            scopes=scopes,
+            scopes=request.scopes,
         )
-        labels = worst_labels(contract)
-        budgets = governed.budgets(contract)
-        taking = Taking(contract=contract, arguments=read.arguments, entities=read.entities)
-        taken = charges(budgets, session, call.proposal.run, taking, frozenset(call.lifted))
-        remembered = self._histories.kept(governed, session, contract, read.arguments)
-        approvals = (*decision.approvals, *call.lifted.values())
-        claimed = CallClaimed(
-            claim_id=claim_id,
-            operation=contract.operation,
-            worst_labels=labels,
-            approvals=approvals,
-            reserved=reserved(budgets, taken),
-        )
-        answer = await self._take(
-            call,
-            ClaimRequest(
-                claim_id=claim_id,
-                call_id=call.id,
-                session_id=session.session_id,
-                lineage_id=session.lineage.id,
-                operation=contract.operation,
-                call_hash=read.same.same_hash,
-                release_digest=standing.release_digest,
-                epochs=standing.epochs,
-                facts_version=standing.state.facts_version,
-                scopes=scopes,
-                idempotency=read.same.idempotency,
-                rates=decision.obligations.rates,
-                worst_labels=labels,
-                settle_by_ms=contract.timeout_ms + SETTLE_MARGIN_MS,
-                events=(call.proposed(), decided, call.event(claimed)),
-                approvals=approvals,
-                approved_hash=read.call_hash,
-                charges=taken,
-                history=remembered,
-                history_version=call.history_version,
-            ),
-        )
+        answer = await self._take(call, request)
         match answer:
             case Claimed():
                 call.may_have_acted = not contract.is_read_only
                 self._beliefs.advance(session.lineage.id, answer.state)
-                if remembered is not None and answer.history_n is not None:
-                    past = past_call(session, claim_id, call.id, contract, remembered, answer.claimed_at_us)
+                if request.history is not None and answer.history_n is not None:
+                    past = past_call(session, request.claim_id, call.id, contract, request.history, answer.claimed_at_us)
                     self._histories.claimed(session, past, answer.history_n)
-                work = Work(
-                    call_id=call.id,
-                    session=session,
-                    contract=contract,
-                    arguments=read.raw,
-                    call_hash=read.call_hash,
-                    claimed=answer,
-                    permit=permit,
-                    labels=labels,
-                    extra_log=decision.obligations.extra_log,
-                    may_be_repeated=read.same.idempotency is not None,
-                    timed=timed(budgets, taken),
-                    calls_the_tool=way.place is not None,
-                    earlier=way.earlier,
-                    line=self._asking.line(Asker.of(call.id, session, answer.state, contract, call.caller, governed.canaries)),
-                    more=read.more(),
-                )
-                return await self._execute(call, work, decision, way)
+                return await self._execute(call, claiming.work(answer, permit, self._asking), decision, way)
             case Stale():
                 return self._beliefs.correct(session.lineage.id, answer)
             case Duplicate():
@@ -497,4 +455,4 @@ class Gate:
         n = ending.settled.history_n
         self._histories.ended(work.session, work.claimed.claim_id, ending.state, n, unsent=ending.unsent)
         await self._contexts.returned(work.session, work.contract, call.id, ending.released)
-        return self._seals.sealed(self._ways.ended(call, work, decision, ending), call.session, work.contract, work.arguments)
+        return self._seals.sealed(self._ways.ended(call, work, decision, ending), work)

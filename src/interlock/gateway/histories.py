@@ -70,7 +70,9 @@ class Histories:
             session_id=session.session_id,
             at_us=self._clock.wall_us(),
         )
-        calls = tuple(log.calls.values())
+        # A call that goes on with answers stands in the log already, and is the present one.
+        goes_on = read.continues.claim_id if read.continues else ""
+        calls = tuple(call for call in log.calls.values() if call.claim_id != goes_on) if goes_on else tuple(log.calls.values())
         return Recollection(
             facts={
                 fact.name: recall(fact, calls, present, governed.release.contracts, is_complete=log.is_complete)

@@ -11,6 +11,10 @@ MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024
 MAX_ASK_BYTES: Final = 64 * 1024
 MAX_ANSWER_BYTES: Final = 128 * 1024
 MAX_ANSWERS: Final = 32
+# How long a write whose tool asked something waits for the answers, before it is looked into like any call in doubt.
+ANSWERS_WITHIN_S: Final = 900.0
+MAX_HELD_CALLS: Final = 500
+MAX_HELD_CALLS_PER_SESSION: Final = 20
 CALLER_KEY_WINDOW_S: Final = 24 * 3600
 CLAIM_WAIT_MS: Final = 15_000
 SETTLE_MARGIN_MS: Final = 10_000

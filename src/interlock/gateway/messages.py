@@ -17,7 +17,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     `offers` are the capabilities of the client that a tool may use (`sampling`, `elicitation`, `roots`). `ask` puts a request
     of the tool to the client and gives its result, None when there is none; without it, what a tool asks comes back as the
-    answer. `progress` takes done and total. `log_level` is from which level on log messages are wanted, None for none.
+    answer, and the caller's answers come with another proposal. `progress` takes done and total. `log_level` is from which
+    level on log messages are wanted, None for none.
     """
 
     offers: frozenset[str] = frozenset()

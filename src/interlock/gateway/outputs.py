@@ -124,7 +124,7 @@ def to_caller(
             "id": call_id,
             "outcome": "allowed",
             "release": decision.release_digest,
-            "effect": (Effected.NONE if contract.is_read_only or released.asks is not None else Effected.DONE).value,
+            "effect": _effect(contract, released).value,
         },
     }
     if replayed is not None:
@@ -142,6 +142,12 @@ def to_caller(
         error_code=released.error_code,
         needs=released.needs,
     )
+
+
+def _effect(contract: Contract, released: Released) -> Effected:
+    if released.asks is not None:
+        return Effected.NONE if contract.is_undone_when_it_asks else Effected.UNKNOWN
+    return Effected.NONE if contract.is_read_only else Effected.DONE
 
 
 def stored_output(outcome: str) -> RawOutput:

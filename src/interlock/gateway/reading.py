@@ -12,11 +12,12 @@ from interlock.core.canonical import AmbiguousJsonError, JsonValue, canonical, p
 from interlock.core.contract import Contract, EntitiesOf
 from interlock.core.mirrored import mismatch
 from interlock.core.who import Session
-from interlock.gateway.asking import ASKABLE, Seals, answers_hash, read_answers
+from interlock.gateway.asking import ASKABLE, answers_hash, read_answers
 from interlock.gateway.governed import ArgumentError, Governed
 from interlock.gateway.keys import Sameness, call_hash, sameness
 from interlock.gateway.limits import MAX_ARGUMENT_BYTES, MAX_IDEMPOTENCY_KEY_CHARS
 from interlock.gateway.messages import Proposal
+from interlock.gateway.sealing import Sealed, Seals
 
 _RUN: Final = re.compile(r"[A-Za-z0-9._-]{0,64}", re.ASCII)
 
@@ -25,6 +26,7 @@ class ReadProposal(msgspec.Struct, frozen=True, kw_only=True):
     """A proposal whose arguments fit the contract. `raw` are the canonical bytes: hashed, decided on, and sent.
 
     `answers` are those to what the tool asked before, and `state` what it said then for itself; the call's hash covers both.
+    `continues` is the claim that they belong to, where the call has one already.
     """
 
     contract: Contract
@@ -35,6 +37,7 @@ class ReadProposal(msgspec.Struct, frozen=True, kw_only=True):
     entities: int
     answers: Mapping[str, JsonValue] | None = None
     state: str | None = None
+    continues: Sealed | None = None
 
     def more(self) -> dict[str, Any]:
         """What is sent beside the arguments."""
@@ -91,7 +94,8 @@ def read_proposal(
         repeat_of=proposal.repeat_of,
         hashed=hashed,
     )
-    answers, state = _answers(contract, session, proposal, raw, seals)
+    answers, sealed = _answers(contract, session, proposal, raw, seals)
+    state = None if sealed is None else sealed.state
     if answers is not None or state is not None:
         hashed = answers_hash(hashed, answers or {}, state or "")
     return ReadProposal(
@@ -103,12 +107,13 @@ def read_proposal(
         entities=entities,
         answers=answers,
         state=state,
+        continues=sealed if sealed is not None and sealed.claim_id else None,
     )
 
 
 def _answers(
     contract: Contract, session: Session, proposal: Proposal, raw: bytes, seals: Seals | None
-) -> tuple[dict[str, JsonValue] | None, str | None]:
+) -> tuple[dict[str, JsonValue] | None, Sealed | None]:
     """What the caller answers to what the tool asked, and the tool's own state."""
     if not proposal.answers and not proposal.state:
         return None, None
@@ -120,7 +125,10 @@ def _answers(
         raise UnreadableProposalError("invalid_arguments", str(error), error.field) from error
     if not proposal.state:
         return answers, None
-    state = None if seals is None else seals.open(session, contract.operation, raw, proposal.state)
-    if state is None:
+    sealed = None if seals is None else seals.open(session, contract.operation, raw, proposal.state)
+    if sealed is None:
         raise UnreadableProposalError("state_unknown", "the state is not of this call", "requestState")
-    return answers, state
+    if sealed.held:
+        # INVARIANT: the tool was called already; were these taken for a new call, it would be called twice.
+        raise UnreadableProposalError("answers_elsewhere", "the call that asked does not wait in this process", "requestState")
+    return answers, sealed

@@ -27,6 +27,7 @@ from interlock.gateway.governed import Governed
 from interlock.gateway.internal import InternalCalls, scopes_of
 from interlock.gateway.keys import call_hash
 from interlock.gateway.limits import (
+    ANSWERS_WITHIN_S,
     DOUBTS_AT_ONCE,
     LOOK_HOLD_MARGIN_S,
     LOOK_PAUSE_MOST_S,
@@ -98,15 +99,17 @@ class Reconciler:
         """How long after it was first seen in doubt, on our own clock.
 
         INVARIANT: "not found" is only asked for when the attempt can no longer begin, and what it began has had its time:
-        a permit ends on its owner's clock, whether that process is dead, paused or only thought to be gone.
+        a permit ends on its owner's clock, whether that process is dead, paused or only thought to be gone. One whose tool
+        waits for answers is left alone, for a time.
         """
+        answers_s = ANSWERS_WITHIN_S if doubt.awaits else 0.0
         over_s = PERMIT_HOLDS_S if doubt.orphaned else 0.0
         if contract is None or contract.is_read_only or self._again(doubt, contract, governed):
-            return 0.0
+            return answers_s
         if contract.evidence is None:
-            return over_s
+            return over_s + answers_s
         sent_s = contract.timeout_ms / 1000 if doubt.orphaned else 0.0
-        return over_s + sent_s + contract.settles_within_s
+        return over_s + sent_s + contract.settles_within_s + answers_s
 
     def _again(self, doubt: Doubt, contract: Contract, governed: Governed) -> bool:
         unchanged = doubt.release_digest == governed.release.digest

@@ -24,6 +24,7 @@ class Recording:
         self, call: Call, standing: Standing, told: Refusal, decided: EventDraft | None, detail: str = ""
     ) -> CallResult | Standing:
         """Record a decision that claims nothing, unless what it was made on has changed: then decide again."""
+        told = call.refusing(told)
         events = call.refused(told, decided, detail)
         answer = await self.desk.record(call.record(events, standing))
         match answer:
@@ -39,5 +40,6 @@ class Recording:
 
     async def tell(self, call: Call, told: Refusal, decided: EventDraft | None = None, *, detail: str = "") -> Refusal:
         """Record a refusal that the store itself gave the reason for; it stands whatever has changed since."""
+        told = call.refusing(told)
         await self.desk.record(call.record(call.refused(told, decided, detail), None))
         return told

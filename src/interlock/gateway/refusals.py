@@ -17,6 +17,7 @@ from interlock.gateway.messages import Effected, Refusal, RefusalOutcome
 from interlock.gateway.stability import UNSTABLE, Shut
 
 NOTHING_CHANGED: Final = "Nothing was changed."
+BEFORE_IT_ASKED: Final = "The answers were not given to the tool; what it did before it asked is not known."
 
 
 class _Wording(NamedTuple):
@@ -136,6 +137,28 @@ WORDINGS: Final[dict[str, _Wording]] = {
     "ask_refused": _Wording(
         _UNAVAILABLE, "The tool asked for something before going on that is not passed on here.", _NONE, "never"
     ),
+    "asked_in_doubt": _Wording(
+        RefusalOutcome.IN_DOUBT,
+        "The tool asked for something before going on that is not passed on here, and its contract does not say that it asks "
+        "before it acts: it may or may not have taken effect. Do not send it in another form; the same call with the same "
+        "arguments is safe to repeat and will not run twice.",
+        _UNKNOWN,
+        "after_ms",
+    ),
+    "answers_late": _Wording(
+        RefusalOutcome.IN_DOUBT,
+        "The call that these answers belong to has ended without them. Repeat it without requestState and without the answers; "
+        "it is not done twice.",
+        _UNKNOWN,
+        "after_ms",
+    ),
+    "answers_elsewhere": _Wording(
+        RefusalOutcome.IN_DOUBT,
+        "The call that asked waits in another process, or no longer, so its tool did not get these answers. It may still take "
+        "effect. Repeat it without requestState and without the answers to learn what became of it; it is not done twice.",
+        _UNKNOWN,
+        "after_ms",
+    ),
     "header_mismatch": _Wording(
         _INVALID, "A header that repeats an argument does not say what the argument says.", _NONE, "changed_args"
     ),
@@ -161,6 +184,7 @@ WORDINGS: Final[dict[str, _Wording]] = {
 
 _RETRY_AFTER_MS: Final = {
     "in_doubt": 5_000,
+    "asked_in_doubt": 5_000,
     "not_recorded": 5_000,
     "still_running": 1_000,
     "approvals_waiting": 60_000,
@@ -198,6 +222,14 @@ def refusal(call_id: str, code: str, *, say: str = "", field: str = "", retry_af
         else 0,
         details=details,
     )
+
+
+def before_it_asked(told: Refusal) -> Refusal:
+    """The refusal of answers that a call waits for which may have acted before."""
+    if told.effect is not Effected.NONE:
+        return told
+    text = told.text.replace(NOTHING_CHANGED, BEFORE_IT_ASKED)
+    return msgspec.structs.replace(told, effect=Effected.UNKNOWN, text=text)
 
 
 def of_deny(call_id: str, decision: Deny) -> Refusal:

@@ -57,6 +57,8 @@ class Replays:
             earlier = msgspec.structs.replace(earlier, owner_alive=self._clock.monotonic_s() >= call.wait_until_s)
         if earlier.claim_state == "in_doubt":
             return await self._recording.tell(call, of_doubt(call.id, read.contract, of=earlier.call_id), decided)
+        if earlier.outcome is None and earlier.claim_state == "failed" and read.continues is not None:
+            return await self._recording.tell(call, refusal(call.id, "answers_late", of=earlier.call_id), decided)
         if earlier.outcome is None or earlier.outcome in _WITHOUT_RESULT:
             done = _WITHOUT_RESULT.get(earlier.outcome, "result_withheld")
             return await self._recording.tell(call, refusal(call.id, done, of=earlier.call_id), decided)

@@ -16,7 +16,9 @@ from interlock.core.who import Session
 from interlock.gateway.messages import NOBODY, Caller, CallResult, Proposal, Refusal, RefusalOutcome, Returned
 from interlock.gateway.ports import CalledAs, Standing
 from interlock.gateway.reading import ReadProposal
+from interlock.gateway.refusals import before_it_asked
 from interlock.gateway.telemetry import EndedCall
+from interlock.ledger.asks import ClaimContinued
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallClaimed, CallDecided, CallProposed, CallRefused, CallReplayed
 
@@ -52,9 +54,15 @@ class Call:
         self.history_version: int | None = None
         self._ids = ids
 
-    def event(self, body: CallProposed | CallDecided | CallClaimed | CallRefused | CallReplayed) -> EventDraft:
-        """An event of this call."""
-        return draft(body, ids=self._ids, call_id=self.id)
+    def event(
+        self, body: CallProposed | CallDecided | CallClaimed | CallRefused | CallReplayed | ClaimContinued, of: str = ""
+    ) -> EventDraft:
+        """An event of this call, or of another."""
+        return draft(body, ids=self._ids, call_id=of or self.id)
+
+    def refusing(self, told: Refusal) -> Refusal:
+        """What the caller is told. INVARIANT: of a call that may have acted before it asked, nobody says that nothing was."""
+        return before_it_asked(told) if self.read is not None and self.read.continues is not None else told
 
     def proposed(self) -> EventDraft:
         """What was asked for, as far as it could be read."""

@@ -77,6 +77,8 @@ class Ways:
                     call.retries += 1
                 elif self._earlier.find(key, contract) is not None:
                     call.degraded, call.again_in_s = True, 0.0
+            if ending.code == "ask_refused" and ending.state == "in_doubt":
+                return refusal(call.id, "asked_in_doubt")
             return of_doubt(call.id, contract) if ending.code == "in_doubt" else refusal(call.id, ending.code)
         if work.earlier is None:
             self._earlier.keep(key, contract, call.id, ending.released)

@@ -27,4 +27,13 @@ class CallAnswered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     refused: str = ""
 
 
-AskBody: TypeAlias = CallAsked | CallAnswered
+class ClaimContinued(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="claim.continued"):
+    """A write whose tool had asked something before it went on was taken up again with the answers, by another call."""
+
+    claim_id: str
+    operation: str
+    attempt: int
+    by_call: str
+
+
+AskBody: TypeAlias = CallAsked | CallAnswered | ClaimContinued

@@ -113,6 +113,8 @@ def _words(body: e.Body) -> tuple[str, str]:
             where = f", field {body.field}" if body.field else ""
             why = f" ({body.detail})" if body.detail else ""
             return tone, f"told the caller: {body.outcome}, {body.code}{where}, effect {body.effect}{why}"
+        case a.ClaimContinued():
+            return "plain", f"goes on with the answers as {body.by_call}, attempt {body.attempt} ({body.claim_id})"
         case e.CallSettled() | a.CallAsked() | a.CallAnswered() | e.CallReplayed():
             return _of_outcome(body)
         case e.ClaimOrphaned() | e.ClaimRetried() | e.DoubtAsked() | e.DoubtResolved() | e.ClaimConflict():
@@ -378,6 +380,8 @@ def _duties(decision: Allow) -> str:
 
 def _settled(body: e.CallSettled) -> tuple[str, str]:
     took = f"{body.took_us / 1000:.1f} ms"
+    if body.state == "in_doubt" and body.code == "input_required":
+        return "wait", f"no answer yet, after {took}, and what it did before is not known: {body.detail}"
     if body.state == "in_doubt":
         return "doubt", f"in doubt after {took}: {body.operation} may have taken effect ({body.detail})"
     if body.state == "failed" and body.code == "not_done":

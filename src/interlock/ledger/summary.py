@@ -137,6 +137,8 @@ def _learnt(step: StepRow, known: dict[str, Any]) -> dict[str, Any]:  # one bran
             }
         case "call.replayed":
             return {"standing": Standing.REPLAYED}
+        case "claim.continued":
+            return {"standing": Standing.FAILED, "why": f"it went on with the answers as {_text(said.get('by_call'))}"}
         case "claim.orphaned":
             return {"standing": Standing.IN_DOUBT, "why": _text(said.get("reason"))}
         case "approval.requested":

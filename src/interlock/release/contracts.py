@@ -80,6 +80,7 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     completes: str = ""
     mime_type: str = ""
     passes: set[Passes] = set()
+    asks_before_acting: bool = False
     title: str = ""
     description: str = ""
     input: Any = None
@@ -271,6 +272,7 @@ def _contract(
         completes=place.completes,
         mime_type=spec.mime_type,
         passes=frozenset(spec.passes),
+        asks_before_acting=spec.asks_before_acting,
         title=spec.title,
         description=spec.description,
         effects=frozenset(spec.effects),

@@ -12,7 +12,8 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
     """A call whose end is not known, or was told in two ways. Times are microseconds since the epoch.
 
     `orphaned`: its process was thought dead, else the attempt is over and said so. `proposed` is the body of the event that
-    proposed it, None when it was forgotten; `keyed` says that a repeated call is taken for this one.
+    proposed it, None when it was forgotten; `keyed` says that a repeated call is taken for this one;
+    `awaits` that its tool asked something and goes on with the answers.
     """
 
     claim_id: str
@@ -28,6 +29,7 @@ class Doubt(msgspec.Struct, frozen=True, kw_only=True):
     conflict: str
     state: str
     keyed: bool
+    awaits: bool
     claimed_at_us: int
     since_us: int
     tenant: str

@@ -83,6 +83,7 @@ class Writer:
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUED_REQUESTS)
         self._left: _Waiting | None = None
         self._slices = Slices(database, process_id=process_id)
+        self._database = database
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -106,6 +107,8 @@ class Writer:
 
     async def claim(self, request: ClaimRequest) -> ClaimAnswer:
         """Take the right to execute one call. Raises `StoreUnavailableError`: then nothing may be executed."""
+        if request.continues:
+            return await self._go_on(request)
         for _ in range(MAX_DRAWS):
             answer = await self._submit(request)
             if not isinstance(answer, _NoRoom):
@@ -121,6 +124,41 @@ class Writer:
             # Others keep taking what this process draws: close to the limit, and with room that calls in flight may free.
             return OverBudget(charge=charge, used=charge.limit, in_flight=charge.limit)
         if isinstance(answer, (Claimed, Duplicate, KeyReused, Stale, Halted, OverRate, ApprovalGone, SessionEnded)):
+            return answer
+        raise StoreUnavailableError("the database gave an answer that does not fit a claim")
+
+    async def _go_on(self, request: ClaimRequest) -> ClaimAnswer:
+        """Let a claim go on that waits for answers. It is rare, so no batch is looked for."""
+        epochs, labels, events = request.epochs, request.worst_labels, request.events
+        row = await self._database.row(
+            "go_on",
+            request.claim_id,
+            request.continues,
+            self._process_id,
+            request.session_id,
+            request.lineage_id,
+            request.operation,
+            request.call_id,
+            request.call_hash,
+            list(request.scopes),
+            epochs.control,
+            epochs.release,
+            epochs.revocation,
+            request.facts_version,
+            request.history_version,
+            labels.tainted,
+            labels.confidentiality,
+            request.settle_by_ms,
+            list(request.approvals),
+            request.approved_hash,
+            [event.call_id for event in events],
+            [event.kind for event in events],
+            [event.body for event in events],
+            [event.salt for event in events],
+            [event.commitment for event in events],
+        )
+        answer = None if row is None else _answer(row)
+        if isinstance(answer, (Claimed, Duplicate, Stale, Halted, ApprovalGone, SessionEnded)):
             return answer
         raise StoreUnavailableError("the database gave an answer that does not fit a claim")
 

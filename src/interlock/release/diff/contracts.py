@@ -83,6 +83,8 @@ RULES: Final[Mapping[str, Rule]] = {
     "trusted": more_is(Direction.WIDENS),
     # Pictures, sounds, logs, and what a tool may ask of a client.
     "passes": more_is(Direction.WIDENS),
+    # What asked and had acted would act once more.
+    "asks_before_acting": lambda _old, new: _wider(when=new),
     "mime_type": _NEUTRAL,
     "internal": lambda _old, new: _wider(when=not new),
     "repeat": lambda _old, new: _wider(when=new is Repeat.ALLOW),

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from ruamel.yaml.comments import CommentedMap
 
-from interlock.core.contract import OpaqueShape
+from interlock.core.contract import OpaqueShape, Passes
 from interlock.core.terms import Effect
 from interlock.release.contracts import written_schema
 from interlock.release.review.draft import ListingError, flow, load_yaml, write_yaml
@@ -32,13 +32,19 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a reviewer says of one operation. `acknowledged` are the codes of findings they have looked at and accept."""
+    """What a reviewer says of one operation. `acknowledged` are the codes of findings they have looked at and accept.
+
+    `passes` is what no filter looks into or what asks back; `asks_before_acting`, of what writes and asks, that it has done
+    nothing yet when it asks.
+    """
 
     effects: tuple[Effect, ...]
     targets: tuple[str, ...] = ()
     content: tuple[str, ...] = ()
     once_per: tuple[str, ...] = ()
     acknowledged: tuple[str, ...] = ()
+    passes: tuple[Passes, ...] = ()
+    asks_before_acting: bool = False
 
 
 def pending(text: str) -> tuple[Pending, ...]:
@@ -87,6 +93,10 @@ def reviewed(text: str, answers: Mapping[str, Answer], *, by: str, on: str) -> s
             entry.pop(key, None)
             if values:
                 entry[key] = flow(values)
+        if answer.passes:
+            entry["passes"] = flow(item.value for item in answer.passes)
+        if answer.asks_before_acting:
+            entry["asks_before_acting"] = True
         review = CommentedMap({"by": by, "on": on, "digest": str(pin)})
         if answer.acknowledged:
             review["acknowledged"] = flow(answer.acknowledged)

@@ -3,7 +3,7 @@
 SELECT c.*, s.tenant, s.environment, s.agent, s.user_id, d.proposed
 FROM (
     SELECT claim_id, call_id, session_id, lineage_id, operation, release_digest, attempt, orphaned, looks, asks_people, conflict,
-           state, key IS NOT NULL AS keyed, (extract(epoch FROM claimed_at) * 1000000)::bigint AS claimed_at_us,
+           state, key IS NOT NULL AS keyed, coalesce(outcome LIKE '{"awaits":%', false) AS awaits, (extract(epoch FROM claimed_at) * 1000000)::bigint AS claimed_at_us,
            (extract(epoch FROM settled_at) * 1000000)::bigint AS since_us
     FROM claim WHERE state = 'in_doubt' AND asks_people = '' ORDER BY settled_at LIMIT $2
 ) c
@@ -21,7 +21,7 @@ WHERE s.environment = $1
 SELECT c.*, s.tenant, s.environment, s.agent, s.user_id, d.proposed
 FROM (
     SELECT claim_id, call_id, session_id, lineage_id, operation, release_digest, attempt, orphaned, looks, asks_people, conflict,
-           state, key IS NOT NULL AS keyed, (extract(epoch FROM claimed_at) * 1000000)::bigint AS claimed_at_us,
+           state, key IS NOT NULL AS keyed, coalesce(outcome LIKE '{"awaits":%', false) AS awaits, (extract(epoch FROM claimed_at) * 1000000)::bigint AS claimed_at_us,
            (extract(epoch FROM settled_at) * 1000000)::bigint AS since_us
     FROM claim WHERE state = 'in_doubt' OR conflict <> ''
 ) c
@@ -53,6 +53,10 @@ WHERE claim_id = $1 AND state = 'in_doubt'
 -- name: attempt_again
 -- Take a call in doubt up again with the next attempt number; null when it may not start.
 SELECT attempt_again($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+
+-- name: go_on
+-- Take a call up again whose tool had asked something, with the answers; else what has become of it, or why it may not start.
+SELECT * FROM go_on($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
 
 -- name: ask_people
 -- Leave a call in doubt to people.

@@ -299,6 +299,7 @@ SELECT * FROM (
                        WHEN 'call.refused' THEN coalesce(readable_json(e.body) ->> 'outcome', 'forgotten')
                        WHEN 'call.replayed' THEN 'replayed'
                        WHEN 'claim.orphaned' THEN 'in_doubt'
+                       WHEN 'claim.continued' THEN 'continued'
                        WHEN 'call.claimed' THEN 'running'
                        WHEN 'approval.requested' THEN 'waiting'
                        ELSE 'deciding' END AS outcome,
@@ -312,7 +313,8 @@ SELECT * FROM (
     LEFT JOIN LATERAL (
         SELECT le.kind, lb.body FROM event le LEFT JOIN event_body lb USING (chain_id, seq)
         WHERE le.call_id = p.call_id AND le.chain_id = p.chain_id
-          AND le.kind IN ('call.settled', 'call.refused', 'call.replayed', 'claim.orphaned', 'call.claimed', 'approval.requested')
+          AND le.kind IN ('call.settled', 'call.refused', 'call.replayed', 'claim.orphaned', 'claim.continued',
+                          'call.claimed', 'approval.requested')
         ORDER BY le.seq DESC LIMIT 1
     ) e ON true
     WHERE p.kind = 'call.proposed' AND p.at_us >= $1 AND p.at_us < $2 AND (p.at_us, p.call_id) < ($3, $4)
