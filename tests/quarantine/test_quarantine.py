@@ -51,8 +51,11 @@ def upstream():
 
 
 async def release_for(upstream):
-    tools = named(await listed("notes", ToolSource(url=upstream.url)))
-    text = drafted(Source(url=upstream.url), tools)
+    return await release_of(Source(url=upstream.url), ToolSource(url=upstream.url))
+
+
+async def release_of(written, source):
+    text = drafted(written, named(await listed("notes", source)))
     answers = {item.operation: Answer(effects=item.effects, targets=item.targets) for item in pending(text)}
     return {
         "release.yaml": """

@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from interlock.core.changes import Listing
 from interlock.release.model import Tool
-from interlock.tools.port import ConnectionKey, ToolAnswer, ToolFailure, ToolResult
+from interlock.tools.port import ConnectionKey, ToolAnswer, ToolFailure, ToolResult, ToolUnavailableError
 from tests.tools.conftest import Connect
 from tests.tools.worlds import StillClock, invocation, shop
 
@@ -199,6 +200,71 @@ async def test_users_of_a_stateful_tool_have_a_process_each_and_the_number_is_bo
     await pid_of("cem")
     assert await pid_of("ana") == ana, "the least recently used made room"
     assert await pid_of("ben") != ben
+
+
+# Says that something has changed once somebody listens (2026-07-28) or has subscribed (2025-11-25), and on each call.
+TELLING = """
+import json, os, sys
+def tell(method, **params): print(json.dumps({"jsonrpc": "2.0", "method": "notifications/" + method, "params": params}), flush=True)
+def answer(message, result): print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+def changes(): tell("tools/list_changed"); tell("resources/updated", uri="test://a"); tell("message", level="info", data="hello")
+for line in sys.stdin:
+    message = json.loads(line)
+    method = message.get("method")
+    if method == "server/discover": answer(message, {"supportedVersions": [os.environ["SPEAKS"]]})
+    elif method == "initialize": answer(message, {"protocolVersion": "2025-11-25", "capabilities": {}})
+    elif method in ("subscriptions/listen", "resources/subscribe"):
+        assert method == "resources/subscribe" or message["params"]["notifications"]["resourceSubscriptions"] == ["test://a"]
+        if method == "resources/subscribe": answer(message, {})
+        changes()
+    elif method == "tools/call":
+        name = message["params"]["name"]
+        if name == "end": os._exit(1)
+        answer(message, {"content": [{"type": "text", "text": str(os.getpid())}]})
+        changes()
+"""
+
+
+@pytest.mark.parametrize("speaks", ["2026-07-28", "2025-11-25"])
+async def test_what_a_process_says_of_changes_is_heard_from_the_one_that_is_called(
+    connect: Connect, tmp_path: Path, speaks: str
+) -> None:
+    program = TELLING.replace('os.environ["SPEAKS"]', repr(speaks))
+    connector = connect(shop(command=(sys.executable, "-c", program)))
+    heard: asyncio.Queue[tuple[object, str]] = asyncio.Queue()
+    listening = asyncio.ensure_future(connector.listen(("test://a",), lambda listing, uri: heard.put_nowait((listing, uri))))
+    assert [await heard.get() for _ in range(2)] == [(Listing.TOOLS, ""), (None, "test://a")]
+    first = text(await connector.invoke(invocation("echo")))
+    assert [await heard.get() for _ in range(2)] == [(Listing.TOOLS, ""), (None, "test://a")]
+    assert text(await connector.invoke(invocation("echo"))) == first
+    failed(await connector.invoke(invocation("end")))
+    with pytest.raises(ToolUnavailableError, match="the process ended"):
+        await listening
+
+
+async def test_who_listens_no_more_hears_nothing_and_the_process_serves_on(connect: Connect) -> None:
+    connector = connect(shop(command=(sys.executable, "-c", TELLING.replace('os.environ["SPEAKS"]', "'2026-07-28'"))))
+    heard: asyncio.Queue[tuple[object, str]] = asyncio.Queue()
+    listening = asyncio.ensure_future(connector.listen(("test://a",), lambda listing, uri: heard.put_nowait((listing, uri))))
+    await heard.get()
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    while not heard.empty():
+        heard.get_nowait()
+    assert text(await connector.invoke(invocation("echo")))
+    assert text(await connector.invoke(invocation("echo")))
+    assert heard.empty()
+
+
+async def test_a_process_that_tells_no_changes_is_not_asked_again(connect: Connect) -> None:
+    refuses = (
+        'print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32601, "message": "no"}}), flush=True)'
+    )
+    program = FAKE.replace(
+        'elif method == "tools/call":', f'elif method == "subscriptions/listen": {refuses}\n    elif method == "tools/call":'
+    )
+    connector = connect(fake("pass", program))
+    assert await connector.listen((), lambda *_: None) is False
 
 
 def test_no_test_left_a_process_behind() -> None:

@@ -51,7 +51,10 @@ class McpConnector:
         keys_max: int,
         limits: ToolLimits,
         clock: Clock,
+        listens_apart: bool = True,
     ) -> None:
+        """With `listens_apart` changes are heard over a connection of their own, else over that which listings come by."""
+        self._listens_apart = listens_apart
         self._tool = tool
         self._make = make
         self._stateless = stateless
@@ -84,19 +87,26 @@ class McpConnector:
             raise ToolUnavailableError(f"{self._tool}: {error.code}: {error.detail}") from None
 
     async def listen(self, uris: tuple[str, ...], hear: Hear) -> bool:
-        """Hear what changes at the server, over a connection that is kept for it; cancel to end it.
+        """Hear what changes at the server; cancel to end it.
 
         False when the server tells nobody. Raises `ToolUnavailableError` when the stream broke: listen again after a while.
         """
-        upstream = self._make(ConnectionKey(tool=self._tool))
+        key, own = ConnectionKey(tool=self._tool), None
         try:
+            if self._listens_apart:
+                upstream = own = self._make(key)
+            else:
+                # Not kept from being closed: whoever needs its place for a call gets it, and it is listened to anew.
+                upstream = self._upstreams.take(key)
+                self._upstreams.give(key)
             await upstream.listen(uris, hear)
         except CallFailedError as error:
             if error.code == "refused":
                 return False
             raise ToolUnavailableError(f"{self._tool}: {error.code}: {error.detail}") from None
         finally:
-            await upstream.aclose()
+            if own is not None:
+                await own.aclose()
         return True
 
     async def quiet(self) -> None:

@@ -181,7 +181,8 @@ class Connectors:
                     offers=recipe.offers,
                 )
 
-            return self._mcp(tool, process, limits.processes_max)
+            # A process of its own that only listens would be another server.
+            return self._mcp(tool, process, limits.processes_max, listens_apart=False)
         endpoint = Endpoint.parse(source.url)
         tls = (self._tls or _default_tls()) if endpoint.tls else None
         secret = Credential(source.credential, clock=clock, limits=limits)
@@ -199,9 +200,17 @@ class Connectors:
 
         return self._mcp(tool, server, limits.keys_max)
 
-    def _mcp(self, tool: Tool, make: Callable[[ConnectionKey], Upstream], keys_max: int) -> McpConnector:
+    def _mcp(
+        self, tool: Tool, make: Callable[[ConnectionKey], Upstream], keys_max: int, *, listens_apart: bool = True
+    ) -> McpConnector:
         return McpConnector(
-            tool=tool.name, stateless=tool.stateless, make=make, keys_max=keys_max, limits=self._limits, clock=self._clock
+            tool=tool.name,
+            stateless=tool.stateless,
+            make=make,
+            keys_max=keys_max,
+            limits=self._limits,
+            clock=self._clock,
+            listens_apart=listens_apart,
         )
 
 

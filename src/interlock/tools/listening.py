@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from interlock.core.changes import Listing
 from interlock.tools import messages
@@ -14,6 +14,12 @@ FLAGS: Final = ("toolsListChanged", "promptsListChanged", "resourcesListChanged"
 _LISTINGS: Final = {f"notifications/{listing}/list_changed": listing for listing in Listing}
 Hear: TypeAlias = Callable[[Listing | None, str], None]
 """Called with the listing that has changed, or with None and the URI of a resource that has. Must neither wait nor raise."""
+
+
+def wanted(uris: tuple[str, ...]) -> dict[str, Any]:
+    """The parameters of `subscriptions/listen` (2026-07-28)."""
+    found: dict[str, Any] = dict.fromkeys(FLAGS, True)
+    return {"notifications": found | ({"resourceSubscriptions": list(uris)} if uris else {})}
 
 
 def listened(message: Message, hear: Hear) -> None:

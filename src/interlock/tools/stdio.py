@@ -25,7 +25,7 @@ from interlock.tools.beside import Beside
 from interlock.tools.credential import Credential
 from interlock.tools.errors import CallFailedError
 from interlock.tools.limits import ToolLimits
-from interlock.tools.listening import Hear
+from interlock.tools.listening import LISTEN, Hear, listened, wanted
 from interlock.tools.messages import STATELESS, Message
 from interlock.tools.port import Line, PauseGuard, ToolAnswer
 from interlock.tools.skim import Skim
@@ -87,9 +87,9 @@ class StdioUpstream:
             params = messages.next_page(found, cursor, seen, self._limits)
         return tuple(found)
 
-    async def listen(self, uris: tuple[str, ...], hear: Hear) -> None:  # noqa: ARG002  # the port's signature
-        """Never: a process of its own that only listens would be another server; see `Upstream`."""
-        raise CallFailedError("refused", "a stdio server is looked at now and then instead")
+    async def listen(self, uris: tuple[str, ...], hear: Hear) -> None:
+        """Hear what changes for as long as the process runs; see `Upstream`."""
+        await (await self._ready()).listen(uris, hear)
 
     async def aclose(self) -> None:
         """Stop the process and all it started; see `Upstream`."""
@@ -168,6 +168,8 @@ class _Server:
         self._beside: dict[int, Beside] = {}
         self._asking: set[asyncio.Task[None]] = set()
         self._end: CallFailedError | None = None
+        self._ended = asyncio.Event()
+        self._hearing: dict[object, Hear] = {}
         loop = asyncio.get_running_loop()
         self._readers = (loop.create_task(self._read_stdout()), loop.create_task(self._read_stderr()))
         self.calls = asyncio.Semaphore(limits.process_calls_max)
@@ -225,6 +227,23 @@ class _Server:
     async def request(self, method: str, params: Mapping[str, Any]) -> Message:
         """Any request but a call."""
         return await self.ask(lambda request_id: messages.request(request_id, method, params, version=self.version))
+
+    async def listen(self, uris: tuple[str, ...], hear: Hear) -> None:
+        """Hear what changes. Raises `CallFailedError`: `refused` when the server tells nobody, else the process has ended."""
+        key = object()
+        self._hearing[key] = hear
+        try:
+            if self.version == STATELESS:
+                code, text = messages.error_of(await self.request(LISTEN, wanted(uris)))
+                if code:
+                    raise CallFailedError("refused", f"the server tells no changes ({code}): {text[:200]}")
+                return
+            for uri in uris:
+                await self.request("resources/subscribe", {"uri": uri})
+            await self._ended.wait()
+            raise self._end or CallFailedError("unreachable", "the process has ended")
+        finally:
+            del self._hearing[key]
 
     async def ask(
         self,
@@ -304,6 +323,7 @@ class _Server:
 
     def _fail(self, error: CallFailedError) -> None:
         self._end = self._end or error
+        self._ended.set()
         for reply in self._waiting.values():
             if not reply.done():
                 reply.set_exception(CallFailedError(error.code, error.detail))
@@ -365,8 +385,11 @@ class _Server:
             beside = self._beside.get(_token(message))
             if beside is not None:
                 beside.notified(message)
-        elif (only := self._only_call()) is not None:
-            only.notified(message)
+        else:
+            for hear in list(self._hearing.values()):
+                listened(message, hear)
+            if (only := self._only_call()) is not None:
+                only.notified(message)
 
     def _only_call(self) -> Beside | None:
         """The call under way when there is but one: of what names no call it cannot be told otherwise whose it is."""

@@ -24,7 +24,7 @@ from interlock.tools.http.endpoint import Endpoint
 from interlock.tools.http.exchange import OK, HttpResponse, OnEvent
 from interlock.tools.http.pool import Pool
 from interlock.tools.limits import ToolLimits
-from interlock.tools.listening import FLAGS, LISTEN, Hear, listened
+from interlock.tools.listening import LISTEN, Hear, listened, wanted
 from interlock.tools.messages import STATELESS, Message
 from interlock.tools.port import Line, PauseGuard, ToolAnswer
 
@@ -137,9 +137,7 @@ class HttpUpstream:
             return False
 
         if link.version == STATELESS:
-            wanted: dict[str, Any] = dict.fromkeys(FLAGS, True)
-            wanted |= {"resourceSubscriptions": list(uris)} if uris else {}
-            body = messages.request(request_id, LISTEN, {"notifications": wanted}, version=STATELESS)
+            body = messages.request(request_id, LISTEN, wanted(uris), version=STATELESS)
             _, message = await self._exchange(link, request_id, body, routing=f"Mcp-Method: {LISTEN}\r\n", listener=on_event)
             code, text = messages.error_of(message)
             if code:
