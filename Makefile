@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Else every process that a test or a demo starts compiles all of its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo guide test browser check bench bench-agentdojo bench-detectors conformance fuzz chaos soak format requirements clean
+.PHONY: install demo guide test browser check bench bench-agentdojo bench-detectors conformance image fuzz chaos soak format requirements clean
 
 install: $(STAMP) ## the `interlock` command, in .venv/bin
 
@@ -35,6 +35,9 @@ bench: $(STAMP) ## measure, print the table, keep JSON
 conformance: $(STAMP) ## the official MCP suite on a server directly and on Interlock in front of it (needs npm)
 	cd bench/conformance && npm install --no-package-lock --no-audit --no-fund
 	$(BIN)/python -m bench.conformance --json bench/results/conformance.json
+
+image: $(STAMP) ## build the Containerfile and run it as docs/how-to/deploy.md says, without a daemon (Linux, root; names what is not installed)
+	$(BIN)/python -m bench.image --json bench/results/local-image.json
 
 DOJO := .venv-agentdojo
 bench-agentdojo: $(STAMP) $(DOJO)/.installed ## a hijacked model against the gate, on the AgentDojo suites (in a virtual environment of their own)
@@ -77,9 +80,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 requirements: ## pin the newest versions again
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements/run.txt pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra otel -o requirements/run.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --group dev -o requirements/dev.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --group fuzz -o requirements/fuzz.txt pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements/build.txt requirements/build.in
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade -o requirements/profile.txt requirements/profile.in
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade --extra detectors --group detectors-bench -o requirements/detectors.txt pyproject.toml
 
@@ -91,4 +95,4 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) $(DOJO) $(LOOKERS) $(FUZZ) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo
+	rm -rf $(VENV) $(DOJO) $(LOOKERS) $(FUZZ) .mypy_cache .ruff_cache .pytest_cache .hypothesis .demo .image

@@ -63,6 +63,8 @@ _db.command(f"{_HERE}.backup:restore", name="restore", help="Load a backup into 
 _db.command(f"{_HERE}.backup:reconcile", name="reconcile", help="After a restore: put back what the marks tell of writes.")
 app.command(_db)
 
+app.command(f"{_HERE}.keys:make", name="keys", help="Make the keys that all gateways of an installation share.")
+
 _release = App(name="release", help="The bundle of contracts, grants and policies that decides.")
 _release.command(f"{_HERE}.release:check", name="check", help="Validate a release folder: every error with file and line.")
 _release.command(f"{_HERE}.release:show", name="show", help="Show what a release compiles to (--cedar, --schema).")

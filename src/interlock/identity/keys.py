@@ -6,7 +6,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,6 +14,8 @@ from joserfc.jwk import OKPKey
 
 from interlock.identity.errors import KeyFolderError
 
+# What every gateway of an installation must have the same of: a token, mark or head of one is read by the others.
+SHARED: Final = ("heads", "login", "mark", "person", "session")
 _PRIVATE_FOLDER = 0o700
 _PRIVATE_FILE = 0o600
 
