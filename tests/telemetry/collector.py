@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Collector:
-    """Keeps what it is sent. `mood` is what it does instead: `hang`, `garbage` or `refuse`."""
+    """Keeps what it is sent. `mood` is what it does instead: `hang`, `slow`, `garbage`, `refuse`, `broken` or `busy`."""
 
     def __init__(self):
         self.spans, self.resources, self.metrics = [], [], {}
@@ -54,9 +54,20 @@ def collecting(mood=""):
                     self.end_headers()
                 case "garbage":
                     self.wfile.write(b"\x00\xffHTTP/9.9 what?\r\n\r\n\r\n" * 100)
-                case "refuse":
-                    self.send_response(400)
+                case "refuse" | "broken" | "busy":
+                    status = {"refuse": 400, "broken": 500, "busy": 429}[collector.mood]
+                    self.send_response(status)
+                    self.send_header("retry-after", "3600")
+                    self.send_header("content-length", "6")
                     self.end_headers()
+                    self.wfile.write(b"canary")
+                case "slow":
+                    # A byte now and then: each keeps a time limit for a single read from running out.
+                    self.send_response(200)
+                    self.send_header("content-length", "1000000")
+                    self.end_headers()
+                    while not collector.go_on.wait(0.02):
+                        self.wfile.write(b"x")
                 case _:
                     collector.take(self.path, body)
                     self.send_response(200)

@@ -69,7 +69,7 @@ def test_fields_that_are_not_of_the_list_are_not_written(loggers):
 
 def test_a_line_says_for_which_call_it_was_written(loggers):
     def log():
-        follow(CallPath(call_id="call_7", came=TRACED, began_s=0.0))
+        follow(CallPath("call_7", TRACED, 0.0))
         _log.error("x", extra={"event": "a.b"})
         follow(None)
 

@@ -5,17 +5,21 @@ import contextlib
 import json
 import re
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from interlock.cli import telling as cli_telling
 from interlock.cli.output import Failure
-from interlock.cli.telling import collector, logs, metrics_listener, telling
+from interlock.cli.telling import SCRAPE_EVERY_S, Scraped, collector, logs, metrics_listener, telling
 from interlock.gateway.messages import Proposal
 from interlock.server.metrics import MetricsApp
 from interlock.store.database import open_database
-from interlock.telemetry.catalogue import ALL, SECONDS
+from interlock.telemetry.catalogue import ALL, CALLS, IN_FLIGHT, SECONDS, TOOL_SECONDS
+from interlock.telemetry.exposition import Exposition
+from interlock.telemetry.figures import Figure, Figures, counted, spread
 from interlock.telemetry.reference import page
 from interlock.telemetry.tallies import MAX_SERIES, Count, Spread
 from tests.support.golden import golden
@@ -25,13 +29,23 @@ from tests.support.shop import counter
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class Stopped:
+    """A clock that goes when it is told to."""
+
+    now_s = 0.0
+
+    def monotonic_s(self):
+        return self.now_s
+
+
 class NoLines:
     waiting = dropped = 0
 
 
 @pytest.fixture
-async def watched(database_urls, tmp_path):
-    """A process, and its metrics on a port of their own."""
+async def watched(database_urls, tmp_path, monkeypatch):
+    """A process, and its metrics on a port of their own; each look is a new one."""
+    monkeypatch.setattr(cli_telling, "SCRAPE_EVERY_S", 0.0)
     with metrics_listener("0") as listening:
         async with (
             telling(NoLines(), log_calls=False, otlp=None, listening=listening) as told,
@@ -173,17 +187,63 @@ def test_words_that_cannot_be_followed_are_said_at_the_start():
 def test_series_have_an_end_and_what_comes_later_is_counted_together():
     count, spread = Count(), Spread(SECONDS)
     for number in range(MAX_SERIES + 10):
-        count.add(str(number), "x")
+        count.add((str(number), "x"))
         spread.add(str(number), 0.01)
     assert (len(count.of), count.of["other", "other"]) == (MAX_SERIES + 1, 10)
-    assert (len(spread.of), sum(spread.of["other",][0])) == (MAX_SERIES + 1, 10)
+    kept = {labels: counts for labels, counts, _ in spread.read()}
+    assert (len(kept), sum(kept["other",])) == (MAX_SERIES + 1, 10)
 
 
 def test_a_value_on_a_bound_is_within_it_and_a_long_one_in_the_last():
     spread = Spread((1.0, 2.0))
     for value in (0.5, 1.0, 1.5, 2.0, 9.0):
         spread.add("x", value)
-    assert spread.of["x",] == ([2, 2, 1], [14.0])
+    assert list(spread.read()) == [(("x",), (2, 2, 1), 14.0)]
+
+
+def test_the_text_is_what_the_client_library_reads_whatever_stands_in_a_label():
+    names = ("orders.get", 'with "quotes"', "with\nlines", "with \\ and {braces}", "münchen 東京")
+    count, kept = Count(), Spread((0.5, 1.0))
+    for name in names:
+        count.add((name, "returned", ""))
+        kept.add(name, 0.25)
+        kept.add(name, 7.0)
+    gauge = Figure(IN_FLIGHT, {(): 3})
+    figures = Figures(since_us=0, at_us=1, all=(counted(CALLS, count), gauge, spread(TOOL_SECONDS, kept)))
+    read = {family.name: family for family in text_string_to_metric_families(Exposition().text(figures).decode())}
+    assert {(sample.labels["operation"], sample.value) for sample in read["interlock_calls"].samples} == {(n, 1) for n in names}
+    assert [sample.value for sample in read["interlock_calls_in_flight"].samples] == [3]
+    tools = read["interlock_tool_duration_seconds"]
+    assert (tools.type, tools.documentation) == ("histogram", TOOL_SECONDS.says)
+    for name in names:
+        own = [(s.name.rpartition("_")[2], s.labels.get("le"), s.value) for s in tools.samples if s.labels["operation"] == name]
+        assert own == [
+            ("bucket", "0.5", 1),
+            ("bucket", "1.0", 1),
+            ("bucket", "+Inf", 2),
+            ("count", None, 2),
+            ("sum", None, 7.25),
+        ]
+    assert "process_resident_memory_bytes" in read
+
+
+async def test_a_storm_of_scrapes_is_written_once_and_never_on_the_loop():
+    """Writing thousands of series takes longer than a call may wait."""
+    clock, written, loops = Stopped(), [], threading.get_ident()
+
+    async def gather():
+        return len(written)
+
+    def write(figures):
+        assert threading.get_ident() != loops
+        written.append(figures)
+        return b"%d" % figures
+
+    scraped = Scraped(gather, write, clock)
+    assert set(await asyncio.gather(*(scraped.text() for _ in range(50)))) == {b"0"}
+    clock.now_s += SCRAPE_EVERY_S
+    assert await scraped.text() == b"1"
+    assert written == [0, 1]
 
 
 def test_the_reference_lists_every_metric_as_the_code_has_it():

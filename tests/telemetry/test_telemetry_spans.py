@@ -117,11 +117,13 @@ async def test_over_http_the_span_begins_with_the_first_byte_whatever_way_the_ca
 async def test_a_collector_that_is_no_help_costs_its_spans_and_nothing_else(database_urls, tmp_path, monkeypatch):
     async with far_shop(database_urls.app, tmp_path) as (made, _):
         session = await made.session()
-        for mood in ("hang", "garbage", "refuse", "gone"):
+        for mood in ("hang", "slow", "garbage", "refuse", "broken", "busy", "gone", "unknown"):
             with collecting(mood) as (collector, variables), socket.socket() as nobody:
                 nobody.bind(("127.0.0.1", 0))
                 if mood == "gone":
                     variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+                if mood == "unknown":
+                    variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://collector.invalid:4318"
                 variables |= {"OTEL_BSP_SCHEDULE_DELAY": "1", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.2"}
                 with sending(made.system, variables, monkeypatch) as sender:
                     for number in range(3):

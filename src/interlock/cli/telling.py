@@ -8,15 +8,17 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvicorn
 
 from interlock.app.system import System
 from interlock.cli.output import USAGE, Failure
+from interlock.core.ports import Clock
 from interlock.server.http import BoundedHttp
 from interlock.server.metrics import PATH, MetricsApp
+from interlock.telemetry.figures import Figures
 from interlock.telemetry.logs import FORMATS, LEVELS, LogLines, start_logs
 from interlock.telemetry.settings import Otlp, TelemetrySettingError, otlp_settings
 
@@ -27,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 LOOPBACK: Final = "127.0.0.1"
 MAX_SCRAPES_AT_ONCE: Final = 16
+# However many ask, figures are gathered and written once in this time: thousands of series take a while to write.
+SCRAPE_EVERY_S: Final = 1.0
 MAX_PORT: Final = 65_535
 METRICS_HELP: Final = "Serve /metrics there: a port of this machine, or HOST:PORT. Nobody is asked for a token."
 
@@ -155,16 +159,32 @@ async def _send_figures(system: System, sender: Sender, pause_s: float) -> None:
             _log.exception("the figures could not be gathered", extra={"event": "chore.failed", "chore": "send-metrics"})
 
 
+class Scraped:
+    """What scrapers get: gathered on the loop, which takes microseconds, and written by a thread, which takes longer."""
+
+    def __init__(self, gather: Callable[[], Awaitable[Figures]], write: Callable[[Figures], bytes], clock: Clock) -> None:
+        self._gather = gather
+        self._write = write
+        self._clock = clock
+        self._one = asyncio.Lock()
+        self._text = b""
+        self._until_s = float("-inf")
+
+    async def text(self) -> bytes:
+        """The same for all who ask at about the same time."""
+        async with self._one:
+            if self._clock.monotonic_s() >= self._until_s:
+                self._text = await asyncio.to_thread(self._write, await self._gather())
+                self._until_s = self._clock.monotonic_s() + SCRAPE_EVERY_S
+            return self._text
+
+
 def _metrics_server(system: System, hosts: frozenset[str]) -> uvicorn.Server:
     from interlock.telemetry.exposition import CONTENT_TYPE, Exposition  # noqa: PLC0415  # heavy
 
-    exposition = Exposition()
-
-    async def text() -> bytes:
-        return exposition.text(await system.figures.now())
-
+    scraped = Scraped(system.figures.now, Exposition().text, system.clock)
     config = uvicorn.Config(
-        MetricsApp(text, CONTENT_TYPE, hosts),
+        MetricsApp(scraped.text, CONTENT_TYPE, hosts),
         http=BoundedHttp,
         access_log=False,
         proxy_headers=False,

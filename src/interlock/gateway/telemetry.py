@@ -45,7 +45,6 @@ class Path:
 
     def __init__(
         self,
-        *,
         call_id: str,
         came: TraceContext | None,
         began_s: float,
@@ -107,7 +106,7 @@ class Untold:
 
     def began(self, call_id: str, proposal: Proposal) -> Path:
         """A path that nobody looks at."""
-        return Path(call_id=call_id, came=proposal.trace, began_s=0.0)
+        return Path(call_id, proposal.trace, 0.0)
 
     def ended(self, path: Path, call: EndedCall) -> None:
         """Nothing."""

@@ -85,11 +85,11 @@ class CallTelemetry:
         """A call has come in; it goes on in the caller's trace, or begins one."""
         self.in_flight += 1
         now_s = self._clock.monotonic_s()
-        path = Path(
-            call_id=call_id, came=proposal.trace, began_s=now_s, here=self._span(proposal.trace), span_ids=self._span_id
-        )
-        if proposal.waited_s > 0:
-            path.stages.append(Stage("receive", now_s - proposal.waited_s, now_s))
+        came, waited_s = proposal.trace, proposal.waited_s
+        here = None if self.spans is None else self._span(self.spans, came)
+        path = Path(call_id, came, now_s, here, self._span_id)
+        if waited_s > 0:
+            path.stages.append(Stage("receive", now_s - waited_s, now_s))
         return path
 
     def ended(self, path: Path, call: EndedCall) -> None:
@@ -97,11 +97,12 @@ class CallTelemetry:
         self.in_flight -= 1
         now_s = self._clock.monotonic_s()
         operation = call.operation or NO_OPERATION
-        self.calls.add(operation, call.outcome, call.code)
+        self.calls.add((operation, call.outcome, call.code))
         self.call_seconds.add(operation, now_s - path.began_s)
+        add = self.stage_seconds.add
         for stage in path.stages:
             took_s = stage.ended_s - stage.began_s
-            self.stage_seconds.add(stage.name, took_s)
+            add(stage.name, took_s)
             if stage.operation:
                 self.tool_seconds.add(stage.operation, took_s)
         if self.spans is not None and path.here is not None and path.here.sampled:
@@ -141,12 +142,10 @@ class CallTelemetry:
         """Log lines that were given up."""
         return 0 if self.lines is None else self.lines.dropped
 
-    def _span(self, came: TraceContext | None) -> TraceContext | None:
-        """The call's own span where spans are kept."""
-        if self.spans is None:
-            return None
+    def _span(self, spans: Spans, came: TraceContext | None) -> TraceContext:
+        """The call's own span."""
         trace_id = self._entropy(_TRACE_ID_BYTES).hex() if came is None else came.trace_id
-        return TraceContext(trace_id=trace_id, span_id=self._span_id(), sampled=self.spans.samples(came, trace_id))
+        return TraceContext(trace_id=trace_id, span_id=self._span_id(), sampled=spans.samples(came, trace_id))
 
     def _span_id(self) -> str:
         return self._entropy(_SPAN_ID_BYTES).hex()

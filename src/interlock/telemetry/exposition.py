@@ -1,23 +1,25 @@
-"""Figures in the text format of Prometheus, with what its client library says of the process."""
+"""Figures in the text format of Prometheus (0.0.4), with what its client library says of the process.
+
+The library's own writer takes ten times as long for the same text, and with hundreds of operations that would be felt by calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Final, assert_never
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric as Family
 
-from interlock.telemetry.catalogue import Kind
 from interlock.telemetry.figures import Buckets, Figure, Figures
+from interlock.telemetry.tallies import Labels
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_ESCAPED: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 
 class Exposition:
-    """Renders figures, and adds the standard metrics of the process, the interpreter and its garbage collector."""
+    """Writes figures, and adds the standard metrics of the process, the interpreter and its garbage collector."""
 
     def __init__(self) -> None:
         self._standard = CollectorRegistry()
@@ -26,46 +28,29 @@ class Exposition:
 
     def text(self, figures: Figures) -> bytes:
         """What a scraper gets."""
-        own = CollectorRegistry()
-        own.register(_Collected(figures))
-        return generate_latest(own) + generate_latest(self._standard)
+        return "".join(_written(figures.all)).encode() + generate_latest(self._standard)
 
 
-class _Collected:
-    """Implements `prometheus_client.registry.Collector`."""
-
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterator[Family]:
-        return map(_family, self._figures.all)
-
-    def describe(self) -> tuple[Family, ...]:
-        return ()
+def _written(figures: Sequence[Figure]) -> Iterator[str]:
+    for figure in figures:
+        metric = figure.metric
+        yield f"# HELP {metric.name} {metric.says}\n# TYPE {metric.name} {metric.kind.value}\n"
+        for labels, value in figure.values.items():
+            yield f"{metric.name}{_in_braces(_named(metric.labels, labels))} {float(value)!r}\n"
+        yield from _histograms(metric.name, metric.labels, figure.buckets)
 
 
-def _family(figure: Figure) -> Family:
-    metric = figure.metric
-    match metric.kind:
-        case Kind.COUNTER:
-            counter = CounterMetricFamily(metric.name, metric.says, labels=metric.labels)
-            for labels, value in figure.values.items():
-                counter.add_metric(labels, value)
-            return counter
-        case Kind.GAUGE:
-            gauge = GaugeMetricFamily(metric.name, metric.says, labels=metric.labels)
-            for labels, value in figure.values.items():
-                gauge.add_metric(labels, value)
-            return gauge
-        case Kind.HISTOGRAM:
-            histogram = HistogramMetricFamily(metric.name, metric.says, labels=metric.labels)
-            for labels, buckets in figure.buckets.items():
-                histogram.add_metric(labels, _added_up(buckets), buckets.total)
-            return histogram
-        case _:
-            assert_never(metric.kind)
+def _histograms(name: str, names: Labels, spreads: Mapping[Labels, Buckets]) -> Iterator[str]:
+    for labels, buckets in spreads.items():
+        own = _named(names, labels)
+        for bound, number in zip((*map(repr, buckets.bounds), "+Inf"), accumulate(buckets.counts), strict=True):
+            yield f'{name}_bucket{{{own},le="{bound}"}} {number}\n'
+        yield f"{name}_count{_in_braces(own)} {number}\n{name}_sum{_in_braces(own)} {buckets.total!r}\n"
 
 
-def _added_up(buckets: Buckets) -> list[tuple[str, float]]:
-    names = (*(repr(bound) for bound in buckets.bounds), "+Inf")
-    return list(zip(names, accumulate(map(float, buckets.counts)), strict=True))
+def _named(names: Labels, values: Labels) -> str:
+    return ",".join(f'{name}="{value.translate(_ESCAPED)}"' for name, value in zip(names, values, strict=True))
+
+
+def _in_braces(labels: str) -> str:
+    return f"{{{labels}}}" if labels else ""

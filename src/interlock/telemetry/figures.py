@@ -45,5 +45,5 @@ def counted(metric: Metric, count: Count) -> Figure:
 
 def spread(metric: Metric, kept: Spread) -> Figure:
     """The figure of a histogram."""
-    found = {labels: Buckets(kept.bounds, tuple(counts), total[0]) for labels, (counts, total) in kept.of.items()}
+    found = {labels: Buckets(kept.bounds, counts, total) for labels, counts, total in kept.read()}
     return Figure(metric, buckets=found)

@@ -100,15 +100,21 @@ class Sender:
                 return
 
     def _round(self) -> None:
+        self._send_figures()
         while self._calls:
             self._export([self._calls.popleft() for _ in range(min(len(self._calls), MAX_CALLS_AT_ONCE))])
-        metrics, self._metrics = self._metrics, None
-        if metrics is not None:
-            try:
-                if self._points.export(metrics_data(metrics, self._resource)) is not MetricExportResult.SUCCESS:
-                    _log.warning("the collector did not take the metrics", extra={"event": "telemetry.not_taken"})
-            except Exception:  # noqa: BLE001  # an exporter's defect costs these figures and nothing else
-                _log.exception("the metrics could not be sent", extra={"event": "telemetry.not_sent"})
+            # Calls may come faster than a slow collector takes them: figures do not wait until there are none.
+            self._send_figures()
+
+    def _send_figures(self) -> None:
+        figures, self._metrics = self._metrics, None
+        if figures is None:
+            return
+        try:
+            if self._points.export(metrics_data(figures, self._resource)) is not MetricExportResult.SUCCESS:
+                _log.warning("the collector did not take the metrics", extra={"event": "telemetry.not_taken"})
+        except Exception:  # noqa: BLE001  # an exporter's defect costs these figures and nothing else
+            _log.exception("the metrics could not be sent", extra={"event": "telemetry.not_sent"})
 
     def _export(self, calls: list[KeptPath]) -> None:
         made: list[ReadableSpan] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 MAX_SERIES: Final = 2_000
@@ -17,31 +17,33 @@ class Count:
     def __init__(self) -> None:
         self.of: dict[Labels, float] = {}
 
-    def add(self, *labels: str, by: float = 1) -> None:
-        """Count."""
-        known = self.of.get(labels)
-        if known is None and len(self.of) >= MAX_SERIES:
+    def add(self, labels: Labels) -> None:
+        """Count one."""
+        kept = self.of
+        if labels not in kept and len(kept) >= MAX_SERIES:
             labels = (OTHER,) * len(labels)
-            known = self.of.get(labels)
-        self.of[labels] = (known or 0) + by
+        kept[labels] = kept.get(labels, 0) + 1
 
 
 class Spread:
-    """A histogram by labels: how many fell into each bucket, the last being everything longer, and their sum."""
+    """A histogram by one label: how many fell into each bucket, the last being everything longer, and their sum."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
-        self.of: dict[Labels, tuple[list[int], list[float]]] = {}
+        # One list for each label, for a call adds to seven of them: how many by bucket, and at its end the sum.
+        self._kept: dict[str, list[float]] = {}
 
     def add(self, label: str, value: float) -> None:
         """Take in one value."""
-        kept = self.of.get((label,))
-        if kept is None:
-            kept = self._more(label)
-        counts, total = kept
-        counts[bisect_left(self.bounds, value)] += 1
-        total[0] += value
+        kept = self._kept.get(label) or self._more(label)
+        kept[bisect_left(self.bounds, value)] += 1
+        kept[-1] += value
 
-    def _more(self, label: str) -> tuple[list[int], list[float]]:
-        labels = (OTHER,) if len(self.of) >= MAX_SERIES else (label,)
-        return self.of.setdefault(labels, ([0] * (len(self.bounds) + 1), [0.0]))
+    def read(self) -> Iterator[tuple[Labels, tuple[int, ...], float]]:
+        """Labels, how many by bucket, and the sum."""
+        for label, kept in self._kept.items():
+            yield (label,), tuple(map(int, kept[:-1])), kept[-1]
+
+    def _more(self, label: str) -> list[float]:
+        name = OTHER if len(self._kept) >= MAX_SERIES else label
+        return self._kept.setdefault(name, [0] * (len(self.bounds) + 1) + [0.0])
