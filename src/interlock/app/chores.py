@@ -39,7 +39,7 @@ def begin_chores(system: System) -> list[asyncio.Task[None]]:
         asyncio.create_task(_every(FORGET_S, system.processes.forget_outcomes), name="forget"),
         asyncio.create_task(_every(HEARTBEAT_S, system.approvals.expire), name="expire-approvals"),
         asyncio.create_task(_every(FORGET_S, system.budgets.forget), name="forget-budgets"),
-        asyncio.create_task(_every(FORGET_S, system.forget_logins), name="forget-logins"),
+        asyncio.create_task(_every(FORGET_S, system.plane.outside_logins.forget), name="forget-logins"),
         asyncio.create_task(_every(ISSUER_KEYS_S, system.outside.refresh_due), name="issuer-keys"),
     ]
 

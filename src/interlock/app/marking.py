@@ -48,7 +48,7 @@ from interlock.store.restorations import Restorations
 
 _log = logging.getLogger(__name__)
 
-KEEP_S: Final = 14 * 24 * 3600
+KEEP_DAYS: Final = 14
 FORGET_EVERY_S: Final = 3_600.0
 MAX_NAMED_SESSIONS: Final = 1_000
 MAX_UNKEYED_CLAIMS: Final = 10_000
@@ -254,11 +254,16 @@ class Marking:
         session_of: Callable[[str], Awaitable[Session | None]],
         lease: Lease,
         clock: Clock,
+        keep_days: int = KEEP_DAYS,
     ) -> None:
         self._database = database
+        self._keep_s = keep_days * 24 * 3600
         self._folder = folder
         self._clock = clock
         self._forgot_s = 0.0
+        self._noted = (0, 0)
+        self._restores: int | None = None
+        self.on_restored: tuple[Callable[[], None], ...] = ()
         self.restorations = Restorations(database)
         self.mark = Mark(folder, process_id=process_id, environment=environment, secret=secret)
         self.desk = MarkedDesk(writer, mark=self.mark, session_of=session_of, lease=lease, clock=clock)
@@ -269,19 +274,40 @@ class Marking:
         database_id = await self.restorations.database_id()
         self.mark.belongs_to(database_id)
         await self.watch.look(database_id)
+        self._restores = (await self.restorations.moves()).restores
         await self._forget()
         self._database.greeting.ask = self.watch.on_connection
 
     async def tend(self) -> None:
         """Put the mark on the disk, and see that the database still has what it tells of."""
-        await asyncio.to_thread(self.mark.sync)
         await self.watch.look_again()
+        await self.note_controls()
+        await asyncio.to_thread(self.mark.sync)
         if self._clock.monotonic_s() - self._forgot_s > FORGET_EVERY_S:
             await self._forget()
 
+    async def note_controls(self) -> None:
+        """Put in the mark what is stopped, worried and revoked, if that has changed.
+
+        Raises `StoreUnavailableError`, or `MarkError`.
+
+        INVARIANT: nothing is noted while a restore is open: what the marks tell of then is what the database had lost.
+        """
+        moves = await self.restorations.moves()
+        if moves.restores != self._restores:
+            self._restores = moves.restores
+            # What this process remembers is of another past: versions and numbers that are given again mean something else.
+            for forget in self.on_restored:
+                forget()
+        if moves.open or (moves.seq, self.mark.part) == self._noted:
+            return
+        standing = await self.restorations.standing(self._clock.wall_us())
+        self.mark.write(standing, at_us=standing.at_us)
+        self._noted = (standing.seq, self.mark.part)
+
     async def _forget(self) -> None:
         self._forgot_s = self._clock.monotonic_s()
-        before_s = self._clock.wall_us() / 1e6 - KEEP_S
+        before_s = self._clock.wall_us() / 1e6 - self._keep_s
         await asyncio.to_thread(forget_older, self._folder, self.mark.database_id, before_s)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import msgspec
 from interlock.app.administration import AdminGate
 from interlock.app.marking import MARK_KEY
 from interlock.app.postures import PostureConflictError
+from interlock.app.recovering import latest, look_at, put_back
 from interlock.app.sources import SystemIds
 from interlock.core.claim import UNSEEN, Settled, SettleRequest
 from interlock.core.event import EventDraft
@@ -36,6 +37,7 @@ from interlock.store.writer import Writer
 
 LOOK_S: Final = 3_600
 MAX_TOLD_FAULTS: Final = 50
+MAX_TOLD_CONTROLS: Final = 200
 WITNESS: Final = "heads.jsonl"
 
 
@@ -48,7 +50,8 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
 
     `done`, `failed`, `not_done` and `in_doubt` were lost and are back; `settled` were there without their end; `unsettled` are
     there, and their end is not known; `known` were there. `faults` are what is wrong with marks, `complete` that they are all.
-    `doubts` is how many calls are in doubt now.
+    `doubts` is how many calls are in doubt now. `controls` are the stops, postures and revocations that stand as they stood, in
+    words, and `look_at` is what a person has to see to.
     """
 
     parts: int
@@ -56,6 +59,8 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[str, ...]
     complete: bool
     doubts: OpenDoubts
+    controls: tuple[str, ...] = ()
+    look_at: tuple[str, ...] = ()
 
 
 class _Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +95,19 @@ class Restoring:
         for one in sorted(told, key=lambda item: item.taken.claimed_at_us):
             counts[await self._put_back(one)] += 1
         complete = all_marks and not faults
-        body = DatabaseReconciled(complete=complete, counts=dict(counts), faults=tuple(faults[:MAX_TOLD_FAULTS]))
+        standing = latest(parts)
+        if standing is not None:
+            controls = await put_back(self._restorations, standing, self._ids, since_us=open_now.reached_us)
+        else:
+            controls = ()
+        see_to = look_at(standing, *await self._restorations.stopped())
+        body = DatabaseReconciled(
+            complete=complete,
+            counts=dict(counts),
+            faults=tuple(faults[:MAX_TOLD_FAULTS]),
+            controls=controls[:MAX_TOLD_CONTROLS],
+            look_at=see_to[:MAX_TOLD_CONTROLS],
+        )
         report = msgspec.json.encode(body).decode()
         if not await self._restorations.reconciled(complete=complete, report=report, event=draft(body, ids=self._ids)):
             raise NothingRestoredError("somebody has resumed meanwhile")
@@ -100,6 +117,8 @@ class Restoring:
             faults=tuple(faults),
             complete=complete,
             doubts=await self._restorations.doubts(),
+            controls=controls,
+            look_at=see_to,
         )
 
     async def put_witness_aside(self, witness: Path) -> Path | None:

@@ -24,7 +24,7 @@ from interlock.app.figures import ProcessFigures
 from interlock.app.leases import LeaseKeeper
 from interlock.app.leaving import LeaveRules, Leaving, drained
 from interlock.app.logins import LoginDesk
-from interlock.app.marking import MARK_KEY, Marking
+from interlock.app.marking import KEEP_DAYS, MARK_KEY, Marking
 from interlock.app.outside_logins import OutsideLogins
 from interlock.app.pause import pause_guard
 from interlock.app.plane import Plane, RecordedSessions
@@ -114,6 +114,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path | None = None
     public_url: str = ""
     mark: Path | None = None
+    keep_marks_days: int = KEEP_DAYS
     leaving: LeaveRules = LeaveRules()
     database_password: Password | None = None
 
@@ -154,10 +155,8 @@ class System:
         self.leases = Leases(database)
         line = LeaseLine(database, self.process_id, self._told)
         self.keeper = LeaseKeeper(lease=self.lease, line=line, leases=self.leases, clock=self.clock)
-        if connectors is None:
-            self.connectors = Connectors(environment=settings.environment, clock=self.clock, python=python)
-        else:
-            self.connectors = connectors(self.clock)
+        ours = partial(Connectors, environment=settings.environment, python=python)
+        self.connectors = ours(clock=self.clock) if connectors is None else connectors(self.clock)
         shelf = StoredReleases(self.controls, settings.variables)
         sessions = Sessions(database)
         self.marking = Marking(
@@ -171,6 +170,7 @@ class System:
             session_of=sessions.get,
             lease=self.lease,
             clock=self.clock,
+            keep_days=settings.keep_marks_days,
         )
         self.desk = self.marking.desk
         self.detectors = Detectors()
@@ -189,6 +189,7 @@ class System:
         self.governing = Governing(shelf, self.connectors)
         self.plans = Plans(PlanRows(database), standings, self.governing, self.ids)
         self.histories = Histories(PastCalls(database), self.clock)
+        self.marking.on_restored = (self.contexts.forget, self.plans.forget, self.histories.forget)
         self.stability = Stability(clock=self.clock, dice=dice)
         self.telemetry = CallTelemetry(self.clock, Entropy())
         self.figures = ProcessFigures(database, settings.environment, self.telemetry, shelf, clock=self.clock, of=self)
@@ -273,7 +274,9 @@ class System:
             tools=lambda admin: Tools(records=records, watch=self.upstreams, admin=admin, ids=self.ids),
             controls=self.controls,
             answers=Answers(KeptAnswers(database), self.process_id),
-            containment=Containment(controls=self.controls, leases=self.leases, clock=self.clock),
+            containment=Containment(
+                controls=self.controls, leases=self.leases, clock=self.clock, noted=self.marking.note_controls
+            ),
             leases=self.leases,
             desk=lambda admin: Desk(
                 database=database,
@@ -340,10 +343,6 @@ class System:
                 clock=self.clock,
                 ids=self.ids,
             )
-
-    async def forget_logins(self) -> None:
-        """Forget codes and logins that are over."""
-        await self.plane.outside_logins.forget()
 
     async def start(self) -> None:
         """Register, put the given release in force if it is not, and get it ready. Raises when the process cannot serve."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +14,7 @@ from interlock.cli.common import DEFAULT_STATE, Json, State
 from interlock.cli.output import NO, OK, Failure, print_json
 
 if TYPE_CHECKING:
+    from interlock.app.restoring import Reconciliation
     from interlock.ledger.verify import Report
     from interlock.store.backup import Manifest
     from interlock.store.passwords import Password
@@ -91,21 +92,37 @@ def reconcile(
     if as_json:
         print_json({"report": made, "witness_put_aside": None if aside is None else str(aside)})
         return OK
-    print(f"{made.parts} marks read")
-    for name, count in sorted(made.counts.items()):
-        print(f"  {_BECAME[name]}: {count}")
-    for fault in made.faults:
-        print(f"  fault: {fault}")
-    if aside is not None:
-        print(f"  the witness of signed heads tells of what is lost now; it is kept as {aside}")
+    _tell(made, aside)
+    return OK
+
+
+def _tell(made: Reconciliation, aside: Path | None) -> None:
+    """What was put back, what stands again, and what is left to people: a part of each, none when it is empty."""
+    print(f"{made.parts} {'mark' if made.parts == 1 else 'marks'} read")
+    _part("writes", [f"{_BECAME[name]}: {count}" for name, count in sorted(made.counts.items())])
+    _part("stopped, worried and revoked, as it stood", made.controls)
+    left = list(made.look_at)
     if made.doubts.looked_into:
-        print(f"  {made.doubts.looked_into} calls in doubt are looked into by the gateways that run: `interlock doubts list`")
+        left.append(
+            f"{made.doubts.looked_into} calls in doubt are looked into by the gateways that run: `interlock doubts list`"
+        )
     if made.doubts.asking:
-        print(f"  {made.doubts.asking} calls in doubt ask a person: `interlock doubts list`")
+        left.append(f"{made.doubts.asking} calls in doubt ask a person: `interlock doubts list`")
+    left.append("budgets count from the backup, and none of the writes that were put back: `interlock budgets`")
+    _part("for people to look at", left)
+    _part("wrong with marks", made.faults)
+    if aside is not None:
+        print(f"the witness of signed heads tells of what is lost now; it is kept as {aside}")
     if not made.complete:
         print("marks may be missing (say --all-marks if they are not): resumed like this, each write asks a person for a day")
     print("next, for whoever may: `interlock resume restored --reason ...`")
-    return OK
+
+
+def _part(name: str, lines: Sequence[str]) -> None:
+    if lines:
+        print(f"{name}:")
+    for line in lines:
+        print(f"  {line}")
 
 
 _BECAME = {

@@ -16,9 +16,10 @@ from typing import Annotated, Final
 
 import asyncpg
 import uvicorn
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from interlock.app.leaving import LEAVE_WITHIN_S, LeaveRules
+from interlock.app.marking import KEEP_DAYS
 from interlock.app.system import ReleaseInForceError, Settings, keep_what_is_loaded, running
 from interlock.cli.access import IN_THE_URL, Secret
 from interlock.cli.common import DEFAULT_STATE, Environment, Json, State, read_variables
@@ -61,6 +62,9 @@ def up(
     mark: Annotated[
         Path | None, Parameter(help="Folder of marks, by which a restored database is noticed; best on another disk.")
     ] = None,
+    keep_marks_days: Annotated[
+        int, Parameter(help="How long: as old as a backup that is restored may be.", validator=validators.Number(gte=1))
+    ] = KEEP_DAYS,
     leave_within_s: Annotated[float, Parameter(help="How long it may take to leave after SIGTERM.")] = LEAVE_WITHIN_S,
     leave_notice_s: Annotated[
         float | None,
@@ -98,6 +102,7 @@ def up(
                 directory=directory,
                 public_url=public_url,
                 mark=mark,
+                keep_marks_days=keep_marks_days,
                 leaving=LeaveRules(within_s=leave_within_s, notice_s=leave_notice_s),
                 database_password=password,
             )

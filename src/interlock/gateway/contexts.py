@@ -52,6 +52,11 @@ class Contexts:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._size = 0
 
+    def forget(self) -> None:
+        """Know nothing any more: the database has another past now, and gives the numbers of its items again."""
+        self._known.clear()
+        self._size = 0
+
     async def trace(
         self, session: Session, contract: Contract, arguments: Mapping[str, JsonValue], *, tainted: bool
     ) -> dict[str, Traced]:

@@ -81,6 +81,11 @@ class Histories:
             version=log.version,
         )
 
+    def forget(self) -> None:
+        """Know nothing any more: the database has another past now."""
+        self._known.clear()
+        self._calls = 0
+
     def kept(self, governed: Governed, session: Session, contract: Contract, arguments: Mapping[str, JsonValue]) -> str | None:
         """What is to be stored of a call's arguments; None when no fact counts the operation."""
         names = governed.history_kept(contract)

@@ -91,6 +91,11 @@ class Plans:
         self._known: OrderedDict[str, _Kept] = OrderedDict()
         self._bytes = 0
 
+    def forget(self) -> None:
+        """Know nothing any more: the database has another past now."""
+        self._known.clear()
+        self._bytes = 0
+
     async def seal(self, session: Session, proposed: bytes) -> PlanKept:
         """Seal a plan as it was proposed (JSON text), or find the same one sealed.
 

@@ -18,12 +18,15 @@ class DatabaseRestored(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
 class DatabaseReconciled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.reconciled"):
     """What marks outside of a restored database told was put back: counts by what became of it, and what is wrong with marks.
 
-    `complete`: whoever did it says that the marks of all gateways were there.
+    `complete`: whoever did it says that the marks of all gateways were there. `controls` are the stops, postures and
+    revocations that stand as they stood, `look_at` is what a person has to see to.
     """
 
     complete: bool
     counts: Mapping[str, int]
     faults: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    look_at: tuple[str, ...] = ()
 
 
 class DatabaseResumed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.resumed"):
@@ -48,4 +51,19 @@ class ClaimRecovered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     process_id: str
 
 
-RestoreBody: TypeAlias = DatabaseRestored | DatabaseReconciled | DatabaseResumed | ClaimRecovered
+class ControlRecovered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="control.recovered"):
+    """A stop, a posture or a revocation that a restored database had lost stands again, as a mark tells of it.
+
+    `what` is `stop`, `posture` or `revocation`; `target` a scope, a lineage, or whom it was issued to. `by` and `reason` are
+    those of then.
+    """
+
+    what: str
+    target: str
+    posture: str
+    reason: str
+    by: str
+    marked_at_us: int
+
+
+RestoreBody: TypeAlias = DatabaseRestored | DatabaseReconciled | DatabaseResumed | ClaimRecovered | ControlRecovered

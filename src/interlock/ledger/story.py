@@ -154,6 +154,9 @@ def _of_restore(body: r.RestoreBody) -> tuple[str, str]:
             return "good", f"writes go on after the restore, by {body.by}: {body.reason}"
         case r.ClaimRecovered():
             return "doubt", f"put back from a mark after a restore: {body.operation} had {body.state} ({body.claim_id})"
+        case r.ControlRecovered():
+            stands = {"stop": "stopped", "revocation": "revoked"}.get(body.what, body.posture)
+            return "bad", f"{stands} again after a restore: {body.target}, as {body.by} said: {body.reason}"
         case _:
             assert_never(body)
 
@@ -240,7 +243,7 @@ def _of_control(body: e.ControlBody) -> tuple[str, str]:
             )
         case e.DatabaseChanged():
             return "doubt", f"another life of the database began: {body.incarnation}; what was decided before is decided again"
-        case r.DatabaseRestored() | r.DatabaseReconciled() | r.DatabaseResumed() | r.ClaimRecovered():
+        case r.DatabaseRestored() | r.DatabaseReconciled() | r.DatabaseResumed() | r.ClaimRecovered() | r.ControlRecovered():
             return _of_restore(body)
         case e.ControlRefused():
             return "bad", f"refused to {body.by}: {body.operation} {body.target}: {body.reason}"

@@ -91,13 +91,66 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     left_out: bool = False
 
 
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """A scope that is stopped, or more worried than `normal`: by whom, and why."""
+
+    scope: str
+    halted: bool
+    reason: str
+    by: str
+    posture: str
+    posture_reason: str
+    posture_by: str
+
+
+class Worry(msgspec.Struct, frozen=True, kw_only=True):
+    """A lineage that is more worried than `normal`."""
+
+    lineage_id: str
+    tenant: str
+    environment: str
+    agent: str
+    user: str
+    posture: str
+    reason: str
+    by: str
+
+
+class Revoked(msgspec.Struct, frozen=True, kw_only=True):
+    """What was issued to a user, an agent or a session before a time is refused."""
+
+    environment: str
+    target: str
+    tenant: str
+    name: str
+    before_us: int
+    by: str
+    reason: str
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True, tag="standing"):
+    """What was stopped, worried and revoked at one moment, and which release was in force. `cut`: there was more of it.
+
+    Of several the one with the highest `epoch` is the latest; `seq` is the last event of the control chain that it knows.
+    """
+
+    at_us: int
+    epoch: int
+    seq: int
+    release_digest: str
+    stops: tuple[Stop, ...]
+    worries: tuple[Worry, ...]
+    revoked: tuple[Revoked, ...]
+    cut: bool = False
+
+
 class Closed(msgspec.Struct, frozen=True, kw_only=True, tag="closed"):
     """The last line of a part that was closed in peace."""
 
     at_us: int
 
 
-Line: TypeAlias = Opened | Acting | Taken | Ended | Closed
+Line: TypeAlias = Opened | Acting | Taken | Ended | Standing | Closed
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +183,11 @@ class Mark:
         self._descriptor = -1
         self._boot = boot()
         self._synced = True
+
+    @property
+    def part(self) -> int:
+        """Which part is written to now; 0 before the first."""
+        return self._part
 
     def belongs_to(self, database_id: str) -> None:
         """Say which database it is beside; before that nothing can be written."""

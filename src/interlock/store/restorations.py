@@ -9,7 +9,11 @@ import msgspec
 from interlock.core.event import EventDraft
 from interlock.core.who import Lineage
 from interlock.store.database import Database
-from interlock.store.mark import Acting, Ended, Taken
+from interlock.store.errors import StoreUnavailableError
+from interlock.store.mark import Acting, Ended, Revoked, Standing, Stop, Taken, Worry
+
+MAX_STANDING = 1_000
+REVOKED_SINCE_S = 31 * 24 * 3600
 
 
 class Restoration(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +49,14 @@ class Noticed(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
 
 
+class Moves(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the control chain is, how many restores were noticed, and whether one of them is open."""
+
+    seq: int
+    restores: int
+    open: bool
+
+
 class OpenDoubts(msgspec.Struct, frozen=True, kw_only=True):
     """How many calls in doubt machinery still looks into, and how many ask a person."""
 
@@ -77,6 +89,83 @@ class Restorations:
     async def heads(self, numbers: Sequence[int]) -> dict[int, bytes]:
         """The signatures of some signed heads, by their numbers, as far as they are there."""
         return {row["n"]: row["signature"] for row in await self._database.rows("signatures", list(numbers))}
+
+    async def moves(self) -> Moves:
+        """Whether anything has changed that a mark tells of."""
+        row = await self._database.row("control_moves")
+        return Moves(seq=0, restores=0, open=False) if row is None else Moves(**dict(row))
+
+    async def standing(self, at_us: int) -> Standing:
+        """What is stopped, worried and revoked now."""
+        row = await self._database.row("standing_controls", MAX_STANDING, REVOKED_SINCE_S)
+        if row is None:
+            raise StoreUnavailableError("the database has no epochs: it was never migrated")
+        stops = msgspec.json.decode(row["stops"], type=tuple[Stop, ...])
+        worries = msgspec.json.decode(row["worries"], type=tuple[Worry, ...])
+        revoked = msgspec.json.decode(row["revoked"], type=tuple[Revoked, ...])
+        return Standing(
+            at_us=at_us,
+            epoch=row["epoch"],
+            seq=row["seq"],
+            release_digest=row["release_digest"],
+            stops=stops,
+            worries=worries,
+            revoked=revoked,
+            cut=MAX_STANDING in {len(stops), len(worries), len(revoked)},
+        )
+
+    async def stopped(self) -> tuple[tuple[str, ...], str]:
+        """The scopes that are stopped now, and the release that is in force."""
+        halted = tuple(row["scope"] for row in await self._database.rows("controls") if row["halted"])
+        row = await self._database.row("epochs")
+        return halted, "" if row is None else row["release_digest"]
+
+    async def stop_again(self, stop: Stop, event: EventDraft) -> bool:
+        """Stop a scope as it was; false when it is already, or more."""
+        return await self._changed(
+            "recover_control",
+            stop.scope,
+            stop.halted,
+            stop.posture,
+            stop.reason,
+            stop.by,
+            stop.posture_reason,
+            stop.posture_by,
+            event=event,
+        )
+
+    async def worry_again(self, worry: Worry, event: EventDraft) -> bool:
+        """Make a lineage as worried as it was; false when it is already, or more."""
+        return await self._changed(
+            "recover_posture",
+            worry.lineage_id,
+            worry.tenant,
+            worry.environment,
+            worry.agent,
+            worry.user,
+            worry.posture,
+            worry.reason,
+            worry.by,
+            event=event,
+        )
+
+    async def revoke_again(self, revoked: Revoked, event: EventDraft) -> bool:
+        """Refuse what was issued before that time; false when it is already."""
+        return await self._changed(
+            "recover_revocation",
+            revoked.environment,
+            revoked.target,
+            revoked.tenant,
+            revoked.name,
+            revoked.before_us,
+            revoked.by,
+            revoked.reason,
+            event=event,
+        )
+
+    async def _changed(self, name: str, *arguments: object, event: EventDraft) -> bool:
+        row = await self._database.row(name, *arguments, event.kind, event.body, event.salt, event.commitment)
+        return row is not None and bool(row["changed"])
 
     async def notice(self, why: str) -> Noticed:
         """Note that this database was restored: from here on it is read-only."""

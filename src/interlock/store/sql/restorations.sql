@@ -25,6 +25,39 @@ SELECT n, why, reached_us, (extract(epoch FROM noticed_at) * 1000000)::bigint AS
        (extract(epoch FROM guarded_until) * 1000000)::bigint AS guarded_until_us
 FROM restoration ORDER BY n DESC LIMIT 1
 
+-- name: control_moves
+-- The last event of the control chain, how many restores were noticed, and whether one is open.
+SELECT (SELECT head_seq FROM chain WHERE chain_id = 'control') AS seq, (SELECT coalesce(max(n), 0) FROM restoration) AS restores,
+       EXISTS (SELECT FROM restoration WHERE resumed_at IS NULL) AS open
+
+-- name: standing_controls
+-- What is stopped, worried and revoked now, at most $1 of each; what machinery finds out again by itself is not among it.
+SELECT e.control AS epoch, e.release_digest, (SELECT head_seq FROM chain WHERE chain_id = 'control') AS seq,
+    (SELECT coalesce(json_agg(x), '[]')::text FROM (
+        SELECT scope, halted, reason, by_user AS by, posture, posture_reason, posture_by FROM control
+        WHERE (halted OR posture <> 'normal') AND scope <> 'restored' AND scope NOT LIKE 'quarantine:%'
+        ORDER BY changed_at DESC LIMIT $1) x) AS stops,
+    (SELECT coalesce(json_agg(x), '[]')::text FROM (
+        SELECT lineage_id, tenant, environment, agent, user_id AS user, posture, posture_reason AS reason, posture_by AS by
+        FROM lineage WHERE posture <> 'normal' ORDER BY lineage_id LIMIT $1) x) AS worries,
+    (SELECT coalesce(json_agg(x), '[]')::text FROM (
+        SELECT environment, kind AS target, tenant, name, before_us, by_user AS by, reason FROM revocation
+        WHERE kind <> 'session' AND before_us > (extract(epoch FROM clock_timestamp()) - $2) * 1000000
+        ORDER BY n DESC LIMIT $1) x) AS revoked
+FROM epoch e WHERE e.id = 1
+
+-- name: recover_control
+-- Stop a scope again, or make it as worried again.
+SELECT recover_control($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS changed
+
+-- name: recover_posture
+-- Make a lineage as worried again.
+SELECT recover_posture($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS changed
+
+-- name: recover_revocation
+-- Refuse again what was issued before a time.
+SELECT recover_revocation($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS changed
+
 -- name: recover_claim
 -- Put a keyed write that the marks tell of back on record.
 SELECT recover_claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
