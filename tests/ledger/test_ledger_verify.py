@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interlock.ledger.heads import SignedHead, append_witness, sign
-from interlock.ledger.reader import read_witness, verify_database
+from interlock.ledger.heads import SignedHead, sign, witness_line
+from interlock.ledger.reader import verify_database
 from interlock.ledger.verify import Event, Head, Verifier
+from interlock.ledger.witness import append_witness, read_witness
 from tests.support.shop import counter
 
 PRIVATE = bytes(range(32))
@@ -150,7 +151,8 @@ def test_the_witness_file_notices_signed_heads_that_were_removed(tmp_path):
     events = chain("a", 4)
     heads = signed(events[:2], events)
     for head in heads:
-        append_witness(tmp_path / "heads.jsonl", SignedHead(n=head.n, body=head.body, key_id="k", signature=head.signature))
+        line = witness_line(SignedHead(n=head.n, body=head.body, key_id="k", signature=head.signature))
+        append_witness(tmp_path / "heads.jsonl", line)
     witness = read_witness(tmp_path / "heads.jsonl")
     assert verify(events, heads, witness).intact
     cut = verify(events[:2], heads[:1], witness, stored={"a": 2})

@@ -57,5 +57,10 @@ async def _every(pause_s: float, chore: Callable[[], Awaitable[object]]) -> None
                     "a chore waits for the database: %s: %s", name, error, extra={"event": "chore.waits", "chore": name}
                 )
             waits = True
+        except OSError as error:
+            if not waits:
+                about = {"event": "chore.no_room", "chore": name}
+                _log.error("a chore cannot use its disk, and is done again: %s: %s", name, error, extra=about)
+            waits = True
         except Exception:  # noqa: BLE001  # a chore that failed is done again; what must not be missed is checked in the claim
             _log.exception("a chore failed: %s", name, extra={"event": "chore.failed", "chore": name})

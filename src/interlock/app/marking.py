@@ -27,7 +27,7 @@ from interlock.core.ports import Clock
 from interlock.core.who import Session
 from interlock.gateway.lease import Lease
 from interlock.gateway.ports import ClaimDesk
-from interlock.ledger.reader import read_witness
+from interlock.ledger.witness import read_witness
 from interlock.store.database import Database
 from interlock.store.errors import MarkError, StoreUnavailableError
 from interlock.store.mark import (

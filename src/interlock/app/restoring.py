@@ -26,8 +26,8 @@ from interlock.gateway.ports import ClaimDesk
 from interlock.identity.keys import KeyRing
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallSettled
-from interlock.ledger.reader import read_witness
 from interlock.ledger.restores import ClaimRecovered, DatabaseReconciled, DatabaseResumed
+from interlock.ledger.witness import read_witness
 from interlock.store.controls import ControlAnswer
 from interlock.store.database import open_database
 from interlock.store.mark import Acting, Ended, Part, Taken, boot, parts_of, read_part

@@ -7,7 +7,6 @@ whoever removes the signature contradicts the next one, or the witness file.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ import asyncpg
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from interlock.ledger.witness import append_witness
 from interlock.store.database import UNAVAILABLE
 from interlock.store.errors import StoreUnavailableError
 
@@ -66,8 +66,13 @@ async def sign_heads(pool: asyncpg.Pool[asyncpg.Record], key_id: str, private: b
         ) from error
     if signed is not None:
         # After the commit: a row without its witness line is told as not witnessed, and never a line without its row.
-        append_witness(witness, signed)
+        append_witness(witness, witness_line(signed))
     return count
+
+
+def witness_line(signed: SignedHead) -> dict[str, int | str]:
+    """What a witness keeps of a signed head."""
+    return {"n": signed.n, "body": signed.body, "key_id": signed.key_id, "signature": signed.signature.hex()}
 
 
 async def _signed_heads(
@@ -97,14 +102,3 @@ async def _signed_heads(
             [seq for _, seq, _ in heads],
         )
     return signed, len(heads)
-
-
-def append_witness(path: Path, signed: SignedHead) -> None:
-    """Append one line to the witness file, on disk before this returns. Keep copies where the database cannot reach."""
-    line = {"n": signed.n, "body": signed.body, "key_id": signed.key_id, "signature": signed.signature.hex()}
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, msgspec.json.encode(line) + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
 from interlock.ledger.verify import Event, Head, Report, Verifier
+from interlock.ledger.witness import read_witness
 from interlock.store.passwords import Password
 
 CHUNK_EVENTS: Final = 5_000
@@ -35,10 +35,3 @@ async def verify_database(
             return verifier.finish()
     finally:
         await connection.close()
-
-
-def read_witness(path: Path | None) -> list[Mapping[str, Any]] | None:
-    """The lines of a witness file; None when there is none."""
-    if path is None or not path.exists():
-        return None
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -6,6 +6,7 @@ StoreError
 ├── MigrationError          the schema cannot be brought to this version
 ├── UnknownReleaseError     a release is named that is not stored
 ├── MarkError               what must be kept beside the database cannot be
+├── WitnessError            the file of signed heads beside it was damaged
 ├── BackupError             a backup cannot be made, or is not what it says it is
 ├── PasswordError           the database's password cannot be had
 ├── PoolerError             something in between gives no session of one's own
@@ -41,6 +42,10 @@ class UnknownReleaseError(StoreError):
 
 class MarkError(StoreUnavailableError):
     """What must be kept beside the database cannot be. Treat the request as not done: fail closed."""
+
+
+class WitnessError(StoreError):
+    """The file of signed heads beside the database was damaged. What it told is not known: fail closed."""
 
 
 class BackupError(StoreError):
