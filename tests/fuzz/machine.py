@@ -2,12 +2,13 @@
 
 Two gateways on one real database. Sessions of two users call; calls are repeated, at both gateways at once, with keys and
 without; gateways crash between claim and settlement; connections are cut; scopes are stopped and let go on; releases are
-put in force and taken back; people approve, deny and withdraw; postures are raised. The model knows no policy: it knows
-what was executed and what everybody was told.
+put in force and taken back; people approve, deny and withdraw; postures are raised; work is handed on to another agent, and
+sessions end with all below them; the tool says more than can be kept. The model knows no policy: it knows what was executed
+and what everybody was told.
 
 INVARIANT, after every step: no effect happens twice for one key; nothing starts in a scope after its kill has answered;
 nobody is told `none` of what was executed, nor `done` of what was not; what needed a person had one; no posture is lowered
-by anything but a person. INVARIANT, at the end: each execution has its claim, each claim its event and its end, and the
+by anything but a person; all the work of a session together is no more than its budget. INVARIANT, at the end: each execution has its claim, each claim its event and its end, and the
 ledger verifies.
 """
 
@@ -25,15 +26,15 @@ from interlock.core.terms import Posture
 from interlock.core.who import Person
 from interlock.gateway.messages import Effected, Refusal, Returned
 from interlock.store.errors import StoreUnavailableError
-from tests.fuzz.till import ATTEMPT, CAPPED
+from tests.fuzz.till import ATTEMPT, CAPPED, OPEN, TREE_LIMIT
 from tests.fuzz.world import tried
 from tests.support.patience import until
-from tests.support.shop import FILES, OPERATOR
+from tests.support.shop import OPERATOR
 
 USERS = ("ana", "ben")
 LEADS = ("lea", "ana")
 SCOPES = ("fleet", "tool:shop", "agent:bot", "tenant:acme", "operation:shop.pay", "operation:shop.note")
-RELEASES = {"as it was": FILES, "capped": CAPPED}
+RELEASES = {"as it was": OPEN, "capped": CAPPED}
 FEW = 12
 """Calls before anybody worries: a lineage that only reads has little left to get wrong."""
 ORDER = list(Posture)
@@ -41,7 +42,13 @@ WRITES = ("pay", "note", "hurried", "refund")
 ONCE = ("pay", "refund")
 AMOUNTS = ("20.00", "70.00")
 EITHER = st.sampled_from("ab")
-FATES = ("", "", "", "", "dies before", "dies after", "cut after")
+FATES = ("", "", "", "", "dies before", "dies after", "cut after", "says too much")
+
+
+def who_is(session):
+    """One agent acting for one user: what keys are known to."""
+    agent = session.lineage.agent
+    return session.lineage.user if agent == "bot" else f"{session.lineage.user} by {agent}"
 
 
 class GateMachine(RuleBasedStateMachine):
@@ -57,7 +64,7 @@ class GateMachine(RuleBasedStateMachine):
         self.run(self.world.as_new())
         self.till = self.world.till
         self.first = len(self.till.executed)
-        self.told, self.granted, self.worst = {}, Counter(), {}
+        self.told, self.granted, self.worst, self.roots = {}, Counter(), {}, {}
         # What preconditions look at follows from the steps alone, whatever became of them.
         self.stops, self.calls = [], 0
 
@@ -81,6 +88,26 @@ class GateMachine(RuleBasedStateMachine):
     @rule(target=sessions, user=st.sampled_from(USERS), at=EITHER)
     def session(self, user, at):
         return self.opened(user, at)
+
+    @rule(target=sessions, above=sessions, at=EITHER)
+    def handed_down(self, above, at):
+        """Work goes on in a session of another agent below; where none may be opened, in the one above."""
+        found = []
+
+        async def opening():
+            found.append(await self.world.below(at, above))
+
+        return found[0] if self.run(tried(opening())) and found[0] is not None else above
+
+    @precondition(lambda self: self.calls > FEW)
+    @rule(session=sessions, at=EITHER)
+    def session_ends(self, session, at):
+        async def ending():
+            database = (await self.world.alive(at)).system.database
+            await database.rows("revoke_session", session.session_id)
+            self.world.ended.add(session.session_id)
+
+        self.run(tried(ending()))
 
     def opened(self, user, at):
         found = []
@@ -139,7 +166,7 @@ class GateMachine(RuleBasedStateMachine):
             (
                 answer.call_id
                 for who, name, given, answer in self.told.values()
-                if (who, name, given) == (session.lineage.user, what, arguments)
+                if (who, name, given) == (who_is(session), what, arguments)
             ),
             "",
         )
@@ -161,15 +188,25 @@ class GateMachine(RuleBasedStateMachine):
         return self.world.attempts
 
     async def attempt(self, attempt, shop, session, what, arguments, key, repeat_of=""):
-        ATTEMPT.set((attempt, session.lineage.user, key, repeat_of))
+        ATTEMPT.set((attempt, who_is(session), key, repeat_of))
+        chain = (session.session_id, *(parent.session_id for parent in session.parents))
+        # Only what had ended before this attempt began must not act for it.
+        self.world.chains[attempt] = tuple(name for name in chain if name in self.world.ended)
+        self.roots[attempt] = session.root
         answer = await shop.call(session, what, key=key, repeat_of=repeat_of, **arguments)
         self.till.befalls.pop(attempt, None)
-        self.told[attempt] = (session.lineage.user, what, arguments, answer)
+        self.told[attempt] = (who_is(session), what, arguments, answer)
 
     def fate(self, befalls, name):
         gateway = self.world.gateways[name]
         if befalls == "cut after":
             return None, self.world.cut
+        if befalls == "says too much":
+
+            async def says():
+                return self.till.says_too_much()
+
+            return None, says
 
         async def dies():
             await gateway.die(self.world.sql)
@@ -293,6 +330,7 @@ class GateMachine(RuleBasedStateMachine):
         self.no_effect_happens_twice()
         self.what_was_told_is_true()
         self.what_needed_a_person_had_one()
+        self.no_session_does_more_than_its_budget()
         self.run(self.no_posture_is_lowered_by_itself())
 
     def no_effect_happens_twice(self):
@@ -311,17 +349,24 @@ class GateMachine(RuleBasedStateMachine):
 
     def what_was_told_is_true(self):
         acted = {attempt for (attempt, *_), _, _ in self.executed}
-        for attempt, (_, what, _, answer) in self.told.items():
+        by_anybody = {(who, name) for (_, who, *_), name, _ in self.executed}
+        for attempt, (who, what, _, answer) in self.told.items():
             if what not in WRITES:
                 continue
             if isinstance(answer, Returned):
                 assert (attempt in acted) != ("interlock/replayed" in answer.meta), (attempt, answer)
             elif isinstance(answer, Refusal) and answer.effect is Effected.NONE:
                 assert attempt not in acted, (attempt, answer)
+            elif isinstance(answer, Refusal) and answer.effect is Effected.DONE:
+                assert (who, what) in by_anybody, (attempt, answer)
 
     def what_needed_a_person_had_one(self):
         done = Counter(who for (_, who, *_), name, given in self.executed if name == "refund" and given["amount"] == "70.00")
         assert all(count <= self.granted[user] for user, count in done.items()), (done, self.granted)
+
+    def no_session_does_more_than_its_budget(self):
+        done = Counter(self.roots[attempt] for (attempt, *_), _, _ in self.executed)
+        assert all(count <= TREE_LIMIT for count in done.values()), done
 
     async def no_posture_is_lowered_by_itself(self):
         rows = await self.world.sql.fetch(

@@ -2,17 +2,33 @@
 
 from contextvars import ContextVar
 
+from interlock.tools.limits import DEFAULT_LIMITS
 from interlock.tools.port import ToolAnswer
 from interlock.tools.python import PythonFunction
 from tests.support.shop import FILES, Shop
 
 ATTEMPT = ContextVar("attempt", default=(0, "", "", ""))
-"""Which attempt of the machine's a task belongs to (number, user, key, repeat of); the gate's own tasks inherit it."""
+"""Which attempt of the machine's a task belongs to (number, who, key, repeat of); the gate's own tasks inherit it."""
 
-CAPPED = {
+TREE_LIMIT = 30
+OPEN = {
     **FILES,
     "agents.yaml": FILES["agents.yaml"]
-    .replace("shop.pay, ", "")
+    + """
+helper:
+  test: {issuer: interlock-dev, subject: helper}
+  grants:
+    - {on: [shop.stock, shop.pay, shop.note, shop.hurried], for: {roles: [Staff], task: selling}}
+""",
+    "tasks.yaml": "selling: {purpose: sell, open_to: [Staff], agents: [bot, idle, helper]}\n",
+    "budgets.yaml": f"calls-per-session: {{count: calls, per: session, limit: {TREE_LIMIT}}}\n",
+}
+"""The shop, with an agent to hand work on to, and a budget that all of one session's work shares."""
+
+CAPPED = {
+    **OPEN,
+    "agents.yaml": OPEN["agents.yaml"]
+    .replace("shop.stock, shop.pay, shop.slow", "shop.stock, shop.slow")
     .replace("- on: shop.person", '- {on: shop.pay, for: *staff, where: {amount: {max: "50.00"}}}\n    - on: shop.person'),
 }
 """The same shop, in which no payment is over 50."""
@@ -44,11 +60,15 @@ class Till(Shop):
             return await after()
         return None
 
+    def says_too_much(self):
+        """A good answer that nobody can keep."""
+        return {"n": len(self.executed), "item": "x" * (DEFAULT_LIMITS.response_max_bytes + 1), "left": 3}
+
     def functions(self):
         def as_async(name):
             async def call(**arguments):
                 said = await self.act(name, arguments)
-                if isinstance(said, ToolAnswer):
+                if isinstance(said, dict | ToolAnswer):
                     return said
                 return {"item": arguments["item"], "left": 3} if name == "stock" else {"n": len(self.executed)}
 

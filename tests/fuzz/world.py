@@ -8,13 +8,18 @@ from collections import Counter
 from pathlib import Path
 
 import asyncpg
+import msgspec
 
+from interlock.app.plane import RecordedSessions
+from interlock.core.who import Parent
+from interlock.identity.handing_down import MAX_CHAIN_AGENTS
 from interlock.ledger.reader import verify_database
 from interlock.store.embedded import server
 from interlock.store.errors import StoreUnavailableError
-from tests.fuzz.till import Till
+from interlock.store.sessions import Sessions
+from tests.fuzz.till import OPEN, Till
 from tests.support.patience import until
-from tests.support.shop import FILES, OPERATOR, counter
+from tests.support.shop import OPERATOR, counter
 
 STORIES = """
 SELECT c.claim_id, c.call_id, c.operation, c.state,
@@ -51,13 +56,17 @@ class Gateway:
 
 
 class World:
-    """`till` is the tool of both; `halted` are the scopes whose kill has answered and whose end nobody has asked for."""
+    """`till` is the tool of both; `halted` are the scopes whose kill has answered and whose end nobody has asked for.
+
+    `ended` are the sessions whose end has been answered, `chains` the sessions that an attempt hangs on: its own, and those above it.
+    """
 
     def __init__(self, postgres):
         self.postgres = postgres
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp(prefix="il-fuzz-"))
         self.halted, self.objections, self.examples, self.attempts = set(), [], 0, 0
+        self.ended, self.chains = set(), {}
         self.till = Till(self._entered)
         self.gateways = {}
         self.run(self._set_up())
@@ -68,7 +77,7 @@ class World:
     async def _set_up(self):
         self.database = await self.postgres.clone()
         self.sql = await asyncpg.connect(self.postgres.url("postgres", self.database))
-        await self._start("a", FILES)
+        await self._start("a", OPEN)
         await self._start("b", None)
 
     async def _start(self, name, files=None):
@@ -84,13 +93,31 @@ class World:
             await self._start(name)
         return self.gateways[name].shop
 
+    async def below(self, name, above):
+        """A session of the helper below another; None where none may be opened."""
+        system = (await self.alive(name)).system
+        lineage = above.lineage
+        child = msgspec.structs.replace(
+            above,
+            session_id=system.ids.new("ses"),
+            lineage=msgspec.structs.replace(lineage, agent="helper"),
+            parents=(Parent(session_id=above.session_id, agent=lineage.agent), *above.parents),
+        )
+        opened = await RecordedSessions(Sessions(system.database), system.ids).hand_down(child, "", 20)
+        return child if opened == "opened" and len(child.parents) < MAX_CHAIN_AGENTS else None
+
     async def plane(self, name):
         return (await self.alive(name)).system.plane
 
     def _entered(self, attempt, operation):
-        """The tool's own view: somebody begins to execute. INVARIANT: nothing begins in a scope whose kill has answered."""
+        """The tool's own view: somebody begins to execute.
+
+        INVARIANT: nothing begins in a scope whose kill has answered, nor for a session that had ended, or below one.
+        """
         if stopped := sorted(self.halted & {"fleet", "tool:shop", "agent:bot", "tenant:acme", f"operation:shop.{operation}"}):
             self.objections.append(f"attempt {attempt} began {operation} while {stopped} was stopped")
+        if ended := sorted(self.ended & set(self.chains.get(attempt, ()))):
+            self.objections.append(f"attempt {attempt} began {operation} after {ended} had ended")
 
     async def cut(self):
         """Every connection of the gateways."""
@@ -113,7 +140,7 @@ class World:
         for scope in sorted(self.halted):
             self.halted.discard(scope)
             await until(lambda scope=scope: tried(plane.resume(OPERATOR, scope, "the next example")))
-        await until(lambda: tried(self.beating(plane.releases.put_in_force(dict(FILES), by="the machine"))))
+        await until(lambda: tried(self.beating(plane.releases.put_in_force(dict(OPEN), by="the machine"))))
 
     async def judge(self):
         """A living gateway finds what the dead have left; then each execution and each claim is accounted for."""
