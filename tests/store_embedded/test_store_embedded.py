@@ -15,7 +15,7 @@ import pytest
 from interlock.store.embedded import server
 from interlock.store.embedded.layout import layout_of
 from interlock.store.errors import EmbeddedError
-from tests.support.patience import wait_until
+from tests.support.patience import until, wait_until
 from tests.support.postgres import forget
 
 HOLD = """
@@ -48,6 +48,20 @@ async def select_one(url):
         return await connection.fetchval("SELECT current_user")
     finally:
         await connection.close()
+
+
+async def answers(url):
+    try:
+        return await select_one(url) == "interlock_app"
+    except (OSError, asyncpg.PostgresError):
+        return False
+
+
+def is_gone(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 async def test_it_starts_shares_and_stops_with_its_last_user(state):
@@ -94,6 +108,37 @@ async def test_it_recovers_after_postgres_itself_was_killed(state):
     assert await connection.fetchval("SELECT n FROM kept") == 42
     await connection.close()
     again.release()
+
+
+async def test_one_that_ends_by_itself_is_started_again_for_those_who_use_it(state):
+    lease = server.acquire(state)
+    for _ in range(2):
+        running = server.status(state)
+        os.kill(running.pid, signal.SIGKILL)
+        wait_until(lambda running=running: (server.status(state) or running).pid != running.pid)
+    await until(lambda: answers(lease.running.app_url))
+    lease.release()
+    wait_until(lambda: server.status(state) is None)
+
+
+def test_what_is_stopped_on_purpose_stays_stopped_even_when_it_had_just_ended(state):
+    lease = server.acquire(state)
+    os.kill(lease.running.pid, signal.SIGKILL)
+    wait_until(lambda: server.status(state) is None)
+    assert server.stop(state)
+    wait_until(lambda: is_gone(int(lease.layout.supervisor_pid.read_text())))
+    assert server.status(state) is None
+    assert not server.stop(state)
+    lease.release()
+
+
+def test_one_that_never_was_ready_is_not_tried_for_ever_and_its_words_are_told(state):
+    server.acquire(state, durable=False).release()
+    wait_until(lambda: server.status(state) is None)
+    configuration = layout_of(state).data / "postgresql.auto.conf"
+    configuration.write_text("no_such_setting = 1\n")
+    with pytest.raises(EmbeddedError, match="no_such_setting"):
+        server.acquire(state, durable=False)
 
 
 def test_a_pid_file_whose_number_is_now_another_programs_does_not_block_the_start(state):

@@ -100,12 +100,16 @@ def stop(state: Path) -> bool:
     layout = layout_of(state)
     with _exclusive(layout.start_lock):
         layout.keep.unlink(missing_ok=True)
-        running = status_of(layout)
-        if running is None:
-            return False
-        _signal(running.pid, signal.SIGINT)
-        _wait_until(lambda: status_of(layout) is None, STOP_TIMEOUT_S, "Postgres does not stop")
-    return True
+        running, supervisor = status_of(layout), _supervisor(layout)
+        if supervisor is not None:
+            # First, so that it does not start again what is stopped now; without a Postgres it may be about to.
+            _signal(supervisor, signal.SIGTERM)
+        if running is not None:
+            _signal(running.pid, signal.SIGINT)
+        stopped = running is not None or supervisor is not None
+        if stopped:
+            _wait_until(lambda: not _is_there(layout), STOP_TIMEOUT_S, "Postgres does not stop")
+    return stopped
 
 
 def status(state: Path) -> Running | None:
@@ -133,7 +137,12 @@ def _start(layout: Layout, *, durable: bool) -> Running:
     _check_major(layout, programs)
     # INVARIANT: we hold the start lock and no Postgres of ours runs, so a pid file that is here is a dead one's, even when
     # its number belongs to somebody else by now.
-    _wait_until(lambda: not _remains(layout), STOP_TIMEOUT_S, "an earlier Postgres does not go away")
+    # One whose supervisor is there comes back by itself, or ends with it.
+    complaint = f"an earlier Postgres neither comes back nor goes away (look into {layout.log})"
+    _wait_until(lambda: status_of(layout) or not _remains(layout), STOP_TIMEOUT_S, complaint)
+    if (back := status_of(layout)) is not None:
+        _wait_until(lambda: _answers(layout, programs), START_TIMEOUT_S, f"Postgres is not ready; look into {layout.log}")
+        return back
     (layout.data / "postmaster.pid").unlink(missing_ok=True)
     for leftover in layout.sockets.glob(".s.PGSQL.*"):
         leftover.unlink()
@@ -253,6 +262,20 @@ def _is_our_postgres(pid: int, layout: Layout) -> bool:
     except psutil.Error:
         return False
     return bool(words) and Path(words[0]).name == "postgres" and str(layout.data) in words
+
+
+def _supervisor(layout: Layout) -> int | None:
+    try:
+        pid = int(layout.supervisor_pid.read_text())
+        words = psutil.Process(pid).cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return None
+    ours = "interlock.store.embedded.supervisor" in words and any(str(layout.cluster) in word for word in words)
+    return pid if ours else None
+
+
+def _is_there(layout: Layout) -> bool:
+    return status_of(layout) is not None or _supervisor(layout) is not None
 
 
 def _remains(layout: Layout) -> bool:
