@@ -84,11 +84,48 @@ async def test_while_the_database_hangs_nothing_starts_and_what_then_happens_is_
     await made.accounted()
 
 
+async def is_slow(made, seconds):
+    await made.sql(
+        "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$"
+    )
+    await made.sql("CREATE TRIGGER slowly BEFORE INSERT ON event FOR EACH STATEMENT EXECUTE FUNCTION slowly()")
+
+
+async def test_on_a_slow_database_calls_take_their_time_and_are_on_record(made, session, effect):
+    await is_slow(made, 0.5)
+    if effect == "control":
+        await made.kill()
+        assert await made.is_stopped()
+        return
+    done(await made.attempt(session, effect))
+    assert made.executed == [effect]
+    await made.accounted()
+
+
+async def test_on_a_database_that_is_too_slow_a_call_ends_while_it_is_and_nothing_starts(made, session, effect, monkeypatch):
+    monkeypatch.setattr("interlock.store.database.STATEMENT_TIMEOUT_MS", 1_000)
+    await made.cut()
+    await answers_again(made)
+    await is_slow(made, 3_600)
+    await refused(made, session, effect)
+    monkeypatch.undo()
+    await made.cut()
+    await made.sql("DROP TRIGGER slowly ON event")
+    await well_again(made, session, effect)
+
+
 async def test_on_a_database_that_only_reads_nothing_starts(made, session, effect):
     await made.postgres.execute(f"ALTER DATABASE {made.urls.name} SET default_transaction_read_only = on")
     await made.cut()
     try:
+        await answers_again(made)
         await refused(made, session, effect)
+        await until(lambda: not made.system.lease.is_valid())
+        with pytest.raises(StoreUnavailableError):
+            await made.system.plane.ready()
+        with pytest.raises(StoreUnavailableError, match="the database only reads: give the URL of the primary"):
+            await made.system.heartbeat()
     finally:
         await made.postgres.execute(f"ALTER DATABASE {made.urls.name} RESET default_transaction_read_only")
         await made.cut()

@@ -325,6 +325,7 @@ def _skimmed(data, size):
 @target(
     b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"a\\"]}\\\\"}],"structuredContent":{"a":[[],{}]},"isError":true}}',
     b'{"jsonrpc":"2.0","id":"x","error":{"code":-32602,"message":"no","data":{}}}',
+    b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text",\x00\x81ext":"a\\"]}\\\\"}],"structuredContent":{},"isError":true}}',
     b'{"id":1,"result":{"isErr\\u006fr":false,"content":[],"resultType":"complete","_meta":null},"jsonrpc":"2.0"}',
 )
 def answer_too_long(data):

@@ -16,7 +16,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from interlock.ledger.witness import append_witness
-from interlock.store.database import UNAVAILABLE
+from interlock.store.database import UNAVAILABLE, why_not_done
 from interlock.store.errors import StoreUnavailableError
 
 CONTEXT: Final = b"interlock/heads/1\n"
@@ -61,9 +61,7 @@ async def sign_heads(pool: asyncpg.Pool[asyncpg.Record], key_id: str, private: b
     try:
         signed, count = await _signed_heads(pool, key_id, private, at_us)
     except UNAVAILABLE as error:
-        raise StoreUnavailableError(
-            f"the heads were not signed ({type(error).__name__}); they are with the next round"
-        ) from error
+        raise StoreUnavailableError(f"the heads were not signed, and are with the next round: {why_not_done(error)}") from error
     if signed is not None:
         # After the commit: a row without its witness line is told as not witnessed, and never a line without its row.
         append_witness(witness, witness_line(signed))

@@ -15,6 +15,8 @@ from interlock.store.queries import load
 POOL_MAX_CONNECTIONS: Final = 6
 CONNECT_TIMEOUT_S: Final = 5.0
 COMMAND_TIMEOUT_S: Final = 10.0
+# The server gives up first and says so: what was not done in time is then known not to be done, and is not done later.
+STATEMENT_TIMEOUT_MS: Final = 9_000
 CLOSE_WITHIN_S: Final = 15.0
 
 # What an unreachable, restarting, overloaded, full, read-only or forbidding server looks like from here.
@@ -46,7 +48,9 @@ class Greeting:
         self.ask: Callable[[asyncpg.Connection[asyncpg.Record]], Awaitable[None]] = _as_it_is
 
     async def __call__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        """Ask."""
+        """Ask, and bound what its statements may take."""
+        # Not as a parameter of the connection, which poolers in session mode refuse.
+        await connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
         await self.ask(connection)
 
 
@@ -66,9 +70,7 @@ class Database:
             async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
                 return await connection.fetch(self._sql[name], *arguments, timeout=COMMAND_TIMEOUT_S)
         except UNAVAILABLE as error:
-            raise StoreUnavailableError(
-                f"the database did not answer ({type(error).__name__}); check that it is running and reachable"
-            ) from error
+            raise StoreUnavailableError(why_not_done(error)) from error
         except asyncpg.DataError as error:
             if type(error) not in UNSTORABLE:
                 raise  # a statement of ours that computes with what it should not
@@ -89,6 +91,21 @@ class Database:
             await asyncio.wait_for(self._pool.close(), within_s)
         except UNAVAILABLE:
             self._pool.terminate()
+
+
+def why_not_done(error: BaseException | None) -> str:
+    """What kept the database from doing what was asked, and what to do about it."""
+    match error:
+        case asyncpg.DiskFullError():
+            return "the database has no room left: make room on its disk; then it goes on by itself"
+        case asyncpg.ReadOnlySQLTransactionError():
+            return "the database only reads: give the URL of the primary, or lift default_transaction_read_only"
+        case asyncpg.QueryCanceledError():
+            return f"the database is too slow: a statement took {STATEMENT_TIMEOUT_MS} ms; look at its locks and its disk"
+        case asyncpg.InsufficientPrivilegeError():
+            return f"the database does not allow it ({error}); `interlock db migrate OWNER_URL` grants what is needed"
+        case _:
+            return f"the database did not answer ({type(error).__name__}); check that it is running and reachable"
 
 
 async def _as_it_is(_connection: object) -> None:

@@ -36,7 +36,7 @@ from interlock.core.decision import Rate
 from interlock.core.terms import Posture
 from interlock.store.batch import Request, arguments
 from interlock.store.budgets import Slices, over_budget
-from interlock.store.database import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, UNAVAILABLE, Database
+from interlock.store.database import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, UNAVAILABLE, Database, why_not_done
 from interlock.store.errors import StoreUnavailableError
 from interlock.store.queries import load
 
@@ -253,7 +253,7 @@ class Writer:
                 if len(rows) == 1 and rows[0]["answer"] == _PLAIN:
                     return _all_plain(requests, rows[0])
                 return [_answer(row) for row in sorted(rows, key=lambda row: row["n"])]
-        raise StoreUnavailableError(f"the database did not answer ({type(last).__name__})") from last
+        raise StoreUnavailableError(why_not_done(last)) from last
 
     async def _let_go(self, *, broken: bool = True) -> None:
         """Give the connection back. One that is broken, or whose statement may still be running, is not used again."""

@@ -23,7 +23,7 @@ _SHORT_BYTES: Final = 96
 
 _STRING: Final = re.compile(rb"(?:[^\"\\]++|\\.)*+", re.DOTALL)
 _SHALLOW: Final = re.compile(rb"([ \t\r\n]*+)(?:([{}\[\]:,\"])|([^ \t\r\n{}\[\]:,\"]++))?")
-_DEEP: Final = re.compile(rb"[\"{}\[\]]")
+_DEEP: Final = re.compile(rb"[\"{}\[\]\\\x00]")
 _NO_BRACKET: Final = bytes(set(range(256)) - set(b"{}[]"))
 _SHUTS_OF: Final = bytes.maketrans(b"{[", b"}]")
 _QUOTE, _OPENS, _SHUTS = ord('"'), frozenset(b"{["), frozenset(b"}]")
@@ -106,8 +106,13 @@ class Skim:
 
     def _passed_over(self, part: bytes) -> bool:
         """Count the brackets of a part that stays below the top; False, with nothing done, when it does not."""
-        quoted = part.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-        brackets = b"".join(quoted[self._in_string :: 2]).translate(None, _NO_BRACKET)
+        quoted = part.replace(b"\\\\", b"\x00").replace(b'\\"', b"\x00").split(b'"')
+        between = b"".join(quoted[self._in_string :: 2])
+        if b"\x00" in between or b"\\" in between:
+            # Outside of a string nothing is escaped; readers may differ on where the next one begins.
+            self._broken = True
+            return True
+        brackets = between.translate(None, _NO_BRACKET)
         for _ in range(_ROUNDS_MAX):
             self._steps_left -= len(brackets) // _BRACKETS_A_STEP
             paired = brackets.replace(b"{}", b"").replace(b"[]", b"")
@@ -163,8 +168,10 @@ class Skim:
             self._in_string = True
         elif sign in _OPENS:
             self._opened(sign)
-        else:
+        elif sign in _SHUTS:
             self._shut(sign)
+        else:
+            self._broken = True
         return matched.end()
 
     def _at_top(self, part: bytes, at: int) -> int:
