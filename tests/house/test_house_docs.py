@@ -61,6 +61,25 @@ def test_every_command_in_the_documentation_is_one_of_the_programs():
         assert "Usage: interlock " + " ".join(words) in said.getvalue(), words
 
 
+def commands_of(group, path=()):
+    for word in (name for name in group if not name.startswith("-")):
+        inner = group[word]
+        if any(not name.startswith("-") for name in inner):
+            yield from commands_of(inner, (*path, word))
+        else:
+            yield " ".join((*path, word)), inner
+
+
+def test_every_option_of_every_command_says_what_it_is():
+    silent = [
+        f"{name} {argument.name}"
+        for name, command in commands_of(app)
+        for argument in command.assemble_argument_collection()
+        if not argument.parameter.help and not argument.children
+    ]
+    assert not silent
+
+
 def test_every_page_is_reachable_from_the_readme_or_the_decisions():
     readme = (ROOT / "README.md").read_text()
     for page in PAGES[1:]:
@@ -118,3 +137,21 @@ def test_the_figures_of_the_threat_model_are_the_ones_that_were_measured():
     unknown = [item for name, item in kept["harmless"].items() if name != "benign" and "requests" not in name]
     assert {item["classifier"] for item in unknown} == {0}
     assert f"none of {sum(item['texts'] for item in unknown)} harmless texts" in page
+
+
+def test_the_floors_of_the_architecture_page_are_those_of_the_contract():
+    contract = (ROOT / ".importlinter").read_text()
+    layers = re.search(r"\nlayers =\n((?:    .+\n)+)", contract)[1].splitlines()
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| \d \| (.+?) \|", page, re.MULTILINE)
+    assert [set(re.findall(r"`(\w+)`", row)) for row in regrouped(rows, layers)] == [
+        set(re.findall(r"\w+", line)) for line in layers
+    ]
+
+
+def regrouped(rows, layers):
+    """`cli` stands above `server`, and both on one floor of the page."""
+    first = rows[0]
+    assert set(re.findall(r"`(\w+)`", first)) == {"cli", "server"}
+    assert [line.strip() for line in layers[:2]] == ["cli", "server"]
+    return ["`cli`", "`server`", *rows[1:]]

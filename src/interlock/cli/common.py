@@ -25,6 +25,13 @@ Directory = Annotated[Path, Parameter(help="directory.yaml of the development is
 Environment = Annotated[str, Parameter(help="The environment this is about, such as prod.", env_var="INTERLOCK_ENVIRONMENT")]
 Server = Annotated[str, Parameter(help="Where `interlock up` listens.", env_var="INTERLOCK_SERVER")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+# What lists and stories are narrowed to.
+OfAgent = Annotated[str, Parameter(help="Only of this agent.")]
+OfUser = Annotated[str, Parameter(help="Only of this user.")]
+OfSession = Annotated[str, Parameter(help="Only of this session.")]
+OfTask = Annotated[str, Parameter(help="Only of this task.")]
+OfOperation = Annotated[str, Parameter(help="Only of this operation, as tool.operation.")]
+Limit = Annotated[int, Parameter(help="How many at most; the next page is said at the end.")]
 DEFAULT_STATE: Final = Path(".interlock")
 DEFAULT_DIRECTORY: Final = Path("directory.yaml")
 DEFAULT_ENVIRONMENT: Final = "prod"

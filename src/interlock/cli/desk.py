@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from interlock.cli.caller import ANYBODY, Caller, Reason
-from interlock.cli.common import Json
+from interlock.cli.common import Json, Limit, OfAgent, OfTask, OfUser
 from interlock.cli.output import NO, OK, USAGE, Failure, print_json, print_table
 from interlock.cli.shown import Text
 from interlock.cli.traces import query, when
@@ -18,11 +18,11 @@ from interlock.cli.traces import query, when
 
 def list_sessions(
     *,
-    agent: str = "",
-    user: str = "",
-    task: str = "",
+    agent: OfAgent = "",
+    user: OfUser = "",
+    task: OfTask = "",
     of: Annotated[str, Parameter(name="--which", help="live, ended or all.")] = "live",
-    limit: int = 50,
+    limit: Limit = 50,
     page: Annotated[str, Parameter(name="--next", help="What the page before said.")] = "",
     caller: Caller = ANYBODY,
     as_json: Json = False,
@@ -127,8 +127,8 @@ def decide(
     role: Annotated[
         list[str] | None, Parameter(help="A role of the user; may be repeated. What their newest session says when not given.")
     ] = None,
-    tenant: str = "",
-    task: str = "",
+    tenant: Annotated[str, Parameter(help="The user's tenant; yours when not given.")] = "",
+    task: Annotated[str, Parameter(help="The task; the only one that fits when not given.")] = "",
     attributes: Annotated[str, Parameter(help="The user's attributes as JSON.")] = "{}",
     resource: Annotated[str, Parameter(help="The attributes of the object as JSON; unknown when not given.")] = "",
     caller: Caller = ANYBODY,

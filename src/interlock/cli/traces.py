@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from interlock.cli.caller import ANYBODY, Caller
-from interlock.cli.common import Json, stream
+from interlock.cli.common import Json, Limit, OfAgent, OfOperation, OfSession, OfUser, stream
 from interlock.cli.output import NO, OK, USAGE, Failure, print_json, print_table
 from interlock.cli.shown import Text
 
@@ -24,15 +24,15 @@ Outcome = Annotated[str, Parameter(help="succeeded, failed, in_doubt, denied, ne
 
 def list_traces(
     *,
-    agent: str = "",
-    user: str = "",
-    session: str = "",
-    operation: str = "",
+    agent: OfAgent = "",
+    user: OfUser = "",
+    session: OfSession = "",
+    operation: OfOperation = "",
     decision: Decision = "",
     outcome: Outcome = "",
     since: Since = "",
     until: Until = "",
-    limit: int = 50,
+    limit: Limit = 50,
     page: Annotated[str, Parameter(name="--next", help="What the page before said.")] = "",
     caller: Caller = ANYBODY,
     as_json: Json = False,
@@ -70,7 +70,7 @@ def show(
         str, Parameter(help="A call id, a session id, a decision id, or `control`; the newest call that fits when not given.")
     ] = "",
     *,
-    operation: str = "",
+    operation: OfOperation = "",
     outcome: Outcome = "",
     caller: Caller = ANYBODY,
     as_json: Json = False,
@@ -101,10 +101,10 @@ def tell(console: Console, lines: list[dict[str, Any]]) -> None:
 def export(
     *,
     written: Annotated[str, Parameter(name="--format", help="json (a line each) or csv.")] = "json",
-    agent: str = "",
-    user: str = "",
-    session: str = "",
-    operation: str = "",
+    agent: OfAgent = "",
+    user: OfUser = "",
+    session: OfSession = "",
+    operation: OfOperation = "",
     decision: Decision = "",
     outcome: Outcome = "",
     since: Since = "",

@@ -48,7 +48,7 @@ def up(
     *,
     release: Annotated[Path | None, Parameter(help="Release folder to put in force; the stored one when not given.")] = None,
     environment: Environment = "prod",
-    host: str = "127.0.0.1",
+    host: Annotated[str, Parameter(help="The address to listen at; 0.0.0.0 is every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 takes a free one.", env_var="INTERLOCK_PORT")] = 8080,
     variables: Annotated[Path | None, Parameter(help="File of NAME=value lines for ${NAME} in tool sources.")] = None,
     state: State = DEFAULT_STATE,
