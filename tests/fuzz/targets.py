@@ -49,7 +49,7 @@ from interlock.server.api.who import (
     _said,
     bearer_of,  # noqa: F401  # the module whose reading of tokens is fuzzed with it
 )
-from interlock.tools import messages
+from interlock.tools import listings, messages
 from interlock.tools.errors import CalledLateError, CallFailedError
 from interlock.tools.http.exchange import Exchange
 from interlock.tools.http.sse import EventReader
@@ -265,7 +265,8 @@ def upstream_message(data):
         message = messages.read_reply(data, 1)
         messages.discovered_stateless(message)
         with contextlib.suppress(CallFailedError):
-            messages.read_page(message)
+            for method in ("tools/list", "prompts/list", "resources/list", "resources/templates/list"):
+                listings.read_page(message, method)
         with contextlib.suppress(CallFailedError):
             messages.agreed_version(message)
         answer = messages.read_answer(message)

@@ -15,6 +15,7 @@ from interlock.core.claim import Epochs
 from interlock.core.contract import Kind
 from interlock.core.who import Lineage, Person, Session
 from interlock.gateway.messages import NOBODY, Found, Returned, VisibleOperation
+from interlock.gateway.streams import OpenStreams
 from interlock.identity.errors import TokenCode, TokenRefusedError
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
@@ -61,6 +62,7 @@ class StandIn:
         self.broken = None
         self.callers = []
         self.changes = Changes()
+        self.streams = OpenStreams(self)
 
     def session(self, token):
         if not token.startswith("token-"):
@@ -88,6 +90,9 @@ class StandIn:
         if self.broken is not None:
             raise self.broken
         return (LISTED,)
+
+    async def over(self, sessions):
+        return frozenset()
 
     async def find(self, session, kind, name, tool=None):
         if self.broken is not None:

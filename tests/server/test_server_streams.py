@@ -8,11 +8,12 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from interlock.core.changes import Changed, Listing
+from interlock.gateway.messages import Returned
 from interlock.server import mcp_stateful
 from interlock.server.limits import MAX_LISTENERS_PER_SESSION
 from tests.support.patience import PATIENCE_S, patient_http, until
 from tests.support.served import served
-from tests.support.shop import counter
+from tests.support.shop import OPERATOR, counter
 
 STATELESS = "2026-07-28"
 META = {"io.modelcontextprotocol/protocolVersion": STATELESS, "io.modelcontextprotocol/clientCapabilities": {}}
@@ -70,6 +71,69 @@ async def test_a_stream_ends_with_its_session_and_says_nothing_of_what_came_afte
         assert await said() is None
 
 
+async def call(shop, session):
+    assert isinstance(await shop.call(session, "stock", item="tea"), Returned)
+
+
+async def expired(shop, session):
+    await shop.system.database.pool().execute(
+        "UPDATE session SET expires_at = clock_timestamp() - interval '1 second' WHERE session_id = $1", session.session_id
+    )
+
+
+async def killed(shop, session):
+    await shop.system.plane.kill(OPERATOR, "tenant:acme", "enough")
+
+
+async def halted(shop, session):
+    await shop.system.database.pool().execute(
+        "UPDATE lineage SET posture = 'halted', facts_version = facts_version + 1 WHERE lineage_id = $1", session.lineage.id
+    )
+
+
+@pytest.mark.parametrize("over", [ended, expired, killed, halted])
+async def test_a_stream_on_which_nothing_happens_ends_with_its_session_whatever_its_lineage_goes_on_doing(shop, over):
+    session, other = await shop.session(), await shop.session()
+    token = shop.system.plane._tokens.issue(session)
+    async with patient_http() as http, listening(http, shop, token) as stream:
+        said = tells(stream)
+        assert (await said())["method"] == "notifications/subscriptions/acknowledged"
+        await call(shop, other)  # what this process believes of the lineage is fresh
+        await over(shop, session)
+        assert (await said())["result"] == {"resultType": "complete"}
+        assert await said() is None
+    assert shop.gate.streams._open == {}
+
+
+async def test_where_everything_is_stopped_no_stream_is_opened(shop):
+    session = await shop.session()
+    token = shop.system.plane._tokens.issue(session)
+    await killed(shop, session)
+    async with patient_http() as http, listening(http, shop, token) as stream:
+        refused = json.loads(await stream.aread())
+    assert "listen again later" in refused["error"]["message"]
+    await shop.system.plane.resume(OPERATOR, "tenant:acme", "on")
+    async with patient_http() as http, listening(http, shop, token) as stream:
+        assert (await tells(stream)())["method"] == "notifications/subscriptions/acknowledged"
+
+
+async def test_a_stream_of_an_ended_session_is_told_nothing_though_others_of_its_lineage_are_at_work(shop):
+    session, other = await shop.session(), await shop.session()
+    token = shop.system.plane._tokens.issue(session)
+    shop.gate.streams.tend = nothing
+    async with patient_http() as http, listening(http, shop, token) as stream:
+        said = tells(stream)
+        await said()
+        await ended(shop, session)
+        await call(shop, other)
+        shop.gate.changes.tell(TOOLS)
+        assert (await said())["result"] == {"resultType": "complete"}
+
+
+async def nothing():
+    """Not now."""
+
+
 async def test_whoever_opens_many_at_the_same_time_gets_no_more_than_one_by_one(shop, monkeypatch):
     token = shop.system.plane._tokens.issue(await shop.session())
     together = asyncio.Event()
@@ -104,11 +168,11 @@ async def test_a_client_of_an_older_revision_is_told_nothing_when_its_session_ha
     session = await shop.session()
     token = shop.system.plane._tokens.issue(session)
     told, asked = [], asyncio.Queue()
-    may_use = shop.gate.visible
+    stands = shop.gate.streams.stands
 
     async def watched(who):
-        found = await may_use(who)
-        asked.put_nowait(bool(found))
+        found = await stands(who)
+        asked.put_nowait(found)
         return found
 
     async def hear(message):
@@ -119,12 +183,12 @@ async def test_a_client_of_an_older_revision_is_told_nothing_when_its_session_ha
         Client(streamable_http_client(shop.url, http_client=http), mode="legacy", message_handler=hear) as client,
     ):
         await client.list_tools()
-        shop.gate.visible = watched
+        shop.gate.streams.stands = watched
         await ended(shop, session)
         shop.gate.changes.tell(TOOLS)
         async with asyncio.timeout(PATIENCE_S):
             assert await asked.get() is False
-        shop.gate.visible = may_use
+        shop.gate.streams.stands = stands
     assert told == []
 
 

@@ -33,6 +33,7 @@ def begin_chores(system: System) -> list[asyncio.Task[None]]:
         asyncio.create_task(_every(FORGET_S, system.breakers.forget), name="forget-breakers"),
         asyncio.create_task(_every(SIGN_HEADS_S, system.sign_heads), name="heads"),
         asyncio.create_task(_every(HEARTBEAT_S, system.marking.tend), name="mark"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.gate.streams.tend), name="streams"),
         asyncio.create_task(_every(HEARTBEAT_S, system.upstreams.tend), name="quarantine"),
         asyncio.create_task(_every(WATCH_S, system.upstreams.look), name="upstreams"),
         asyncio.create_task(system.upstreams.listening.run(), name="upstream-listening"),

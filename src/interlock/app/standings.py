@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from interlock.core.who import Session
+from interlock.gateway.internal import session_scopes
 from interlock.gateway.ports import Standing
 from interlock.store.sessions import Sessions
 
@@ -19,3 +20,7 @@ class LoadedStandings:
         if found is None:
             return None
         return Standing(epochs=found.epochs, release_digest=found.release_digest, state=found.state)
+
+    async def over(self, sessions: tuple[Session, ...]) -> frozenset[str]:
+        """Which of these may do nothing any more."""
+        return await self._sessions.over({item.session_id: (item.lineage.id, session_scopes(item)) for item in sessions})

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from interlock.app.administration import AdminGate, NotPermittedError
-from interlock.app.upstream_watch import UpstreamWatch
+from interlock.app.upstream_watch import UpstreamWatch, kinds_of
 from interlock.core.ports import Ids
 from interlock.core.who import Person
 from interlock.ledger.drafts import draft
@@ -150,7 +150,7 @@ class Tools:
     async def _is_listed(self, release: Release, operation: str, pin: str) -> bool:
         contract = release.contracts[operation]
         try:
-            listing = await self._watch.listed(contract.tool)
+            listing = await self._watch.listed(contract.tool, kinds_of([contract]))
         except ToolUnavailableError as error:
             raise ToolConflictError(f"the server cannot be asked what it lists now: {error}") from error
         found = differences([contract], listing or ())

@@ -104,7 +104,7 @@ class UpstreamListening:
             now = frozenset(heard)
             heard.clear()
             try:
-                if Listing.TOOLS in now:
+                if now:
                     await self._look_at(tool)
             except StoreError as error:
                 _log.warning("a changed listing could not be looked at: %s", error, extra={"event": "upstream.unseen"})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 from interlock.app.upstream_listening import UpstreamListening
 from interlock.core.changes import Changed, Listing
-from interlock.core.contract import Contract
+from interlock.core.contract import Contract, Kind
 from interlock.core.listing import ListedTool
 from interlock.core.ports import Ids
 from interlock.gateway.gate import Gate
@@ -17,7 +18,7 @@ from interlock.ledger.drafts import draft
 from interlock.ledger.events import ToolAccepted, ToolQuarantined
 from interlock.release.model import Release
 from interlock.release.review.changes import Change, Difference, differences
-from interlock.release.review.scan import Severity, plain, scan
+from interlock.release.review.scan import Severity, plain, scan, tools_in
 from interlock.store.controls import Controls
 from interlock.store.errors import StoreError
 from interlock.store.tools import ToolRecords
@@ -79,7 +80,8 @@ class UpstreamWatch:
         before = self._gate.quarantined
         self._gate.quarantined = frozenset(item.operation for item in await self._records.quarantined())
         if before != self._gate.quarantined:
-            self._gate.changes.tell(Changed(listing=Listing.TOOLS))
+            for listing in Listing:
+                self._gate.changes.tell(Changed(listing=listing))
 
     async def first_look(self) -> None:
         """Look once before serving, for as long as that is bearable; a slow server is looked at again later."""
@@ -113,8 +115,8 @@ class UpstreamWatch:
             await self._look_at(release, tool, await self._records.accepted())
             await self.refresh()
 
-    async def listed(self, tool: str) -> tuple[ListedTool, ...] | None:
-        """What a server lists now; None for a tool that lists nothing (functions in process, no source here).
+    async def listed(self, tool: str, kinds: frozenset[Kind]) -> tuple[ListedTool, ...] | None:
+        """What a server lists now of these kinds; None for a tool that lists nothing (functions in process, no source here).
 
         Raises:
             ToolUnavailableError: it cannot be asked.
@@ -123,11 +125,12 @@ class UpstreamWatch:
         if connector is None or not self._connectors.is_remote(tool):
             return None
         async with self._places:
-            return await connector.list_tools()
+            return await connector.list_tools(kinds)
 
     async def _look_at(self, release: Release, tool: str, accepted: frozenset[tuple[str, str, str]]) -> None:
+        contracts = [contract for contract in release.contracts.values() if contract.tool == tool]
         try:
-            listing = await self.listed(tool)
+            listing = await self.listed(tool, kinds_of(contracts))
         except ToolUnavailableError as error:
             await self._records.note(tool, error=plain(str(error), 500))
             return
@@ -139,7 +142,6 @@ class UpstreamWatch:
             return
         if listing is None:
             return
-        contracts = [contract for contract in release.contracts.values() if contract.tool == tool]
         found = await asyncio.to_thread(differences, contracts, listing)
         by_state = {state: [item.operation for item in found if item.state is state][:MAX_NAMES] for state in Change}
         await self._records.note(
@@ -215,15 +217,22 @@ class UpstreamWatch:
                 )
 
 
+def kinds_of(contracts: Iterable[Contract]) -> frozenset[Kind]:
+    """What a server is asked to list: its tools, and what else somebody has reviewed of it."""
+    return frozenset({Kind.TOOL}) | {contract.kind for contract in contracts}
+
+
 def suspicions(contract: Contract, release: Release, listing: tuple[ListedTool, ...]) -> tuple[str, ...]:
     """What the scanner finds in an operation as it is listed now, one line each; the severe ones begin with `high`."""
-    others = {tool.name for tool in listing}
-    others |= {other.upstream_name for other in release.contracts.values() if other.tool != contract.tool}
+    others = tools_in(listing)
+    others |= {
+        other.upstream_name for other in release.contracts.values() if other.tool != contract.tool and other.kind is Kind.TOOL
+    }
     try:
         found = [
             f"{finding.severity.value} {finding.code} in {finding.place}: {finding.excerpt}"
             for tool in listing
-            if tool.name == contract.upstream_name
+            if (tool.kind, tool.name) == (contract.kind, contract.upstream_name)
             for finding in scan(contract.operation, tool, others)
         ]
     except Exception as error:  # noqa: BLE001  # a server may list what breaks every reader

@@ -76,6 +76,7 @@ from interlock.gateway.resources import Resources
 from interlock.gateway.sealing import Seals
 from interlock.gateway.stability import Shut, Stability
 from interlock.gateway.standing import Beliefs
+from interlock.gateway.streams import OpenStreams
 from interlock.gateway.telemetry import Path, Telemetry, TimedDesk, Untold, follow
 from interlock.gateway.under_way import Call, called_as, ended_as, result_of
 from interlock.gateway.ways import Way, Ways
@@ -118,6 +119,7 @@ class Gate:
         self._lease = lease
         self._governing = governing
         self._beliefs = Beliefs(standings)
+        self.streams = OpenStreams(standings)
         self._telemetry = Untold() if telemetry is None else telemetry
         self._clock = clock
         self._ids = ids

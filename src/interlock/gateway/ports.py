@@ -59,6 +59,10 @@ class Standings(Protocol):
         """Where the lineage stands now."""
         ...
 
+    async def over(self, sessions: tuple[Session, ...]) -> frozenset[str]:
+        """Which of these may do nothing any more, by their ids: ended, or stopped in all they do."""
+        ...
+
 
 class Settlements(Protocol):
     """Waits for somebody else's claim to be settled."""

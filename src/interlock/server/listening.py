@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from interlock.core.changes import Changed, Changes, Listing
 from interlock.core.who import Session
+from interlock.gateway.streams import OpenStreams
 from interlock.server import envelope as rpc
 from interlock.server.asgi import Receive, Scope, Send
 from interlock.server.http import LINE, OpenLine
@@ -35,8 +36,9 @@ _HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"cache-control", b
 class Listening:
     """Open streams of one process, counted."""
 
-    def __init__(self, changes: Changes, methods: Methods) -> None:
+    def __init__(self, changes: Changes, streams: OpenStreams, methods: Methods) -> None:
         self._changes = changes
+        self._streams = streams
         self._methods = methods
         self._open: Counter[str] = Counter()
 
@@ -58,6 +60,8 @@ class Listening:
             raise rpc.RpcError(rpc.INTERNAL_ERROR, "too many streams are open")
         self._open[session.session_id] += 1  # at once: whoever opens many at the same time is counted too
         try:
+            if not await self._methods.holds(session):
+                raise rpc.RpcError(rpc.INTERNAL_ERROR, "this session may use nothing at the moment; listen again later")
             wanted = {name for name in _FLAGS if params.notifications.get(name) is True}
             uris = await self._readable(session, params.notifications.get("resourceSubscriptions"), tool)
             told = _Told(request_id, wanted, uris, tool)
@@ -90,7 +94,7 @@ class Listening:
             line.stop = lambda: put(None)
             if line.is_over:
                 put(None)
-        stop_listening = self._changes.listen(hear)
+        stop_listening, closed = self._changes.listen(hear), self._streams.add(session, lambda: put(None))
         leaving = asyncio.ensure_future(receive())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -120,6 +124,7 @@ class Listening:
         finally:
             leaving.cancel()
             stop_listening()
+            closed()
 
 
 class _Told:

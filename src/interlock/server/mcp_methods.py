@@ -17,6 +17,7 @@ from interlock.core.changes import Changed, Changes
 from interlock.core.contract import Kind
 from interlock.core.who import Session
 from interlock.gateway.messages import NOBODY, Caller, CallResult, Found, Proposal, Refusal, Returned, VisibleOperation
+from interlock.gateway.streams import OpenStreams
 from interlock.server import envelope as rpc
 from interlock.server.limits import MAX_PAGE_ENTRIES
 from interlock.store.errors import StoreUnavailableError
@@ -38,6 +39,7 @@ class Gate(Protocol):
     """What the ways in need of the gate."""
 
     changes: Changes
+    streams: OpenStreams
 
     async def call(self, session: Session, proposal: Proposal, caller: Caller = NOBODY) -> CallResult:
         """Decide and, if it may be, execute once."""
@@ -105,16 +107,14 @@ class Methods:
         What cannot be known is no.
         """
         try:
-            if changed.uri:
-                return await self.subscribable(session, changed.uri, tool)
-            return await self.holds(session)
+            return await self.holds(session) and (not changed.uri or await self.subscribable(session, changed.uri, tool))
         except StoreUnavailableError:
             return False
 
     async def holds(self, session: Session) -> bool:
-        """Whether a session still may use anything. What cannot be known is no."""
+        """Whether a session still may use anything, asked afresh. What cannot be known is no."""
         try:
-            return bool(await self._gate.visible(session))
+            return await self._gate.streams.stands(session) and bool(await self._gate.visible(session))
         except StoreUnavailableError:
             return False
 

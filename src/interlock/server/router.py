@@ -70,7 +70,7 @@ class Router:
         self._doors = doors
         self._session_of = session_of
         self._allowed_hosts = allowed_hosts
-        self._stateless = StatelessMcp(gate, Listening(gate.changes, Methods(gate)))
+        self._stateless = StatelessMcp(gate, Listening(gate.changes, gate.streams, Methods(gate)))
         self._gate = gate
         self._stateful: Any = None
         self._api: App = make_api(plane, gate)  # type: ignore[assignment]  # Litestar's own ASGI types are nominal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -200,6 +201,18 @@ class Sessions:
                 confidential_by=row["confidential_by"],
             ),
         )
+
+    async def over(self, scopes: Mapping[str, tuple[str, Sequence[str]]]) -> frozenset[str]:
+        """Which of these sessions may do nothing any more: each by its id, with its lineage and the scopes that stop it."""
+        pairs = [(session_id, scope) for session_id, (_, named) in scopes.items() for scope in named]
+        rows = await self._database.rows(
+            "sessions_over",
+            list(scopes),
+            [lineage for lineage, _ in scopes.values()],
+            [session_id for session_id, _ in pairs],
+            [scope for _, scope in pairs],
+        )
+        return frozenset(row["session_id"] for row in rows)
 
     async def listed(
         self,

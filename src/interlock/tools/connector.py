@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 from interlock.core.ports import Clock
 from interlock.tools.attempt import Attempt
@@ -13,6 +14,7 @@ from interlock.tools.errors import CallFailedError, ToolUnavailableError
 from interlock.tools.keyed import Keyed
 from interlock.tools.limits import ToolLimits
 from interlock.tools.listening import Hear
+from interlock.tools.listings import TOOLS
 from interlock.tools.port import ConnectionKey, Invocation, ToolAnswer, ToolFailure, ToolResult
 
 
@@ -23,8 +25,8 @@ class Upstream(Protocol):
         """Call once; `attempt.first_byte` is called immediately before the first write."""
         ...
 
-    async def list_tools(self) -> tuple[ListedTool, ...]:
-        """The whole listing."""
+    async def list_tools(self, kinds: frozenset[Kind]) -> tuple[ListedTool, ...]:
+        """All that it lists of these kinds."""
         ...
 
     async def listen(self, uris: tuple[str, ...], hear: Hear) -> None:
@@ -71,14 +73,14 @@ class McpConnector:
             return attempt.failed("refused", "the arguments are not a JSON object")
         return await attempt.end(self._call(attempt))
 
-    async def list_tools(self) -> tuple[ListedTool, ...]:
-        """The upstream's whole listing, over a connection that no user's calls share."""
+    async def list_tools(self, kinds: frozenset[Kind] = TOOLS) -> tuple[ListedTool, ...]:
+        """The upstream's whole listings of these kinds, over a connection that no user's calls share."""
         key = ConnectionKey(tool=self._tool)
         try:
             upstream = self._upstreams.take(key)
             try:
                 async with asyncio.timeout(self._limits.listing_timeout_ms / 1000):
-                    return await upstream.list_tools()
+                    return await upstream.list_tools(kinds)
             finally:
                 self._upstreams.give(key)
         except TimeoutError:
@@ -136,7 +138,7 @@ class UnusableConnector:
         """Always a failure that was not sent."""
         return ToolFailure(sent=False, code="unreachable", detail=self._reason)
 
-    async def list_tools(self) -> tuple[ListedTool, ...]:
+    async def list_tools(self, kinds: frozenset[Kind] = TOOLS) -> tuple[ListedTool, ...]:  # noqa: ARG002  # the port's signature
         """Always raises `ToolUnavailableError`."""
         raise ToolUnavailableError(self._reason)
 

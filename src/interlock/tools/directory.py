@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 from interlock.core.mirrored import Mirrored, mirrored_parameters
 from interlock.core.ports import Clock
@@ -105,7 +106,7 @@ class Connectors:
             raise ToolUnavailableError(f"{tool.name} has no source in {self._environment}")
         connector = self._make(_Recipe(tool=tool, source=source, mirrored={}))
         try:
-            return await connector.list_tools()
+            return await connector.list_tools(frozenset(Kind))
         finally:
             await connector.aclose()
 

@@ -9,7 +9,6 @@ import msgspec
 
 from interlock import __version__
 from interlock.core.contract import Kind
-from interlock.core.listing import ListedTool
 from interlock.core.uris import expand
 from interlock.tools.errors import AnswerNotKeptError, CalledLateError, CallFailedError
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
@@ -115,22 +114,12 @@ class _CompleteResult(msgspec.Struct, kw_only=True):
     completion: _Completion
 
 
-class _ListedTool(msgspec.Struct, kw_only=True):
-    name: str
-    title: str | None = None
-    description: str | None = None
-    input_schema: dict[str, Any] = msgspec.field(name="inputSchema")
-    output_schema: dict[str, Any] | None = msgspec.field(name="outputSchema", default=None)
-    annotations: dict[str, Any] | None = None
-
-
-class _Page(msgspec.Struct, kw_only=True):
-    tools: list[_ListedTool]
-    cursor: str | None = msgspec.field(name="nextCursor", default=None)
-
-
 class _Discovered(msgspec.Struct, kw_only=True):
     versions: list[str] = msgspec.field(name="supportedVersions")
+
+
+class _Declaring(msgspec.Struct, kw_only=True):
+    capabilities: dict[str, Any] = {}
 
 
 class _Initialized(msgspec.Struct, kw_only=True):
@@ -281,10 +270,10 @@ def read_answer(message: Message, kind: Kind = Kind.TOOL, limits: ToolLimits = D
     if isinstance(message.error, _Error):
         return _read_error(message.error)
     if kind is Kind.TOOL:
-        result = _decoded(_CALL_RESULT, message)
+        result = decoded(_CALL_RESULT, message)
         if result.result_type == "complete":
             return _tool_answer(result)
-    found = _decoded(_KINDLESS, message)
+    found = decoded(_KINDLESS, message)
     if found.result_type == "input_required":
         too_large = len(found.requests) > limits.asks_max or len(found.state or "") > limits.state_max_bytes
         if too_large or not (found.requests or found.state):
@@ -296,16 +285,16 @@ def read_answer(message: Message, kind: Kind = Kind.TOOL, limits: ToolLimits = D
         case Kind.TOOL:
             raise AssertionError  # its complete results were read above
         case Kind.RESOURCE:
-            read = _decoded(_READ_RESULT, message)
+            read = decoded(_READ_RESULT, message)
             if not all(isinstance(item.get("text", item.get("blob")), str) for item in read.contents):
                 raise CallFailedError("protocol", "a content of a resource is neither text nor blob")
             return ToolAnswer(structured={"contents": list(read.contents)})
         case Kind.PROMPT:
-            prompt = _decoded(_PROMPT_RESULT, message)
+            prompt = decoded(_PROMPT_RESULT, message)
             _check_blocks(tuple(_block(item) for item in prompt.messages))
             return ToolAnswer(structured=msgspec.to_builtins(prompt))
         case Kind.COMPLETION:
-            return ToolAnswer(structured=msgspec.to_builtins(_decoded(_COMPLETE_RESULT, message)))
+            return ToolAnswer(structured=msgspec.to_builtins(decoded(_COMPLETE_RESULT, message)))
         case _:
             assert_never(kind)
 
@@ -345,27 +334,6 @@ def _read_error(error: _Error) -> ToolAnswer:
     )
 
 
-def read_page(message: Message) -> tuple[list[ListedTool], str | None]:
-    """One page of a listing and the cursor of the next, if any."""
-    code, text = error_of(message)
-    if code:
-        raise CallFailedError("protocol", f"the listing was refused ({code}): {text[:200]}")
-    page = _decoded(msgspec.json.Decoder(_Page), message)
-    return [_listed(tool) for tool in page.tools], page.cursor
-
-
-def next_page(found: list[ListedTool], cursor: str | None, seen: set[str], limits: ToolLimits) -> Mapping[str, Any] | None:
-    """The parameters that ask for the next page, None after the last one. Raises on listings without end."""
-    if len(found) > limits.listing_max_tools:
-        raise CallFailedError("too_large", f"more than {limits.listing_max_tools} tools listed")
-    if cursor is None:
-        return None
-    if cursor in seen or len(seen) >= limits.listing_max_pages:
-        raise CallFailedError("protocol", "the listing does not end")
-    seen.add(cursor)
-    return {"cursor": cursor}
-
-
 def discovered_stateless(message: Message) -> bool:
     """Whether a `server/discover` reply is evidence of the stateless revision; anything else means: shake hands."""
     if not isinstance(message.result, msgspec.Raw):
@@ -376,29 +344,29 @@ def discovered_stateless(message: Message) -> bool:
         return False
 
 
+def declared(message: Message) -> frozenset[str]:
+    """What a server says in its first answer that it has (`prompts`, `resources`); nothing where that cannot be read."""
+    if not isinstance(message.result, msgspec.Raw):
+        return frozenset()
+    try:
+        return frozenset(msgspec.json.decode(message.result, type=_Declaring).capabilities)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return frozenset()
+
+
 def agreed_version(message: Message) -> str:
     """The revision an `initialize` reply settles on. Raises `CallFailedError` when it is none of ours."""
     code, text = error_of(message)
     if code:
         raise CallFailedError("protocol", f"the handshake was refused ({code}): {text[:200]}")
-    version = _decoded(msgspec.json.Decoder(_Initialized), message).version
+    version = decoded(msgspec.json.Decoder(_Initialized), message).version
     if version not in ACCEPTED_HANDSHAKES:
         raise CallFailedError("protocol", f"the server speaks revision {version[:40]!r} only")
     return version
 
 
-def _listed(tool: _ListedTool) -> ListedTool:
-    return ListedTool(
-        name=tool.name,
-        title=tool.title or "",
-        description=tool.description or "",
-        input_schema=_ENCODER.encode(tool.input_schema).decode(),
-        output_schema=None if tool.output_schema is None else _ENCODER.encode(tool.output_schema).decode(),
-        hints=tool.annotations or {},
-    )
-
-
-def _decoded(decoder: msgspec.json.Decoder[_Shape], message: Message) -> _Shape:
+def decoded(decoder: msgspec.json.Decoder[_Shape], message: Message) -> _Shape:
+    """The result of a reply. Raises `CallFailedError` (`protocol`) when it has another shape."""
     if not isinstance(message.result, msgspec.Raw):
         raise CallFailedError("protocol", "the answer holds no result")
     try:

@@ -156,8 +156,8 @@ class Connector(Protocol):
         """Call once. No retries here."""
         ...
 
-    async def list_tools(self) -> tuple[ListedTool, ...]:
-        """All pages of the upstream's listing; raises `ToolUnavailableError` when it cannot be had."""
+    async def list_tools(self, kinds: frozenset[Kind] = frozenset({Kind.TOOL})) -> tuple[ListedTool, ...]:
+        """All pages of the upstream's listings of these kinds; raises `ToolUnavailableError` when it cannot be had."""
         ...
 
     async def listen(self, uris: tuple[str, ...], hear: Callable[[Listing | None, str], None]) -> bool:

@@ -20,6 +20,7 @@ from interlock.tools.attempt import Attempt
 from interlock.tools.errors import AnswerNotKeptError, CalledLateError, CallFailedError, ToolUnavailableError
 from interlock.tools.limits import DEFAULT_LIMITS, ToolLimits
 from interlock.tools.listening import Hear
+from interlock.tools.listings import TOOLS
 from interlock.tools.port import Invocation, ToolAnswer, ToolResult
 
 _LOG: Final = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class PythonConnector:
         task.add_done_callback(self._calls.discard)
         return await attempt.end(self._wait(task))
 
-    async def list_tools(self) -> tuple[ListedTool, ...]:
+    async def list_tools(self, kinds: frozenset[Kind] = TOOLS) -> tuple[ListedTool, ...]:  # noqa: ARG002  # they are all tools
         """The registered functions; raises `ToolUnavailableError` when there is none."""
         if not self._functions:
             raise ToolUnavailableError(f"no function whose name begins with {self._prefix} is registered in this process")

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 from interlock.core.ports import Clock
 from interlock.tools import messages
@@ -26,6 +27,7 @@ from interlock.tools.credential import Credential
 from interlock.tools.errors import CallFailedError
 from interlock.tools.limits import ToolLimits
 from interlock.tools.listening import LISTEN, Hear, listened, wanted
+from interlock.tools.listings import everything
 from interlock.tools.messages import STATELESS, Message
 from interlock.tools.port import Line, PauseGuard, ToolAnswer
 from interlock.tools.skim import Skim
@@ -75,17 +77,10 @@ class StdioUpstream:
         answer = messages.read_answer(message, invocation.kind, self._limits)
         return msgspec.structs.replace(answer, logs=tuple(kept)) if kept else answer
 
-    async def list_tools(self) -> tuple[ListedTool, ...]:
+    async def list_tools(self, kinds: frozenset[Kind]) -> tuple[ListedTool, ...]:
         """All pages; see `Upstream`."""
         server = await self._ready()
-        found: list[ListedTool] = []
-        seen: set[str] = set()
-        params: Mapping[str, Any] | None = {}
-        while params is not None:
-            page, cursor = messages.read_page(await server.request("tools/list", params))
-            found += page
-            params = messages.next_page(found, cursor, seen, self._limits)
-        return tuple(found)
+        return await everything(server.request, kinds, server.declared, self._limits)
 
     async def listen(self, uris: tuple[str, ...], hear: Hear) -> None:
         """Hear what changes for as long as the process runs; see `Upstream`."""
@@ -174,6 +169,7 @@ class _Server:
         self._readers = (loop.create_task(self._read_stdout()), loop.create_task(self._read_stderr()))
         self.calls = asyncio.Semaphore(limits.process_calls_max)
         self.version = ""
+        self.declared: frozenset[str] = frozenset()
         self._agreed = False
         self._line = bytearray()
         self._line_bytes = 0
@@ -215,12 +211,13 @@ class _Server:
             self.version = STATELESS
             reply = await self.request("server/discover", {})
             if messages.discovered_stateless(reply):
-                self._agreed = True
+                self._agreed, self.declared = True, messages.declared(reply)
                 return
             self.version = ""
         if pin == STATELESS:
             raise CallFailedError("protocol", f"the server does not speak {STATELESS}, which this tool is pinned to")
-        self.version = messages.agreed_version(await self.ask(lambda request_id: messages.initialize(request_id, offers)))
+        reply = await self.ask(lambda request_id: messages.initialize(request_id, offers))
+        self.version, self.declared = messages.agreed_version(reply), messages.declared(reply)
         self._write(messages.notification("notifications/initialized"))
         self._agreed = True
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from interlock.core.contract import OpaqueShape
+from interlock.core.contract import Kind, OpaqueShape
 from interlock.core.listing import ListedTool
 from interlock.core.terms import Effect
 from interlock.release.shapes import arguments_shape
@@ -64,6 +64,8 @@ def suggest(tool: ListedTool) -> Suggestion:
 
 
 def _effects(tool: ListedTool) -> tuple[frozenset[Effect], str]:
+    if tool.kind is not Kind.TOOL:
+        return frozenset({Effect.READ}), f"it is a {tool.kind}"
     verbs = _words(tool.name)
     found: set[Effect] = set()
     why: list[str] = []

@@ -43,27 +43,29 @@ def differences(contracts: Collection[Contract], listed: Iterable[ListedTool]) -
     Only a `pin` that is a digest can be accepted. Of two listed under one name it is none (which of them a call reaches cannot
     be told), nor of a listing that cannot be read.
     """
-    # Resources, prompts and completions stand in other listings, which nobody compares.
-    contracts = [contract for contract in contracts if contract.kind is Kind.TOOL]
-    now: dict[str, list[ListedTool]] = {}
+    # Completions stand in no listing.
+    contracts = [contract for contract in contracts if contract.kind is not Kind.COMPLETION]
+    now: dict[tuple[Kind, str], list[ListedTool]] = {}
     for tool in listed:
-        now.setdefault(tool.name, []).append(tool)
+        now.setdefault((tool.kind, tool.name), []).append(tool)
     found: list[Difference] = []
     for contract in contracts:
-        seen = now.get(contract.upstream_name, [])
+        seen = now.get((contract.kind, contract.upstream_name), [])
         try:
             found += _differing(contract, seen)
         except Exception as error:  # noqa: BLE001  # INVARIANT: what cannot be compared is not what was reviewed
             detail = f"its listing cannot be read ({type(error).__name__})"
             found.append(_difference(contract.operation, Change.CHANGED, detail, UNREADABLE))
-    known = {contract.upstream_name for contract in contracts}
-    for name in sorted(now.keys() - known):
-        tool = now[name][0]
-        found.append(_difference(plain(name, 100), Change.NEW, plain(tool.description, 200), _pin_of(tool)))
+    known = {(contract.kind, contract.upstream_name) for contract in contracts}
+    for key in sorted(now.keys() - known):
+        tool = now[key][0]
+        found.append(_difference(plain(tool.name, 100), Change.NEW, plain(tool.description, 200), _pin_of(tool)))
     return tuple(found)
 
 
 def _differing(contract: Contract, seen: list[ListedTool]) -> list[Difference]:
+    if not seen and contract.kind is not Kind.TOOL and not contract.reviewed_digest:
+        return []  # a server need not list every resource that it has
     if not seen:
         return [_difference(contract.operation, Change.VANISHED, "the server lists it no more")]
     if len(seen) > 1:
@@ -95,7 +97,7 @@ def changes(contract: Contract, seen: ListedTool) -> str:
     for part, before, after in parts:
         old, new = _lines(before, part), _lines(after, part)
         lines += difflib.unified_diff(old, new, f"{part} as reviewed", f"{part} now", lineterm="", n=1)
-    return "\n".join(lines)[:MAX_SHOWN_CHARS] or "its title or its hints"
+    return "\n".join(lines)[:MAX_SHOWN_CHARS] or "its title, its hints or its own name"
 
 
 def _lines(text: str, part: str) -> list[str]:

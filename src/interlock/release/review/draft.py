@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
@@ -13,12 +14,14 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import LiteralScalarString
 
+from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 from interlock.core.terms import Effect
 from interlock.release.review.cautious import suggest
-from interlock.release.review.scan import Severity, plain, scan
+from interlock.release.review.scan import Severity, plain, scan, tools_in
 
 MAX_IMPORTED_TOOLS: Final = 500
+MAX_IMPORTED_RESOURCES: Final = 100
 MAX_DESCRIPTION_CHARS: Final = 4_000
 MAX_SCHEMA_CHARS: Final = 64_000
 _LINE_CHARS: Final = 128
@@ -41,8 +44,15 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 def named(tools: Iterable[ListedTool]) -> dict[str, ListedTool]:
     """The tools of a listing by the names they get here. Raises `ListingError` for listings with two tools of one name."""
     found: dict[str, ListedTool] = {}
-    for tool in tools:
-        name = _UNFIT.sub("_", tool.name).strip("_")[:_NAME_CHARS]
+    resources = 0
+    # Tools first: they have their names for themselves.
+    for tool in sorted(tools, key=lambda item: item.kind is not Kind.TOOL):
+        resources += tool.kind is Kind.RESOURCE
+        if resources > MAX_IMPORTED_RESOURCES and tool.kind is Kind.RESOURCE:
+            continue
+        name = _UNFIT.sub("_", _label(tool)).strip("_")[:_NAME_CHARS]
+        if tool.kind is not Kind.TOOL:
+            name = _free(name or tool.kind.value, tool.kind, found)
         if not name:
             raise ListingError(f"the server lists a tool whose name {plain(tool.name, 60)!r} has no letter or digit")
         if name in found:
@@ -57,6 +67,27 @@ def named(tools: Iterable[ListedTool]) -> dict[str, ListedTool]:
     return found
 
 
+def _label(tool: ListedTool) -> str:
+    return str(tool.hints.get("name") or tool.name) if tool.kind is Kind.RESOURCE else tool.name
+
+
+def _free(name: str, kind: Kind, taken: Collection[str]) -> str:
+    """A name for a prompt or resource that nothing else has."""
+    tries = itertools.chain(
+        (name, f"{name[: _NAME_CHARS - 9]}_{kind}"), (f"{name[: _NAME_CHARS - 5]}_{n}" for n in itertools.count(2))
+    )
+    return next(item for item in tries if item not in taken)
+
+
+def _key(name: str, operation: Mapping[str, Any]) -> tuple[Kind, str]:
+    """What an operation of a file is at its server."""
+    if operation.get("uri"):
+        return Kind.RESOURCE, str(operation["uri"])
+    if operation.get("prompt"):
+        return Kind.PROMPT, str(operation["prompt"])
+    return Kind.TOOL, str(operation.get("upstream") or name)
+
+
 def drafted(source: Source, tools: Mapping[str, ListedTool], *, others: Collection[str] = ()) -> str:
     """The text of `tools/<name>.yaml` with a draft of every tool. `others` are names of other servers' tools."""
     document = CommentedMap()
@@ -68,7 +99,7 @@ def drafted(source: Source, tools: Mapping[str, ListedTool], *, others: Collecti
         document["credential"] = source.credential
     document["operations"] = CommentedMap()
     for name, tool in tools.items():
-        _add(document["operations"], name, tool, {*others, *(item.name for item in tools.values())})
+        _add(document["operations"], name, tool, {*others, *tools_in(tools.values())})
     return write_yaml(document)
 
 
@@ -78,10 +109,10 @@ def extended(text: str, tools: Mapping[str, ListedTool], *, others: Collection[s
     operations = document.get("operations") if isinstance(document, CommentedMap) else None
     if not isinstance(operations, CommentedMap):
         raise ListingError("the file has no operations to add to; is it a tool file?")
-    known = {str(operation.get("upstream") or name) for name, operation in operations.items()}
-    new = {name: tool for name, tool in tools.items() if tool.name not in known and name not in operations}
+    known = {_key(str(name), operation) for name, operation in operations.items()}
+    new = {name: tool for name, tool in tools.items() if (tool.kind, tool.name) not in known and name not in operations}
     for name, tool in new.items():
-        _add(operations, name, tool, {*others, *(item.name for item in tools.values())})
+        _add(operations, name, tool, {*others, *tools_in(tools.values())})
     return write_yaml(document), tuple(new)
 
 
@@ -90,7 +121,13 @@ def _add(operations: CommentedMap, name: str, tool: ListedTool, others: Collecti
     entry = CommentedMap()
     entry["draft"] = True
     entry["pin"] = tool.pin
-    if tool.name != name:
+    if tool.kind is Kind.RESOURCE:
+        entry["uri"] = tool.name
+        if tool.hints.get("mimeType"):
+            entry["mime_type"] = plain(str(tool.hints["mimeType"]), 200)
+    elif tool.kind is Kind.PROMPT:
+        entry["prompt"] = tool.name
+    elif tool.name != name:
         entry["upstream"] = tool.name
     if tool.title:
         entry["title"] = plain(tool.title, 200)
@@ -107,7 +144,7 @@ def _add(operations: CommentedMap, name: str, tool: ListedTool, others: Collecti
         entry["output_schema"] = _schema(tool.output_schema)
     entry.yaml_set_comment_before_after_key("effects", before=plain(f"suggested: {suggestion.why}", _LINE_CHARS), indent=4)
     operations[name] = entry
-    if tool.hints:
+    if tool.hints and tool.kind is Kind.TOOL:
         claims = ", ".join(f"{key} {value}" for key, value in sorted(tool.hints.items()))
         note = plain(f"the server claims: {claims}", _LINE_CHARS)
         operations.yaml_set_comment_before_after_key(name, before=note, indent=2)

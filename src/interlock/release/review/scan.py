@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
 
+from interlock.core.contract import Kind
 from interlock.core.disguise import loose, tags_in
 from interlock.core.listing import ListedTool
 
@@ -97,10 +98,15 @@ def scan(operation: str, tool: ListedTool, others: Collection[str] = ()) -> tupl
                 add("other-tool", Severity.HIGH, place, f"speaks of the tool {other}")
     if len(tool.description) > LONG_DESCRIPTION_CHARS:
         add("long", Severity.LOW, "description", f"{len(tool.description)} characters")
-    for other in others:
+    for other in others if tool.kind is Kind.TOOL else ():
         if other != tool.name and _alike(tool.name, other):
             add("look-alike", Severity.HIGH, "name", f"{tool.name} reads like {other}")
     return tuple(found)
+
+
+def tools_in(listing: Iterable[ListedTool]) -> set[str]:
+    """The names of the tools in a listing: what texts may speak of, and names be made to look like."""
+    return {tool.name for tool in listing if tool.kind is Kind.TOOL}
 
 
 def plain(text: str, max_chars: int) -> str:

@@ -16,6 +16,17 @@ SELECT e.control, e.release, e.revocation, e.release_digest, l.facts_version, l.
 FROM session s JOIN lineage l USING (lineage_id) CROSS JOIN epoch e
 WHERE s.session_id = $1 AND s.lineage_id = $2 AND NOT s.revoked AND s.expires_at > clock_timestamp()
 
+-- name: sessions_over
+-- Which of these sessions may do nothing any more: those that have ended, and those that a control or a posture stops in all they do.
+SELECT w.session_id FROM unnest($1::text[], $2::text[]) AS w(session_id, lineage_id)
+WHERE NOT EXISTS (
+    SELECT FROM session s JOIN lineage l USING (lineage_id)
+    WHERE s.session_id = w.session_id AND s.lineage_id = w.lineage_id AND NOT s.revoked AND s.expires_at > clock_timestamp()
+      AND l.posture <> 'halted')
+UNION
+SELECT w.session_id FROM unnest($3::text[], $4::text[]) AS w(session_id, scope)
+JOIN control c ON c.scope = w.scope AND (c.halted OR c.posture = 'halted')
+
 -- name: session
 -- A live session as it was opened.
 SELECT session_id, tenant, environment, agent, user_id, task, roles, attributes,

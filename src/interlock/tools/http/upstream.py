@@ -8,10 +8,12 @@ import logging
 import re
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
+from interlock.core.contract import Kind
 from interlock.core.listing import ListedTool
 from interlock.core.mirrored import Mirrored, header_value, parameter_headers
 from interlock.core.trace_context import TRACEPARENT
@@ -25,6 +27,7 @@ from interlock.tools.http.exchange import OK, HttpResponse, OnEvent
 from interlock.tools.http.pool import Pool
 from interlock.tools.limits import ToolLimits
 from interlock.tools.listening import LISTEN, Hear, listened, wanted
+from interlock.tools.listings import everything
 from interlock.tools.messages import STATELESS, Message
 from interlock.tools.port import Line, PauseGuard, ToolAnswer
 
@@ -43,6 +46,7 @@ class _Link(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     session_id: str = ""
     head: bytes
+    declared: frozenset[str] = frozenset()
 
 
 class HttpUpstream:
@@ -109,18 +113,10 @@ class HttpUpstream:
         answer = messages.read_answer(message, invocation.kind, self._limits)
         return msgspec.structs.replace(answer, logs=tuple(beside.logs)) if beside.logs else answer
 
-    async def list_tools(self) -> tuple[ListedTool, ...]:
+    async def list_tools(self, kinds: frozenset[Kind]) -> tuple[ListedTool, ...]:
         """All pages; see `Upstream`."""
         link = await self._ready()
-        found: list[ListedTool] = []
-        seen: set[str] = set()
-        params: Mapping[str, Any] | None = {}
-        while params is not None:
-            message = await self._request(link, "tools/list", params)
-            page, cursor = messages.read_page(message)
-            found += page
-            params = messages.next_page(found, cursor, seen, self._limits)
-        return tuple(found)
+        return await everything(partial(self._request, link), kinds, link.declared, self._limits)
 
     async def listen(self, uris: tuple[str, ...], hear: Hear) -> None:
         """Hear what changes for as long as the server tells it; see `Upstream`."""
@@ -201,7 +197,8 @@ class HttpUpstream:
             if error.code == "protocol":
                 return None
             raise
-        return link if messages.discovered_stateless(message) else None
+        found = msgspec.structs.replace(link, declared=messages.declared(message))
+        return found if messages.discovered_stateless(message) else None
 
     async def _shake_hands(self) -> _Link:
         request_id = next(self._ids)
@@ -210,7 +207,7 @@ class HttpUpstream:
         version = messages.agreed_version(message)
         if response.session_id and not _SESSION_ID.fullmatch(response.session_id):
             raise CallFailedError("protocol", "the session id is not visible ASCII")
-        link = self._new_link(version, response.session_id)
+        link = msgspec.structs.replace(self._new_link(version, response.session_id), declared=messages.declared(message))
         await self._post(link, messages.notification("notifications/initialized"))
         return link
 
