@@ -18,7 +18,7 @@ demo: $(STAMP) ## set everything up and tell the story with real processes
 	$(BIN)/python -m examples.acme.demo
 
 test: $(STAMP) browser ## every test, on real Postgres and in a real Chromium
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+	$(BIN)/python -m pytest -n 6 --dist loadgroup
 
 browser: ## a Chromium for the tests of the page: the one that is there, else by apt, else it says what to do
 	@sh tests/page/install_browser.sh

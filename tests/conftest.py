@@ -10,8 +10,8 @@ from tests.support.postgres import TestServer
 
 keep_files_in_memory()
 keep_compiled_modules()
-# How long an example takes says how busy the machine is, and nothing of the law.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The long hunt is `make fuzz`. How long an example takes says how busy the machine is, and nothing of the law.
+settings.register_profile("suite", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 

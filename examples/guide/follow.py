@@ -136,14 +136,14 @@ class Reader:
         (place / "activate").write_text(f'export PATH="{Path(program).parent}:$PATH"\n')
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("guide", nargs="?", type=Path, default=GUIDE)
     parser.add_argument("--here", action="store_true", help="use this environment in place of clone and set-up")
     parser.add_argument("--pictures", type=Path, help="folder to keep the guide's pictures in")
     parser.add_argument("--patience-s", type=float, default=WAIT_S, help="for each conversation at a terminal")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     tell = (lambda _: None) if given.json else (lambda line: print(line, flush=True))
     name = given.guide.resolve().relative_to(ROOT) if given.guide.resolve().is_relative_to(ROOT) else given.guide
     broken = None

@@ -102,13 +102,15 @@ class Terminal:
 
     def close(self):
         """End what is left, as closing a window does."""
-        if self._running is None or self._running.poll() is not None:
+        if self._running is None or self._running.stdout.closed:
             return
-        os.killpg(self._running.pid, signal.SIGTERM)
+        if self._running.poll() is None:
+            os.killpg(self._running.pid, signal.SIGTERM)
         try:
             self._running.communicate(timeout=STOP_S)
         except subprocess.TimeoutExpired:
             os.killpg(self._running.pid, signal.SIGKILL)
+            self._running.communicate()
 
     def _started(self, block, *, stdout, stdin):
         env, cwd = shlex.quote(str(self._env)), shlex.quote(str(self._cwd))

@@ -44,7 +44,7 @@ class Model:
 
 
 @given(st.sampled_from(["one row", "a window", "shared"]), st.integers(0, 30), st.lists(steps, max_size=25))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_a_call_fits_exactly_when_it_is_within_the_limit(database_urls, kind, limit, history):
     account = f"calls:x:law:{next(_accounts)}"
     model, highest = Model(limit), limit

@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import socket
 
 import mcp_types as types
 import pytest
-import uvicorn
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -15,30 +13,12 @@ from bench.conformance.release import TOOL, contracts
 from interlock.app.plane import RecordedSessions
 from interlock.app.system import Settings, running
 from interlock.core.who import Lineage, Session
-from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 from interlock.store.sessions import Sessions
+from tests.support.listening import listening
 from tests.support.patience import patient_http
 
 STATELESS, STATEFUL = "2026-07-28", "2025-11-25"
-
-
-@contextlib.asynccontextmanager
-async def serving(app, **more):
-    """The port of an ASGI application on a real socket."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
-        listening.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1, **more)
-        server = uvicorn.Server(config)
-        server.capture_signals = contextlib.nullcontext
-        task = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:
-            await asyncio.sleep(0)
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            await task
 
 
 class Asked:
@@ -147,7 +127,7 @@ def edge(database_urls, tmp_path):
 
     @contextlib.asynccontextmanager
     async def made(protocol, operations=None):
-        async with serving(everything.make()) as upstream:
+        async with listening(everything.make(), http="auto") as upstream:
             settings = Settings(
                 state=tmp_path / "state",
                 database_url=database_urls.app,
@@ -156,7 +136,7 @@ def edge(database_urls, tmp_path):
             )
             async with running(settings) as system:
                 router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane)
-                async with serving(router, http=BoundedHttp) as port:
+                async with listening(router) as port:
                     yield Edge(system, port, upstream, settings)
 
     return made

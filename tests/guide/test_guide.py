@@ -8,20 +8,25 @@ from pathlib import Path
 import pytest
 
 from examples.guide.blocks import Broken, blocks_of, missing, typed
-from examples.guide.follow import GUIDE, ROOT
+from examples.guide.follow import GUIDE, ROOT, main
 
 WAIT_S = 900
 
 
-def follow(guide, *words):
-    command = [sys.executable, "-m", "examples.guide.follow", str(guide), "--here", "--json", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=WAIT_S)
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
+@pytest.fixture
+def follow(capsys):
+    def run(guide, *words):
+        code = main([str(guide), "--here", "--json", *words])
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
 
 
 def test_the_guide_holds_word_by_word_from_an_mcp_server_to_the_export():
-    code, told = follow(GUIDE)
+    command = [sys.executable, "-m", "examples.guide.follow", "--here", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=WAIT_S)
+    assert done.stdout, done.stderr
+    code, told = done.returncode, json.loads(done.stdout)
     assert told["broken"] is None
     assert (code, told["held"], told["cloned"]) == (0, True, False)
     assert told["first_governed_call_s"] > 0
@@ -54,7 +59,7 @@ def test_the_guide_holds_word_by_word_from_an_mcp_server_to_the_export():
         ("```keys terminal=server\nCtrl-C\n```\n", 1, "nothing runs"),
     ],
 )
-def test_a_guide_that_does_not_hold_fails_and_names_the_block(tmp_path, lie, line, why):
+def test_a_guide_that_does_not_hold_fails_and_names_the_block(follow, tmp_path, lie, line, why):
     guide = tmp_path / "lie.md"
     guide.write_text(lie)
     # Whatever is conversed about here never comes, so a short patience tells the same as a long one.
@@ -64,7 +69,7 @@ def test_a_guide_that_does_not_hold_fails_and_names_the_block(tmp_path, lie, lin
     assert why in told["broken"]["why"]
 
 
-def test_a_terminal_remembers_its_folder_and_variables_and_a_conversation_is_typed(tmp_path):
+def test_a_terminal_remembers_its_folder_and_variables_and_a_conversation_is_typed(follow, tmp_path):
     guide = tmp_path / "guide.md"
     guide.write_text(
         "```sh run\nmkdir a\ncd a\nexport WHAT=tea\n```\n\n"

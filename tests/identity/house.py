@@ -1,16 +1,13 @@
 """The shop behind its gate, trusting a real issuer; and its server on a real socket."""
 
-import asyncio
 import contextlib
-import socket
 
 import msgspec
-import uvicorn
 
 from interlock.identity.exchange import GRANT_TYPE
-from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 from tests.support.issuer import DIRECTORY
+from tests.support.listening import listening
 from tests.support.patience import patient_http
 from tests.support.shop import FILES, counter
 
@@ -110,28 +107,11 @@ class House:
         return await self.ask("POST", "/v1/revocations", token=self.own() if token is None else token, body=body)
 
 
-def bound():
-    """A socket of one's own, so that its port is known before there is a release."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    return listening
-
-
 @contextlib.asynccontextmanager
-async def house(database_url, state, issuer, *, listening=None, shop=None, **more):
+async def house(database_url, state, issuer, *, at=None, shop=None, **more):
     """A process of Interlock that trusts this issuer. Several on one database are several processes."""
-    listening = listening or bound()
     async with counter(database_url, state, shop=shop, files=files(issuer.url, **more)) as made:
         plane = made.system.plane
         router = Router(gate=made.gate, session_of=plane.session, plane=plane, doors=plane.doors)
-        server = uvicorn.Server(uvicorn.Config(router, http=BoundedHttp, log_config=None, access_log=False))
-        server.capture_signals = contextlib.nullcontext
-        task = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:
-            await asyncio.sleep(0)
-        try:
-            yield House(made, f"http://127.0.0.1:{listening.getsockname()[1]}", issuer)
-        finally:
-            server.should_exit = True
-            await task
-            listening.close()
+        async with listening(router, at) as port:
+            yield House(made, f"http://127.0.0.1:{port}", issuer)

@@ -9,7 +9,8 @@ from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
 
-from tests.identity.house import bound, house
+from tests.identity.house import house
+from tests.support.listening import bound
 from tests.support.patience import patient_http
 
 CALLBACK = "http://127.0.0.1:9/callback"
@@ -62,16 +63,14 @@ async def client(shop, mode, *, document=None):
 
 @pytest.fixture
 async def shop(database_urls, tmp_path, issuer):
-    listening = bound()
-    resource = f"http://127.0.0.1:{listening.getsockname()[1]}/mcp"
+    at = bound()
+    resource = f"http://127.0.0.1:{at.getsockname()[1]}/mcp"
     agents = f"""
 desktop: {{test: {{issuer: corp, subject: "{DOCUMENT}"}}, grants: [{{on: [shop.stock], for: {{roles: [Staff]}}}}]}}
 anyone: {{test: {{issuer: corp, subject: "*"}}, grants: [{{on: [shop.stock], for: {{roles: [Staff]}}}}]}}
 """
     tasks = "looking: {purpose: look, open_to: [Staff], agents: [desktop, anyone]}\n"
-    async with house(
-        database_urls.app, tmp_path, issuer, listening=listening, audience=resource, agents=agents, tasks=tasks
-    ) as running:
+    async with house(database_urls.app, tmp_path, issuer, at=at, audience=resource, agents=agents, tasks=tasks) as running:
         yield running
 
 

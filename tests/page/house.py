@@ -1,16 +1,12 @@
 """A process with the page in front of it, on a real port, and the people who look at it."""
 
-import asyncio
 import contextlib
 import re
-import socket
-
-import uvicorn
 
 from interlock.identity.dev_issuer import ISSUER, KEY
 from interlock.identity.tokens import sign
-from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
+from tests.support.listening import listening
 from tests.support.patience import patient_http
 from tests.support.shop import FILES as SHOP
 
@@ -78,19 +74,8 @@ def dashed(headers):
 
 
 @contextlib.asynccontextmanager
-async def served(made):
+async def served(made, **more):
     system = made.system
     router = Router(gate=made.gate, session_of=system.plane.session, plane=system.plane)
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(router, http=BoundedHttp, log_config=None, access_log=False))
-    server.capture_signals = contextlib.nullcontext
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:
-        await asyncio.sleep(0)
-    try:
-        yield House(made, f"http://127.0.0.1:{listening.getsockname()[1]}", router)
-    finally:
-        server.should_exit = True
-        await task
-        listening.close()
+    async with listening(router, **more) as port:
+        yield House(made, f"http://127.0.0.1:{port}", router)

@@ -219,7 +219,7 @@ async def test_a_server_that_stops_does_not_wait_for_viewers(database_urls, tmp_
     async with counter(database_urls.app, tmp_path, files=FILES) as made:
         # Viewers stay for as long as their tokens last, which is longer than we are patient.
         async with asyncio.timeout(PATIENCE_S):
-            async with served(made) as house:
+            async with served(made, politely=True) as house:
                 task = asyncio.create_task(_follow(house))
                 await until(lambda: house.plane.live._watchers)
             await task

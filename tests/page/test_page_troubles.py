@@ -2,7 +2,7 @@
 
 import asyncio
 
-import pytest
+import pytest_asyncio
 from playwright.async_api import expect
 
 from interlock.core.who import Person
@@ -25,7 +25,7 @@ SAM = {"user": "sam", "roles": ("Operator", "Security")}
 OKI = Person(user="oki", tenant="acme", roles=("Operator",))
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def house(database_urls, tmp_path):
     async with counter(database_urls.app, tmp_path, files=BAD_DAY) as made, served(made) as opened:
         yield opened

@@ -373,7 +373,7 @@ def is_no_wider(narrow: object, wide: object) -> bool:
 
 
 @given(forbids(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_removing_a_forbid_can_only_widen(policies: tuple[world.Policy, ...], tainted: bool) -> None:
     facts = refund(tainted=tainted)
     everything = engine(*policies).decide(facts)
@@ -383,7 +383,7 @@ def test_removing_a_forbid_can_only_widen(policies: tuple[world.Policy, ...], ta
 
 
 @given(forbids(), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_slices_and_projections_decide_as_the_whole_release_shown_everything_would(
     policies: tuple[world.Policy, ...], tainted: bool
 ) -> None:

@@ -209,7 +209,7 @@ def as_text(value: object) -> str:
 @example({"__entity": {"type": "User", "id": "admin"}})
 @example({"order_id": {"__extn": {"fn": "decimal", "arg": "1.0"}}, "amount": 1})
 @example({"order_id": "A1", "amount": 1, "anything": None})
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_arguments_yield_an_error_beside_an_allow(value: object) -> None:
     text = as_text(value)
     decision = EVERY_READER.decide(refund(text))
@@ -231,7 +231,7 @@ def test_no_arguments_yield_an_error_beside_an_allow(value: object) -> None:
 
 
 @given(st.one_of(NEARLY, JSON))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_nothing_but_declared_decimals_ever_has_an_escape_in_it(value: object) -> None:
     try:
         check_value(value)  # type: ignore[arg-type]  anything Hypothesis draws is JSON

@@ -343,7 +343,7 @@ def asked(request):
     )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(changes_of_one_thing(), st.lists(requests, min_size=8, max_size=20))
 def test_no_decision_goes_the_other_way_than_the_diff_is_sure_of(pair, many):
     was, now = (written(parts) for parts in pair)
@@ -358,7 +358,7 @@ def test_no_decision_goes_the_other_way_than_the_diff_is_sure_of(pair, many):
         assert seen <= {Direction.WIDENS}, render(found)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(changes_of_one_thing() | st.tuples(releases, releases))
 def test_whatever_changes_a_compiled_policy_is_told(pair):
     was, now = (written(parts) for parts in pair)

@@ -76,7 +76,7 @@ def test_a_name_that_is_no_operation_is_told():
 PATHS = st.sampled_from(["*", "a", "a.b", "a.b.c", "a[]", "a[].b", "ab", "b"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(trusted=PATHS, changed=st.lists(PATHS, max_size=3), more=PATHS)
 def test_a_writer_that_changes_more_never_makes_more_trusted(trusted, changed, more):
     contracts = from_files(FILES).contracts

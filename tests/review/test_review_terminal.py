@@ -1,5 +1,6 @@
 """Init and review as a newcomer sees them: in a terminal, against a real server that speaks stdio."""
 
+import contextlib
 import json
 import os
 import pty
@@ -7,11 +8,13 @@ import select
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from interlock.policy.testing import run_tests
 from interlock.release.load import load
+from tests.support.commands import typed
 
 SERVER = """
 from mcp.server.mcpserver import MCPServer
@@ -45,10 +48,8 @@ def server(tmp_path):
 
 
 def interlock(folder, *words):
-    done = subprocess.run(
-        [sys.executable, "-m", "interlock", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=WAIT_S
-    )
-    return done.returncode, done.stdout, done.stderr
+    with contextlib.chdir(folder), ThreadPoolExecutor(1) as aside:  # commands have loops of their own, and so may who calls
+        return aside.submit(typed, *words).result()
 
 
 class Terminal:

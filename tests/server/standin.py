@@ -3,11 +3,8 @@
 import asyncio
 import contextlib
 import json
-import socket
 
 import msgspec
-import uvicorn
-from uvicorn.server import ServerState
 
 from interlock.app.plane import ReleaseName, Status
 from interlock.core.changes import Changes
@@ -17,9 +14,9 @@ from interlock.core.who import Lineage, Person, Session
 from interlock.gateway.messages import NOBODY, Found, Returned, VisibleOperation
 from interlock.gateway.streams import OpenStreams
 from interlock.identity.errors import TokenCode, TokenRefusedError
-from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 from interlock.store.errors import StoreUnavailableError
+from tests.support.listening import listening
 from tests.support.patience import PATIENCE_S, patient_http
 
 STATELESS, STATEFUL = "2026-07-28", "2025-11-25"
@@ -194,40 +191,11 @@ async def read_all(reader):
 async def door():
     gate = StandIn()
     router = Router(gate=gate, session_of=gate.session, plane=gate)
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    # uvicorn's protocol without its server, whose stopping takes a fifth of a second that every test would pay for.
-    config = uvicorn.Config(router, http=BoundedHttp, log_config=None, access_log=False)
-    config.load()
-    state = ServerState()
-
-    def protocol():
-        return BoundedHttp(config=config, server_state=state, app_state={})
-
-    server = await asyncio.get_running_loop().create_server(protocol, sock=listening)
-    try:
-        yield Door(listening.getsockname()[1], gate)
-    finally:
-        gate.go_on.set()
-        server.close()
-        for connection in list(state.connections):
-            connection.transport.abort()
-        await asyncio.gather(*state.tasks, return_exceptions=True)
-        await stop(router)
-
-
-async def stop(router):
-    """What uvicorn's server says to an application at its end."""
-    said = []
-
-    async def receive():
-        return {"type": "lifespan.shutdown"}
-
-    async def send(message):
-        said.append(message["type"])
-
-    await router({"type": "lifespan"}, receive, send)
-    assert said == ["lifespan.shutdown.complete"]
+    async with listening(router) as port:
+        try:
+            yield Door(port, gate)
+        finally:
+            gate.go_on.set()
 
 
 UNAVAILABLE = StoreUnavailableError("password of the database")

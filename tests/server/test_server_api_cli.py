@@ -1,12 +1,12 @@
 """The command line is a client of the API, as a person: what it prints came over HTTP."""
 
-import asyncio
 import csv
 import io
 import json
-import sys
 
 import pytest
+
+from tests.support.commands import typed_aside
 
 DIRECTORY = """
 users:
@@ -26,15 +26,9 @@ def command(office, tmp_path):
 
     async def run(*words, user, code=0):
         place = ["--state", tmp_path, "--directory", tmp_path / "directory.yaml", "--environment", "test"]
-        words = [*words, *place, "--server", office.url, "--as", user]
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "interlock", *map(str, words)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, errors = await process.communicate()
-        assert process.returncode == code, (out, errors)
-        return out.decode()
+        told, out, errors = await typed_aside(*words, *place, "--server", office.url, "--as", user)
+        assert told == code, (out, errors)
+        return out
 
     return run
 

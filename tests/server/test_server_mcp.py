@@ -3,12 +3,10 @@
 import asyncio
 import contextlib
 import json
-import socket
 import threading
 
 import msgspec
 import pytest
-import uvicorn
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -17,11 +15,11 @@ from interlock.gateway.messages import Refusal
 from interlock.gateway.refusals import WORDINGS, refusal
 from interlock.identity.exchange import GRANT_TYPE
 from interlock.server import envelope as rpc
-from interlock.server.http import BoundedHttp
 from interlock.server.limits import MAX_BODY_BYTES
 from interlock.server.router import Router
 from tests.server.standin import message
 from tests.support.golden import golden
+from tests.support.listening import listening
 from tests.support.patience import patient_http
 from tests.support.shop import FILES, counter
 
@@ -74,17 +72,8 @@ class Served:
 async def served(database_urls, tmp_path):
     async with counter(database_urls.app, tmp_path) as made:
         router = Router(gate=made.gate, session_of=made.system.plane.session, plane=made.system.plane)
-        listening = socket.socket()
-        listening.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(router, http=BoundedHttp, log_config=None, access_log=False))
-        server.capture_signals = contextlib.nullcontext
-        task = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:
-            await asyncio.sleep(0)
-        yield Served(made, f"http://127.0.0.1:{listening.getsockname()[1]}")
-        server.should_exit = True
-        await task
-        listening.close()
+        async with listening(router) as port:
+            yield Served(made, f"http://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("mode", [STATELESS, "legacy"])

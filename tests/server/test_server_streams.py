@@ -201,5 +201,5 @@ async def test_of_a_client_of_an_older_revision_that_was_just_gone_nothing_is_ke
             transport = streamable_http_client(url, http_client=http, terminate_on_close=False)
             async with Client(transport, mode="legacy") as client:
                 await client.list_tools()
-        stateful = door._router._stateful
+        stateful = door.router._stateful
         await until(lambda: not stateful._kept and not stateful._owners)

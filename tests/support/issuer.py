@@ -7,11 +7,9 @@ is done by `trouble`.
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections import Counter
 
-import uvicorn
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from mcp.server.auth.provider import AccessToken, AuthorizationCode, RefreshToken, construct_redirect_uri
@@ -23,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.support.listening import bound, listening
 from tests.support.provider import Provider
 
 DIRECTORY = "11111111-2222-3333-4444-555555555555"
@@ -212,29 +211,11 @@ def secret_of(published):
 
 
 @contextlib.asynccontextmanager
-async def serving(app, listening):
-    """An ASGI application on a socket that listens already."""
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-    server.capture_signals = contextlib.nullcontext
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    while not server.started:
-        await asyncio.sleep(0)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        server.force_exit = True
-        await task
-        listening.close()
-
-
-@contextlib.asynccontextmanager
 async def local_issuer():
     """A running issuer."""
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    issuer = LocalIssuer(f"http://127.0.0.1:{listening.getsockname()[1]}")
-    async with serving(issuer.app(), listening):
+    at = bound()
+    issuer = LocalIssuer(f"http://127.0.0.1:{at.getsockname()[1]}")
+    async with listening(issuer.app(), at, http="auto", lifespan="off"):
         try:
             yield issuer
         finally:

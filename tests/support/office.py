@@ -1,19 +1,14 @@
 """The shop's control plane as people and agents meet it: the real composition on a real database, over real HTTP."""
 
-import asyncio
 import contextlib
-import socket
 
 import msgspec
-import uvicorn
-from uvicorn.server import ServerState
 
 from interlock.identity.dev_issuer import ISSUER, KEY
 from interlock.identity.exchange import GRANT_TYPE
 from interlock.identity.tokens import sign
-from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
-from tests.server.standin import stop
+from tests.support.listening import listening
 from tests.support.patience import patient_http
 from tests.support.shop import FILES, counter
 
@@ -109,23 +104,9 @@ async def office(database_url, state, files=GOVERNED, shop=None):
 async def serving(made):
     """Serve a running process."""
     router = Router(gate=made.gate, session_of=made.system.plane.session, plane=made.system.plane)
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(router, http=BoundedHttp, log_config=None, access_log=False, proxy_headers=False)
-    config.load()
-    state = ServerState()
-
-    def protocol():
-        return BoundedHttp(config=config, server_state=state, app_state={})
-
-    server = await asyncio.get_running_loop().create_server(protocol, sock=listening)
-    met = Office(listening.getsockname()[1], made)
-    try:
-        yield met
-    finally:
-        await met.http.aclose()
-        server.close()
-        for connection in list(state.connections):
-            connection.transport.abort()
-        await asyncio.gather(*state.tasks, return_exceptions=True)
-        await stop(router)
+    async with listening(router) as port:
+        met = Office(port, made)
+        try:
+            yield met
+        finally:
+            await met.http.aclose()

@@ -1,17 +1,11 @@
 """The shop behind the real server on a real port, with people and agents of a development directory in front of it."""
 
-import asyncio
 import contextlib
 import json
-import socket
-
-import uvicorn
-from uvicorn.server import ServerState
 
 from interlock.cli.caller import Caller
-from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
-from tests.server.standin import stop
+from tests.support.listening import bound, listening
 
 USERS = {
     "ana": ["Staff"],
@@ -46,26 +40,12 @@ class Served:
 
     async def up(self):
         system = self.shop.system
-        self._router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane)
-        listening = socket.socket()
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("127.0.0.1", self.port))
-        self.port = listening.getsockname()[1]
-        config = uvicorn.Config(self._router, http=BoundedHttp, log_config=None, access_log=False)
-        config.load()
-        self._connections = ServerState()
-
-        def protocol():
-            return BoundedHttp(config=config, server_state=self._connections, app_state={})
-
-        self._server = await asyncio.get_running_loop().create_server(protocol, sock=listening)
+        self.router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane)
+        self._serving = contextlib.AsyncExitStack()
+        self.port = await self._serving.enter_async_context(listening(self.router, bound(self.port)))
 
     async def down(self):
-        self._server.close()
-        for connection in list(self._connections.connections):
-            connection.transport.abort()
-        await asyncio.gather(*self._connections.tasks, return_exceptions=True)
-        await stop(self._router)
+        await self._serving.aclose()
 
 
 @contextlib.asynccontextmanager

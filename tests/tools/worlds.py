@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
-
-import uvicorn
 
 from interlock.core.contract import Contract, RecordShape
 from interlock.core.terms import Effect
 from interlock.release.model import Administration, Release, Tool, ToolSource
 from interlock.tools.port import ConnectionKey, Invocation
+from tests.support.listening import listening_aside
 from tests.support.patience import PATIENCE_S
 
 KEY = ConnectionKey(tool="shop")
@@ -81,19 +78,9 @@ def shop(protocol: str = "", *, stateless: bool = True, name: str = "shop", **so
 
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """Run an ASGI app with uvicorn in a thread; yields its base URL."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(128)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()
+    """Run an ASGI app in a thread; yields its base URL."""
+    with listening_aside(app, http="auto", ws="none") as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 class Request:

@@ -115,7 +115,7 @@ def main() -> NoReturn:
     from interlock.cli.output import Failure, show_failure  # noqa: PLC0415  # kept out of the way of --help
 
     try:
-        result = app(result_action="return_value")
+        result = app(sys.argv[1:], result_action="return_value")
     except Failure as failure:
         sys.exit(show_failure(failure))
     except KeyboardInterrupt:
