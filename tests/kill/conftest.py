@@ -20,6 +20,8 @@ async def two(database_urls, tmp_path, tool):
             await stack.enter_async_context(counter(database_urls.app, tmp_path / name, files=files(tool.url)))
             for name in ("a", "b")
         ]
+        for side in made:
+            await side.system.upstreams.tend()  # what a chore does a second after the start
         yield made
         for door in tool.doors.values():
             door.set()
