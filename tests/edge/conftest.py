@@ -94,7 +94,7 @@ class Edge:
         """The port of another process on the same database, with the same keys."""
         async with running(self.settings) as system:
             router = Router(gate=system.gate, session_of=system.plane.session, plane=system.plane)
-            async with serving(router, http=BoundedHttp) as port:
+            async with listening(router) as port:
                 yield port
 
     async def events(self, session):
