@@ -60,8 +60,11 @@ def _parted(run: re.Match[str]) -> str:
 
 
 def strict(text: str) -> str:
-    """The form in which a value vouches for another: composed, without case. Look-alikes stay different."""
-    return normalized("NFC", text).casefold()
+    """The form in which a value vouches for another: composed, without case. Look-alikes stay different.
+
+    Lowered, not folded: folding takes ß for ss, and two domains that differ in it belong to two people (RFC 5894, section 7.2).
+    """
+    return normalized("NFC", text).lower()
 
 
 def loose(text: str) -> str:

@@ -5,81 +5,45 @@ Matching is by whole tokens only, so `example.com` is not found in `example.com.
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
 import hashlib
 import re
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
 from typing import Final
 
 import msgspec
 
 from interlock.core.disguise import loose, strict, variants
+from interlock.provenance.readings import EDGES, URL, Grade, derived, is_amount_or_time, readings
 
 MAX_TEXT_CHARS: Final = 4 * 1024 * 1024
-MAX_CHUNK_CHARS: Final = 512
-MAX_QUANTITY_DIGITS: Final = 7
-MAX_NUMBER_CHARS: Final = 40
-MAX_REMEMBERED_READINGS: Final = 1_024
+RUN_CHUNKS: Final = 4
 _HASH_BYTES: Final = 8
 _MASK: Final = 2**64 - 1
 _ODD: Final = 0x9E3779B97F4A7C15
 SPAN_WORDS: Final = 8
 _SPAN_FACTOR: Final = pow(_ODD, SPAN_WORDS, 2**64)
 
-_EDGES: Final = " \t\r\n.,;:!?()[]{}<>\"'`´“”‘’«»„*|\\"
-_URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s<>\"'`|\\^{}]+", re.IGNORECASE)
 _AT_DOMAIN: Final = re.compile(r"@[\w-]+(?:\.[\w-]+)+")
 _LOCAL_PART: Final = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+")
 MAX_LOCAL_PART_CHARS: Final = 64  # RFC 5321, section 4.5.3.1.1
 _HOST: Final = re.compile(r"(?<![\w@.-])(?:[\w-]+\.)+[^\W\d_][\w-]*(?![\w@-])")
-_BARE_URL: Final = re.compile(r"(?<![\w@./-])(?:[\w-]+\.)+[^\W\d_]{2,}(?:/[^\s<>\"'`|\\^{}]*)?(?![\w@-])")
-_ACCOUNT: Final = re.compile(r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?\b")
-_ACCOUNT_CHARS: Final = range(15, 35)  # ISO 13616
-_NUMBER: Final = re.compile(
-    r"(?<![\w.,])[-+]?"
-    r"(?:\d{1,3}(?:[,_'’ ]\d{3})+(?:\.\d+)?|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d+,\d{1,2}|\d+(?:\.\d+)?|\.\d+)(?![\w]|[.,]\d)"
-)
+# Around a word they say nothing: quotes and brackets, and the end of a sentence.
+_HARMLESS_BEFORE: Final = "\"'`´“”‘’«»„("
+_HARMLESS_AFTER: Final = "\"'`´“”‘’«»„),.;:!"
 _PIECE: Final = re.compile(r"[\w.@+-]+")
 _WORD: Final = re.compile(r"\w+")
-_COMMA_DECIMAL: Final = re.compile(r"[-+]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d{1,2}")
-_DIGIT: Final = re.compile(r"\d")
-_ISO_DATE: Final = re.compile(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)")
-_NUMERIC_DATE: Final = re.compile(r"\b(\d{1,2})[./-](\d{1,2})[./-](\d{4}|\d{2})\b")
-_TIME: Final = re.compile(r"\b(\d{1,2})(?::(\d{2}))?(?::\d{2})?\s*(am|pm|a\.m\.|p\.m\.)?(?![\w:])", re.IGNORECASE)
-_MONTHS: Final = {
-    name: number
-    for number, names in enumerate(
-        (
-            ("january", "jan"), ("february", "feb"), ("march", "mar"), ("april", "apr"), ("may",), ("june", "jun"),
-            ("july", "jul"), ("august", "aug"), ("september", "sep", "sept"), ("october", "oct"), ("november", "nov"),
-            ("december", "dec"),
-        ),
-        start=1,
-    )
-    for name in names
-}  # fmt: skip
-_MONTH: Final = "|".join(sorted(_MONTHS, key=len, reverse=True))
-_DAY_MONTH: Final = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?:\s+of)?\s+({_MONTH})\b\.?(?:,?\s+(\d{{4}}))?", re.IGNORECASE)
-_MONTH_DAY: Final = re.compile(rf"\b({_MONTH})\b\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?\b(?!:)(?:,?\s+(\d{{4}}))?", re.IGNORECASE)
-_DATES: Final = (_ISO_DATE, _NUMERIC_DATE, _DAY_MONTH, _MONTH_DAY)
-_BETWEEN: Final = re.compile(r"(?<=\d)(?:t(?=\d)|z$)", re.IGNORECASE)  # the T and the Z of ISO 8601
-# What may stand beside a day and a time: words that say nothing more, fractions of a second, the offset of a zone.
-_BESIDE: Final = re.compile(
-    r"(?:[\s,;()]|\b(?:at|on|the|of|z|utc|gmt|(?:mon|tues|wednes|thurs|fri|satur|sun)day|mon|tue|wed|thu|fri|sat|sun)\b"
-    r"|\.\d{1,9}(?!\d)|[+-]\d{2}:?\d{2}(?!\d))*",
-    re.IGNORECASE,
-)
-_NOON_H: Final = 12
-_HOURS: Final = 24
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
-    """One way in which a value may be recognised: all of `tokens` are there. `exact` when no normalising was needed."""
+    """One way in which a value may be recognised: all of `tokens` are there. `exact` when no normalising was needed.
+
+    `part`: the value says more than they do, or could mean something else, so whoever said them may have meant another.
+    """
 
     tokens: tuple[int, ...]
     exact: bool
+    part: bool = False
 
 
 class Tokenizer:
@@ -96,14 +60,22 @@ class Tokenizer:
         return int.from_bytes(made.digest())
 
     def of_user_text(self, text: str) -> frozenset[int]:
-        """What a text of the user vouches for: its tokens in strict form."""
-        return frozenset(self._all(strict(text[:MAX_TEXT_CHARS])))
+        """What a text of the user vouches for: its tokens in strict form, and up to `RUN_CHUNKS` words in a row."""
+        plain = strict(text[:MAX_TEXT_CHARS])
+        row = self._row(plain)
+        found = self._all(plain, row)
+        longer = list(map(_pair, row, row[1:]))
+        for length in range(3, RUN_CHUNKS + 1):
+            longer = list(map(_pair, longer, row[length - 1 :]))
+            found.update(longer)
+        found.update(self.hashed(f"marked {mark}") for piece in set(plain.split()) if (mark := _marked(piece)) and "*" != mark)
+        return frozenset(found)
 
     def of_other_text(self, text: str) -> frozenset[int]:
         """What a text accuses: its tokens in loose form, and those of everything that is encoded in it."""
         found: set[int] = set()
         for plain in variants(text[:MAX_TEXT_CHARS]):
-            found |= self._all(plain)
+            found |= self._all(plain, self._row(plain))
             # Whatever stands between separators counts as well: what accuses may find too much.
             found.update(map(self.hashed, {piece.strip(".-+") for piece in _PIECE.findall(plain)}))
             found.update(map(self.hashed, set(_WORD.findall(plain))))
@@ -111,41 +83,38 @@ class Tokenizer:
 
     def of_field(self, value: str) -> frozenset[int]:
         """How a whole field is found: as it is, or as another writing of the same number, day, account or address."""
-        return frozenset(token for way in self.as_field(value) for token in way.tokens)
+        return frozenset(self.hashed(f"field {form}") for plain in variants(value) for form in _given(plain.strip()))
 
     def as_field(self, value: str) -> tuple[Way, ...]:
         """The ways in which a value may be a whole field, however it is disguised."""
-        found: list[Way] = []
-        for plain in variants(value):
-            bare = plain.strip()
-            if not bare:
-                continue
-            found.append(Way(tokens=(self.hashed(f"field {bare}"),), exact=True))
-            found += [
-                Way(tokens=(self.hashed(f"field {'+'.join(reading)}"),), exact=False) for reading in _readings(bare) if reading
-            ]
-        return tuple(found)
+        return tuple(
+            Way(tokens=(self.hashed(f"field {form}"),), exact=place == 0)
+            for plain in variants(value)
+            for place, form in enumerate(_asked(plain.strip()))
+        )
 
     def of_place(self, source: str, path: str, value: str) -> frozenset[int]:
         """A whole field as it stands at a place, and other writings of the same number, day, account or address."""
-        return frozenset(token for way in self.at_place(source, path, value) for token in way.tokens)
+        place = self.hashed(f"place {source} {path}")
+        return frozenset(_pair(place, self.hashed(f"field {form}")) for form in _given(strict(value).strip()))
 
     def at_place(self, source: str, path: str, value: str) -> tuple[Way, ...]:
         """The ways in which a value may stand at a place. Strictly: what only looks like it is not what stands there."""
-        bare = strict(value).strip()
-        if not bare:
-            return ()
         place = self.hashed(f"place {source} {path}")
-        forms = [bare, *("+".join(reading) for reading in _readings(bare) if reading)]
-        return tuple(Way(tokens=(_pair(place, self.hashed(f"field {form}")),), exact=form is bare) for form in forms)
+        forms = _asked(strict(value).strip())
+        return tuple(
+            Way(tokens=(_pair(place, self.hashed(f"field {form}")),), exact=number == 0) for number, form in enumerate(forms)
+        )
 
-    def _all(self, plain: str) -> set[int]:
+    def _row(self, plain: str) -> list[int]:
         chunks = _chunks(plain)
         known = {chunk: self.hashed(chunk) for chunk in set(chunks)}
-        row = [known[chunk] for chunk in chunks]
+        return [known[chunk] for chunk in chunks]
+
+    def _all(self, plain: str, row: list[int]) -> set[int]:
         found = set(row)
         found.update(map(_pair, row, row[1:]))
-        found.update(map(self.hashed, {*_addresses(plain), *_derived(plain)}))
+        found.update(map(self.hashed, {*_addresses(plain), *derived(plain)}))
         return found
 
     @staticmethod
@@ -155,7 +124,7 @@ class Tokenizer:
 
     def spans(self, text: str) -> list[int]:
         """The token of every `SPAN_WORDS` words in a row, by the place of the first; equal for texts that read alike."""
-        row = [self.hashed(chunk) for chunk in _chunks(loose(text[:MAX_TEXT_CHARS]))]
+        row = self._row(loose(text[:MAX_TEXT_CHARS]))
         found: list[int] = []
         rolling = 0
         for place, word in enumerate(row):
@@ -167,45 +136,82 @@ class Tokenizer:
         return found
 
     def vouched(self, value: str) -> tuple[Way, ...]:
-        """The ways in which what vouches may know a value, the exact one first. None for an empty value."""
-        return self._ways(strict(value))
+        """The ways in which what vouches may know a value, the exact one first. None for a value without letters and digits.
+
+        Its words stand in a row, and what stands around them stood there as well, where it can mean something (`report*`).
+        """
+        plain = strict(value)
+        row = self._row(plain)
+        if not row or not _WORD.search(plain):
+            return ()
+        run = min(len(row), RUN_CHUNKS)
+        whole = tuple(functools.reduce(_pair, row[at : at + run]) for at in range(len(row) - run + 1))
+        marks = tuple(self.hashed(f"marked {mark}") for piece in plain.split() if (mark := _marked(piece)))
+        found = [Way(tokens=(*whole, *marks), exact=True)]
+        for reading in readings(plain):
+            if reading.grade is not Grade.LESS:
+                tokens = tuple(map(self.hashed, reading.tokens))
+                found.append(Way(tokens=tokens, exact=False, part=reading.grade is Grade.PART))
+        return tuple(found)
 
     def accused(self, value: str) -> tuple[Way, ...]:
         """The ways in which other texts may contain a value, also when it is disguised or encoded itself."""
         found: list[Way] = []
         for plain in variants(value):
-            found.extend(self._ways(plain))
+            row = self._row(plain)
+            if not row:
+                continue
+            found.append(Way(tokens=tuple(row if len(row) == 1 else map(_pair, row, row[1:])), exact=True))
+            for reading in readings(plain):
+                tokens = tuple(map(self.hashed, reading.tokens))
+                found.append(Way(tokens=tokens, exact=False, part=reading.grade is Grade.PART))
         return tuple(found)
 
-    def _ways(self, plain: str) -> tuple[Way, ...]:
-        row = [self.hashed(chunk) for chunk in _chunks(plain)]
-        if not row:
-            return ()
-        whole = row if len(row) == 1 else list(map(_pair, row, row[1:]))
-        found = [Way(tokens=tuple(whole), exact=True)]
-        found += [Way(tokens=tuple(map(self.hashed, tokens)), exact=False) for tokens in _readings(plain) if tokens]
-        return tuple(found)
+
+def _given(plain: str) -> tuple[str, ...]:
+    """What a whole field says: itself, and what it is in other writings."""
+    if not plain:
+        return ()
+    return (plain, *("+".join(reading.tokens) for reading in readings(plain) if reading.grade is not Grade.PART))
+
+
+def _asked(plain: str) -> tuple[str, ...]:
+    """What a whole field must say for a value to be that field, the exact one first."""
+    if not plain:
+        return ()
+    return (plain, *("+".join(reading.tokens) for reading in readings(plain) if reading.grade is Grade.WHOLE))
 
 
 def _pair(first: int, second: int) -> int:
-    """The token of two chunks in a row."""
+    """The token of two chunks in a row; of more, one after another."""
     return (first * _ODD + second) & _MASK
 
 
 def _chunks(plain: str) -> list[str]:
-    return [chunk[:MAX_CHUNK_CHARS] for piece in plain.split() if (chunk := piece.strip(_EDGES))]
+    return [chunk for piece in plain.split() if (chunk := piece.strip(EDGES))]
+
+
+def _marked(piece: str) -> str:
+    """A piece with the signs around it that may change what it means (`.env`, `report*`, `[a]`); empty when there are none."""
+    chunk = piece.strip(EDGES)
+    if chunk == piece:
+        return ""
+    bare = piece.lstrip(_HARMLESS_BEFORE).rstrip(_HARMLESS_AFTER)
+    if bare.startswith("<") and bare.endswith(">"):
+        bare = bare[1:-1]
+    return "" if bare == chunk else bare
 
 
 def _addresses(plain: str) -> Iterator[str]:
     """Addresses as whole tokens, wherever they stand in a chunk; of a URL also its host, and its path without the query."""
     if "://" in plain:
-        for match in _URL.finditer(plain):
-            url = match.group().rstrip(_EDGES)
+        for match in URL.finditer(plain):
+            url = match.group().rstrip(EDGES)
             yield url
             yield from _parts(url)
     if "@" in plain:
         for email in mail_addresses(plain):
-            yield email.strip(_EDGES)
+            yield email.strip(EDGES)
     if "." in plain:
         for match in _HOST.finditer(plain):
             yield match.group()
@@ -233,146 +239,20 @@ def _parts(url: str) -> Iterator[str]:
         yield f"{host}{slash}{path}".rstrip("/")
 
 
-def _derived(plain: str) -> Iterator[str]:
-    """What a text says in another form: numbers, dates, times of day, account numbers written with gaps."""
-    if "." in plain:
-        for match in _BARE_URL.finditer(plain):
-            yield f"url:{match.group().rstrip(_EDGES).removeprefix('www.').rstrip('/')}"
-    if "://" in plain:
-        for match in _URL.finditer(plain):
-            yield f"url:{_plain_url(match.group().rstrip(_EDGES))}"
-    if not _DIGIT.search(plain):
-        return
-    yield from _dates(plain)
-    yield from _times(plain)
-    for match in _NUMBER.finditer(plain):
-        number = _number(match.group())
-        if number:
-            yield number
-    for match in _ACCOUNT.finditer(plain):
-        # Where the number ends and the sentence goes on cannot be told, so every length it may have counts.
-        compact = re.sub(r"[ -]", "", match.group())
-        for length in _ACCOUNT_CHARS:
-            if length <= len(compact):
-                yield f"account:{compact[:length]}"
+def is_short(value: str) -> bool:
+    """Whether a match of this value may be chance: two characters or fewer. Signs alone (`*`, `/`) are not short but wide."""
+    plain = loose(value).strip(EDGES)
+    return len(plain) <= 2 and _WORD.search(plain) is not None  # noqa: PLR2004  # characters
 
 
-@functools.lru_cache(maxsize=MAX_REMEMBERED_READINGS)
-def _readings(plain: str) -> tuple[tuple[str, ...], ...]:
-    """The ways to read a whole value as something that is written in several forms; asked for several times for each value."""
-    return tuple(_read(plain)) if len(plain) <= MAX_CHUNK_CHARS else ()
-
-
-def _read(plain: str) -> Iterator[tuple[str, ...]]:
-    text = plain.strip(_EDGES)
-    number = _number(text.lstrip("$€£¥ ").rstrip("€$£¥% "))
-    if number and re.fullmatch(r"[-+$€£¥%\d.,_'’ ]+", text):
-        yield (number,)
-    yield from _moments(text)
-    if _ACCOUNT.fullmatch(text):
-        yield (f"account:{re.sub(r'[ -]', '', text)}",)
-    if _URL.fullmatch(text):
-        yield (f"url:{_plain_url(text)}",)
-    elif re.fullmatch(r"(?:[\w-]+\.)+[\w-]+(?:/[^\s]*)?", text):
-        yield (f"url:{text.removeprefix('www.').rstrip('/')}",)
-
-
-def _moments(text: str) -> Iterator[tuple[str, ...]]:
-    """A value as a day, a time of day, or both.
-
-    INVARIANT: it is nothing else besides. What else stands in it would be vouched for by a date that the user gave.
-    """
-    plain = _BETWEEN.sub(" ", text)
-    date = next((found for pattern in _DATES if (found := pattern.search(plain))), None)
-    rest = plain if date is None else f"{plain[: date.start()]} {plain[date.end() :]}"
-    time = _TIME.search(rest)
-    if time is not None:
-        rest = f"{rest[: time.start()]} {rest[time.end() :]}"
-    if not _BESIDE.fullmatch(rest):
-        return
-    times = list(_times(time.group())) if time is not None else []
-    if time is not None and not times:
-        return
-    if date is None:
-        if times:
-            yield tuple(times)
-        return
-    # The same day; of a day with a year also the day of a text that left the year out.
-    for day in list(_dates(date.group()))[:1]:
-        yield (day, *times)
-        if day.startswith("date:"):
-            yield (f"day:{day[-5:]}", *times)
-
-
-def _plain_url(url: str) -> str:
-    """Without scheme, `www.` and a last slash: what people leave out when they write an address."""
-    return url.partition("://")[2].removeprefix("www.").rstrip("/")
-
-
-def _number(text: str) -> str:
-    """A number as people write it (1,250.00, 1.250,00, 1 250, 12,5) in one form; empty when it is none."""
-    bare = text.strip()
-    if _COMMA_DECIMAL.fullmatch(bare):
-        bare = bare.replace(".", "").replace(",", ".")
-    bare = re.sub(r"[,_'’ ]", "", bare)
-    try:
-        value = Decimal(bare)
-    except InvalidOperation:
-        return ""
-    if not value.is_finite() or len(bare) > MAX_NUMBER_CHARS:
-        return ""  # longer digit strings are identifiers, found as chunks
-    return f"number:{format(value.normalize(), 'f')}" if value else "number:0"
-
-
-def _dates(plain: str) -> Iterator[str]:
-    for match in _ISO_DATE.finditer(plain):
-        year, month, day = (int(part) for part in match.groups())
-        yield from _day(year, month, day)
-    for match in _NUMERIC_DATE.finditer(plain):
-        first, second, year = (int(part) for part in match.groups())
-        year += 2000 if year < 100 else 0  # noqa: PLR2004  # two digits
-        # Both readings: day before month, and month before day.
-        yield from _day(year, second, first)
-        if first != second:
-            yield from _day(year, first, second)
-    for match in _DAY_MONTH.finditer(plain):
-        yield from _day(int(match.group(3) or 0), _MONTHS[match.group(2).lower()], int(match.group(1)))
-    for match in _MONTH_DAY.finditer(plain):
-        yield from _day(int(match.group(3) or 0), _MONTHS[match.group(1).lower()], int(match.group(2)))
-
-
-def _day(year: int, month: int, day: int) -> Iterator[str]:
-    try:
-        found = dt.date(year or 2000, month, day)
-    except ValueError:
-        return
-    yield f"date:{found.isoformat()}" if year else f"day:{month:02}-{day:02}"
-
-
-def _times(plain: str) -> Iterator[str]:
-    for match in _TIME.finditer(plain):
-        hour, minute, half = int(match.group(1)), match.group(2), (match.group(3) or "").replace(".", "").lower()
-        if minute is None and not half:
-            continue
-        if half:
-            hour = hour % _NOON_H + (_NOON_H if half == "pm" else 0)
-        if hour < _HOURS and int(minute or 0) < 60:  # noqa: PLR2004  # minutes
-            yield f"time:{hour:02}:{minute or '00'}"
-
-
-def is_weak(value: str) -> bool:
-    """Whether a match of this value may be chance: two characters or fewer, or a word that stands in every text."""
-    plain = loose(value).strip(_EDGES)
-    return len(plain) <= 2 or plain in _COMMON  # noqa: PLR2004  # characters
+def is_common(value: str) -> bool:
+    """Whether a value is a word that stands in every text, so that having said it means little."""
+    return loose(value).strip(EDGES) in _COMMON
 
 
 def is_quantity(value: str) -> bool:
     """Whether a value says how much or when, and is too small a number to name anybody's account."""
-    plain = strict(value).strip(_EDGES)
-    if any(reading and reading[0].startswith(("date:", "day:", "time:")) for reading in _readings(plain)):
-        return True
-    number = _number(plain.lstrip("$€£¥ ").rstrip("€$£¥% "))
-    return bool(number) and len(number.partition(":")[2].lstrip("-").partition(".")[0]) <= MAX_QUANTITY_DIGITS
+    return is_amount_or_time(strict(value))
 
 
 _COMMON: Final = frozenset(

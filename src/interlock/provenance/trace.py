@@ -6,6 +6,7 @@ INVARIANT: that more is tainted never makes an origin better.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -18,7 +19,7 @@ from interlock.core.terms import Effect, Origin
 from interlock.provenance.active import active_parts
 from interlock.provenance.index import Index
 from interlock.provenance.labels import Provenance, Standing, worst
-from interlock.provenance.tokens import Tokenizer, Way, is_quantity, is_weak
+from interlock.provenance.tokens import Tokenizer, Way, is_common, is_quantity, is_short
 
 MAX_TRACED_VALUES: Final = 1_000
 _RETURNED: Final = Standing.TRUSTED | Standing.FIELD | Standing.LISTED | Standing.TEXT
@@ -68,7 +69,7 @@ def _stands_in(index: Index, tokenizer: Tokenizer, value: str, source: PlannedSo
         standing = Standing.PLACE if source.choose is None else Standing.CHOSEN
         ways = tokenizer.at_place(source.operation, source.place, value)
         return any(index.all_from(way.tokens, source.operation, standing) for way in ways)
-    ways = (*tokenizer.vouched(value), *tokenizer.as_field(strict(value)))
+    ways = (*(way for way in tokenizer.vouched(value) if not way.part), *tokenizer.as_field(strict(value)))
     return any(index.all_from(way.tokens, source.operation, _RETURNED) for way in ways)
 
 
@@ -81,7 +82,22 @@ def _of_argument(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainte
     values = list(_values(value, MAX_TRACED_VALUES + 1))
     if len(values) > MAX_TRACED_VALUES:
         return Provenance(origin=Origin.UNTRUSTED)  # more than is looked at: nothing good can be said of it
-    return worst([_of_value(item, index, tokenizer, tainted=tainted) for item in values])
+    found = [_of_value(item, index, tokenizer, tainted=tainted) for item in values]
+    if _has_switch(value):
+        found.append(Provenance(origin=Origin.WEAK))  # on or off: what was said of it no comparison can tell
+    return worst(found)
+
+
+def _has_switch(value: JsonValue) -> bool:
+    match value:
+        case bool():
+            return True
+        case dict():
+            return any(map(_has_switch, value.values()))
+        case list():
+            return any(map(_has_switch, value))
+        case _:
+            return False
 
 
 def _of_content(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
@@ -96,29 +112,37 @@ def _of_content(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainted
 
 
 def _of_value(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
-    if is_weak(value):
+    if is_short(value):
         return Provenance(origin=Origin.WEAK)
     vouched = tokenizer.vouched(value)
-    for way in vouched:
+    whole = tuple(way for way in vouched if not way.part)
+    for way in whole:
         if number := index.all_in(way.tokens, Standing.USER):
-            return Provenance(origin=Origin.USER if way.exact else Origin.DERIVED, item=number)
-    if number := _first(index, vouched, Standing.TRUSTED):
-        return Provenance(origin=Origin.TRUSTED, item=number)
+            said = Origin.USER if way.exact else Origin.DERIVED
+            return Provenance(origin=Origin.WEAK if is_common(value) else said, item=number)
+    if number := _first(index, whole, Standing.TRUSTED):
+        return Provenance(origin=Origin.WEAK if is_common(value) else Origin.TRUSTED, item=number)
     found = _of_others(value, index, tokenizer, tainted=tainted)
-    if found.origin.is_doubtful and (number := _first(index, vouched, Standing.POINTED)):
+    if found.origin.is_doubtful and (number := _first(index, whole, Standing.POINTED)):
         return Provenance(origin=found.origin, item=number, pointed=True)
     return found
 
 
 def _of_others(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
-    """The origin of a value that neither the user nor a reviewer vouches for."""
+    """The origin of a value that neither the user nor a reviewer vouches for as a whole."""
     accused, field = tokenizer.accused(value), tokenizer.as_field(value)
-    if number := _first(index, accused, Standing.TEXT):
+    if number := _first(index, tuple(way for way in accused if not way.part), Standing.TEXT):
         return Provenance(origin=Origin.UNTRUSTED, item=number)
     if not index.is_complete:
         return Provenance(origin=Origin.UNTRUSTED)  # it may have been in what was too long to keep
-    if number := _first(index, accused, Standing.ASSERTED):
+    if number := _first(index, tuple(way for way in accused if not way.part), Standing.ASSERTED):
         return Provenance(origin=Origin.ASSERTED, item=number)
+    part = tuple(way for way in tokenizer.vouched(value) if way.part)
+    if number := _first(index, part, Standing.USER) or _first(index, part, Standing.TRUSTED):
+        return Provenance(origin=Origin.WEAK, item=number)
+    for standing, origin in ((Standing.TEXT, Origin.UNTRUSTED), (Standing.ASSERTED, Origin.ASSERTED)):
+        if number := _first(index, accused, standing):
+            return Provenance(origin=origin, item=number)
     if number := _first(index, field, Standing.LISTED):
         return Provenance(origin=Origin.SELECTED if tainted else Origin.FIELD, item=number)
     if number := _first(index, field, Standing.FIELD):
@@ -146,7 +170,7 @@ def _values(value: JsonValue, limit: int) -> Iterator[str]:
                 continue
             case float() | int():
                 given += 1
-                yield format(item, "f") if isinstance(item, float) and not item.is_integer() else str(item).removesuffix(".0")
+                yield format(Decimal(repr(item)), "f").removesuffix(".0") if isinstance(item, float) else str(item)
             case _:
                 if item.strip():
                     given += 1
