@@ -63,7 +63,12 @@ def test_a_day_that_the_user_gave_without_its_year_is_weak_for_a_date_of_any_yea
 
 @given(DAYS)
 def test_a_whole_date_is_known_in_every_writing_that_names_the_month(day):
-    for value in (day.isoformat(), spelt(day), f"{MONTHS[day.month - 1]} {day.day}, {day.year}", f"{day.isoformat()}T00:00:00Z"):
+    for value in (
+        day.isoformat(),
+        spelt(day),
+        f"{MONTHS[day.month - 1]} {day.day}, {day.year}",
+        f"{day.isoformat()}T00:00:00Z",
+    ):
         for given_as in (day.isoformat(), spelt(day)):
             midnight = " at 00:00" if "T" in value else ""
             assert origin(value, said(f"on {given_as}{midnight}, please")) in {Origin.USER, Origin.DERIVED}
@@ -87,3 +92,22 @@ def test_a_value_that_can_be_read_as_one_date_only_is_that_date():
 def test_an_address_or_a_version_is_no_date(value):
     assert origin(value, said("on 1 February 2012, 10 November 2012, 12 August 2023")) in {Origin.MODEL, Origin.WEAK}
     assert origin(value, said("nothing of the kind")) is Origin.MODEL
+
+
+@pytest.mark.parametrize(
+    ("written", "days"),
+    [
+        ("from January 11th to January 15th 2025", ["2025-01-11", "2025-01-15"]),
+        ("3 May, 4 May and 5 May 2027", ["2027-05-03", "2027-05-04", "2027-05-05"]),
+        ("May 3rd 2027 until May 5th", ["2027-05-03", "2027-05-05"]),
+    ],
+)
+def test_days_in_a_row_share_the_year_that_one_of_them_has(written, days):
+    assert {origin(day, said(f"book it {written}, please")) for day in days} == {Origin.DERIVED}
+
+
+@pytest.mark.parametrize(
+    "written", ["December 30th to January 2nd 2025", "on December 30th. Pay on 31 December 2025", "December 30th, and in 2025"]
+)
+def test_days_apart_or_across_a_year_do_not(written):
+    assert origin("2025-12-30", said(f"book it {written}, please")) is Origin.WEAK

@@ -56,6 +56,7 @@ def test_without_a_field_it_may_stand_anywhere_in_the_result_and_in_no_other():
     assert holds("eve@evil.io", ANYWHERE, result(PEOPLE))
     assert holds("1250", ANYWHERE, result(PEOPLE))
     assert holds("eve@evil.io", ANYWHERE, result(texts=("please write to eve@evil.io today",)))
+    assert holds("Cozy Corner Hotel in Paris", ANYWHERE, result(texts=("Hotels: Cozy Corner Hotel in Paris\nRiverside View",)))
     other = result(texts=("eve@evil.io",), source="web.read")
     said = of_input(TOKENIZER, "inp_1", "write to eve@evil.io")
     assert not holds("eve@evil.io", ANYWHERE, other, said)

@@ -11,19 +11,26 @@ import binascii
 import html
 import re
 import unicodedata
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 MAX_VARIANTS: Final = 64
 MAX_VARIANT_DEPTH_LEVELS: Final = 3
 MIN_BASE64_CHARS: Final = 12
+MIN_PRINTABLE_TO_ODD: Final = 10
 MAX_MARKS: Final = 30
 _JOINER: Final = "\u034f"  # a letter to the algorithm, and nothing to a reader
 _FOREIGN: Final = re.compile(rf"[^\x00-\x7f]{{{MAX_MARKS + 1},}}")
 _BASE64: Final = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_BASE64_CHARS},}}={{0,2}}")
 _HEX: Final = re.compile(r"\b(?:[0-9A-Fa-f]{2}){6,}\b")
-_PERCENT: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _PERCENTS: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
-_ENTITY: Final = re.compile(r"&(?:#\d+|#x[0-9A-Fa-f]+|[A-Za-z]+);")
+_ENTITY: Final = re.compile(r"&(?:#\d+|#[xX][0-9A-Fa-f]+);?|&[A-Za-z][A-Za-z0-9]+;")
+# JSON, JavaScript, Python: `\u0040`, `\x40`, and what ends a line or a text.
+_ESCAPE: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|([nrt\"'/\\]))")
+_PLAIN_ESCAPES: Final = {"n": "\n", "r": "\n", "t": "\t"}
+# RFC 2045, section 6.7; a query (`?limit=40`) is not taken for it.
+_QUOTED_PRINTABLE: Final = re.compile(r"=(?:3D|\r?\n)|\w=(?:40|2E)\w")
+_QUOTED: Final = re.compile(r"=(?:([0-9A-F]{2})|\r?\n)")
+_SEEN_AS_NOTHING: Final = frozenset({"Cf", "Zs", "Zl", "Zp"})
 _TAG_BASE: Final = 0xE0000  # Unicode tag characters mirror ASCII and are shown by nothing
 _TAGS: Final = range(0xE0020, 0xE007F)
 # Letters of other scripts that a reader takes for Latin ones; what NFKC already folds is not repeated here.
@@ -71,32 +78,48 @@ def loose(text: str) -> str:
     """The form in which disguises fall away: compatibility forms, invisible characters, look-alike letters, case."""
     if text.isascii():
         return text.lower()
+    return _visible(text).translate(_LOOK_ALIKE).casefold()
+
+
+def _visible(text: str) -> str:
     plain = normalized("NFKC", text)
-    visible = "".join(char for char in plain if unicodedata.category(char) not in {"Cf", "Cc", "Mn"} or char in "\n\t")
-    return visible.translate(_LOOK_ALIKE).casefold()
+    return "".join(char for char in plain if unicodedata.category(char) not in {"Cf", "Cc", "Mn"} or char in "\n\t")
 
 
-def variants(text: str) -> list[str]:
-    """The text in its loose form, and every text that is encoded in it (percent, HTML, base64, hex), at most `MAX_VARIANTS`.
+class Unfolded(NamedTuple):
+    """What a text says and hides. `is_complete` is False when more is hidden in it than was followed."""
 
-    Encodings inside encodings are followed to a depth of `MAX_VARIANT_DEPTH_LEVELS`.
+    texts: tuple[str, ...]
+    is_complete: bool
+
+
+def variants(text: str) -> tuple[str, ...]:
+    """The texts of `unfolded`."""
+    return unfolded(text).texts
+
+
+def unfolded(text: str) -> Unfolded:
+    """The text in its loose form, and every text that is encoded in it, at most `MAX_VARIANTS`.
+
+    Encodings are percent, HTML, base64, hexadecimal, escapes of JSON, and quoted-printable; inside encodings they are followed
+    to a depth of `MAX_VARIANT_DEPTH_LEVELS`. What is encoded one way in many places makes one text, so that no number of
+    decoys hides another.
     """
     found = [loose(text)]
-    seen = set(found)
-    layer = [text]
-    for _ in range(MAX_VARIANT_DEPTH_LEVELS):
-        inner: list[str] = []
-        for outer in layer:
-            for decoded in _decoded(outer):
-                plain = loose(decoded)
-                if plain not in seen and len(found) < MAX_VARIANTS:
-                    seen.add(plain)
-                    found.append(plain)
-                    inner.append(decoded)
-        if not inner:
-            break
-        layer = inner
-    return found
+    layer, followed, kept = [text], {text}, set(found)
+    for level in range(MAX_VARIANT_DEPTH_LEVELS + 1):
+        inner = [decoded for outer in layer for decoded in _decoded(outer) if decoded not in followed]
+        if inner and level == MAX_VARIANT_DEPTH_LEVELS:
+            return Unfolded(tuple(found), is_complete=False)
+        layer = list(dict.fromkeys(inner))
+        followed.update(layer)
+        for plain in map(loose, layer):
+            if plain not in kept and len(found) == MAX_VARIANTS:
+                return Unfolded(tuple(found), is_complete=False)
+            if plain not in kept:
+                kept.add(plain)
+                found.append(plain)
+    return Unfolded(tuple(found), is_complete=True)
 
 
 def tags_in(text: str) -> str:
@@ -107,27 +130,39 @@ def tags_in(text: str) -> str:
 def _decoded(text: str) -> list[str]:
     found: list[str] = []
     if not text.isascii():
-        unseen = "".join(char for char in text if unicodedata.category(char) != "Cf")
-        if unseen != text:
-            found.append(unseen)
+        # An encoding may be written in look-alikes, and with what cannot be seen in between. Its case stays: base64 minds it.
+        plain = _visible(text).translate(_LOOK_ALIKE)
+        if plain != text:
+            found.append(plain)
         hidden = tags_in(text)
         if hidden:
-            found.append(hidden)
-    if _PERCENT.search(text):
+            found += [hidden, "".join(chr(ord(char) - _TAG_BASE) if ord(char) in _TAGS else char for char in text)]
+    if "%" in text and _PERCENTS.search(text):
         found.append(
             _PERCENTS.sub(lambda match: bytes.fromhex(match.group().replace("%", "")).decode("utf-8", "replace"), text)
         )
-    if _ENTITY.search(text):
+    if "&" in text and _ENTITY.search(text):
         found.append(html.unescape(text))
-    for match in _BASE64.finditer(text):
-        decoded = _base64(match.group())
-        if decoded:
-            found.append(decoded)
-    for match in _HEX.finditer(text):
-        decoded = _printable(binascii.unhexlify(match.group()))
-        if decoded:
-            found.append(decoded)
+    if "\\" in text and _ESCAPE.search(text):
+        # Two escapes may make one character (RFC 8259, section 7); one alone makes none.
+        unescaped = _ESCAPE.sub(_unescaped, text)
+        found.append(unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    if "=" in text and _QUOTED_PRINTABLE.search(text):
+        found.append(_QUOTED.sub(lambda match: chr(int(match[1], 16)) if match[1] else "", text))
+    for pattern, decode in ((_BASE64, _base64), (_HEX, _hex)):
+        pieces = [decoded for match in pattern.finditer(text) if (decoded := decode(match.group()))]
+        if pieces:
+            found.append("\n".join(pieces))
     return found
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    code = match[1] or match[2]
+    return chr(int(code, 16)) if code else _PLAIN_ESCAPES.get(match[3], match[3])
+
+
+def _hex(text: str) -> str:
+    return _printable(binascii.unhexlify(text))
 
 
 def _base64(text: str) -> str:
@@ -139,9 +174,11 @@ def _base64(text: str) -> str:
 
 
 def _printable(data: bytes) -> str:
-    """The text in these bytes; empty when they hold none, so that words which happen to be base64 do not count."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return ""
-    return text if all(char.isprintable() or char in "\r\n\t" for char in text) else ""
+    """The text in these bytes; empty when they hold none, so that words which happen to be base64 do not count.
+
+    A little that is no text may be in it: else one such byte would hide all the rest.
+    """
+    text = data.decode("utf-8", "replace")
+    odd = sum(1 for char in text if not char.isprintable() and unicodedata.category(char) not in _SEEN_AS_NOTHING)
+    odd += text.count("\ufffd")
+    return text if odd * MIN_PRINTABLE_TO_ODD <= len(text) else ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import Tokenizer
 from interlock.provenance.trace import held, points, texts_in, trace
 
+MIN_FILE_CHARS: Final = 256
 _OF_THE_SESSION: Final = Standing.USER | Standing.POINTED
 
 
@@ -92,7 +94,7 @@ class Contexts:
         if released.is_empty:
             return None
         pointed = not released.is_error and await self._points(session, contract, arguments)
-        texts, beside = _texts(released), _beside(released)
+        texts, beside = () if released.structured is not None else _texts(released), _beside(released)
         structured = None if released.structured is None else _without_media(released.structured)
         tokenizer = Tokenizer(session.lineage.id)
 
@@ -120,7 +122,7 @@ class Contexts:
         def entering() -> tuple[str, ...]:
             # Where there is structured content, the text beside it is only the same again.
             structured = released.structured
-            own = _texts(released) if structured is None else tuple(texts_in(dict(_without_media(structured))))
+            own = _texts(released) if structured is None else texts_in(_without_media(structured))
             return (*own, *_beside(released))
 
         await self._watch.entered(session, contract.operation, call_id, entering)
@@ -190,29 +192,51 @@ class Contexts:
 
 
 def _texts(released: Released) -> tuple[str, ...]:
-    found = [text for block in released.content if isinstance(text := block.get("text"), str)]
-    # Text inside resources that a block carries, and the names and descriptions of links, are read like any other.
-    found += [text for block in released.content if block.get("type") != "text" for text in texts_in(_readable(block))]
-    return tuple(found)
+    """What the blocks of a result without structure say."""
+    return tuple(text for block in released.content for text in _of_block(block))
 
 
 def _beside(released: Released) -> tuple[str, ...]:
-    """What comes with a result and is read, too: log messages, and what the tool asks."""
+    """What comes with a result and is read, too: log messages, what the tool asks, and blocks beside structured content.
+
+    The text among those is the structure again (`outputs.release_output`); links and embedded resources are not.
+    """
     asks = () if released.asks is None else tuple(released.asks.requests.values())
-    return tuple(text for item in (*released.logs, *asks) for text in texts_in(dict(item)))
+    others = () if released.structured is None else [block for block in released.content if block.get("type") != "text"]
+    told = tuple(text for item in (*released.logs, *asks) for text in texts_in(dict(item)))
+    return (*told, *(text for block in others for text in _of_block(block)))
 
 
-def _readable(block: Mapping[str, Any]) -> dict[str, Any]:
-    """A block without its text, and without what is no text: pictures, sounds and files are data."""
-    return {name: value for name, value in _without_media(block).items() if name not in {"text", "type"}}
+def _of_block(block: Mapping[str, Any]) -> Iterator[str]:
+    """Text, text inside resources that a block carries, names and descriptions of links: all of it is read."""
+    readable = _without_media(block)
+    if block.get("type") == "text":
+        if isinstance(text := readable.get("text"), str):
+            yield text
+        readable = {name: value for name, value in readable.items() if name not in {"text", "type"}}
+    yield from texts_in(readable)
 
 
 def _without_media(value: Any) -> Any:
+    """Without pictures, sounds and files. What merely says that it is one, and could be read as a text, stays."""
     match value:
         case dict():
             media = {"blob", "data"} if isinstance(value.get("mimeType"), str) else set()
-            return {name: _without_media(inside) for name, inside in value.items() if name not in media}
+            return {name: _without_media(inside) for name, inside in value.items() if not (name in media and _is_file(inside))}
         case list() | tuple():
             return [_without_media(inside) for inside in value]
         case _:
             return value
+
+
+def _is_file(value: Any) -> bool:
+    """Whether this is base64 of something that is no text; what is short is read anyway."""
+    if not isinstance(value, str) or len(value) < MIN_FILE_CHARS:
+        return False
+    try:
+        base64.b64decode(value, validate=True).decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    except ValueError:
+        return False
+    return False

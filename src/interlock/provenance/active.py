@@ -12,8 +12,17 @@ from interlock.provenance.tokens import mail_addresses
 MAX_PARTS: Final = 100
 CARD_WORD_CHARS: Final = 40
 _LINK: Final = re.compile(r"\b(?:https?|ftp|file|data|javascript|mailto|tel|smb):[^\s<>\"'`)\]]+", re.IGNORECASE)
+# As clients make links of them: known endings, anything with a path behind a host, an address, `//host`.
+_ENDINGS: Final = (
+    "com|net|org|io|dev|app|ai|co|ru|cn|xyz|top|info|biz|uk|de|eu|fr|nl|jp|br|cc|tk|ly|gg|su|icu"
+    "|link|site|online|shop|club|live|page|click|cloud|tech|store|website|space"
+)
+_REST: Final = r"(?:/[^\s<>\"'`)\]]*)"
 _BARE: Final = re.compile(
-    r"(?<![\w@.:/-])(?:www\.[\w-]+|[\w-]+(?:\.[\w-]+)*\.(?:com|net|org|io|dev|app|ai|co|ru|cn|xyz|top|info))(?:\.[\w-]+)*(?:/[^\s<>\"'`)\]]*)?(?![\w@-])",
+    rf"(?<![\w@.:/-])(?:www\.[\w-]+|[\w-]+(?:\.[\w-]+)*\.(?:{_ENDINGS}))(?:\.[\w-]+)*{_REST}?(?![\w@-])"
+    rf"|(?<![\w@.:/-])(?:[\w-]+\.)+[^\W\d_]{{2,}}(?::\d+)?{_REST}"
+    rf"|(?<![\w@.:/-])\d{{1,3}}(?:\.\d{{1,3}}){{3}}(?::\d+)?{_REST}"
+    rf"|(?<![\w:/])//[\w-]+(?:\.[\w-]+)+(?::\d+)?{_REST}?",
     re.IGNORECASE,
 )
 # What may go on for long is bounded or ends where another attempt begins, so that no text costs the square of its length.
@@ -57,7 +66,7 @@ def _parts(plain: str) -> Iterator[tuple[str, str]]:
         yield "image", match.group(1) or match.group(2)
     for pattern in (_LINK, _BARE):
         for match in pattern.finditer(plain):
-            yield "link", match.group().rstrip(".,;:!?")
+            yield "link", match.group().lstrip("/").rstrip(".,;:!?")
     for match in _HEADER.finditer(plain):
         for address in mail_addresses(match.group(1)):
             yield "recipient", address

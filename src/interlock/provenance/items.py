@@ -20,6 +20,7 @@ MAX_FIELD_CHARS: Final = 256
 MAX_NAME_CHARS: Final = 64
 MAX_REMEMBERED_NAMES: Final = 8_192
 _NAME: Final = "<name>"
+_PATH_SIGNS: Final = re.compile(r"[.\[\]]")
 _FIELD: Final = re.compile(r"\S{1,64}|[\w.'-]+(?: [\w.'-]+){0,3}")
 
 
@@ -29,15 +30,18 @@ def of_input(tokenizer: Tokenizer, reference: str, text: str, *, seen: Callable[
     `seen` tells whether a span (`Tokenizer.spans`) stood in untrusted content: whoever pastes a mail does not vouch for it.
     """
     own, pasted = _split(tokenizer, text, seen)
-    groups: dict[Standing, frozenset[int]] = {Standing.USER: tokenizer.of_user_text(own)}
+    taken = _Taken(tokenizer)
+    taken.groups[Standing.USER] |= tokenizer.of_user_text(own)
     if pasted:
-        groups[Standing.TEXT] = tokenizer.of_other_text(pasted)
-    return _item("input", reference, groups)
+        taken.words(Standing.TEXT, pasted)
+    return taken.item("input", reference)
 
 
 def of_assertion(tokenizer: Tokenizer, reference: str, text: str) -> Item:
     """What an agent says the user said, or says by itself."""
-    return _item("asserted", reference, {Standing.ASSERTED: tokenizer.of_other_text(text)})
+    taken = _Taken(tokenizer)
+    taken.words(Standing.ASSERTED, text)
+    return taken.item("asserted", reference)
 
 
 def of_result(
@@ -59,41 +63,75 @@ def of_result(
     content, the text beside it is only the same again. `beside` is text that comes with a result of either kind, such as log
     messages: nothing vouches for it.
     """
-    groups: dict[Standing, set[int]] = defaultdict(set)
+    taken = _Taken(tokenizer)
     if structured is None:
         standing = Standing.TRUSTED if "*" in trusted else Standing.TEXT
         for text in texts:
-            groups[standing] |= _tokens(tokenizer, standing, text)
-            if standing is Standing.TEXT:
-                groups[Standing.SPAN].update(tokenizer.spans(text))
-            if pointed:
-                groups[Standing.POINTED].update(tokenizer.of_user_text(text))
+            taken.value(standing, text, pointed=pointed)
     else:
         # The names of properties come again with every row, and often their values do.
         for path, value, listed in dict.fromkeys(_leaves(structured, "", listed=False)):
             standing = _standing_of(path, value, trusted, listed=listed)
             if path == _NAME and standing is Standing.TEXT and len(value) <= MAX_NAME_CHARS:
-                places, words, spans = _of_name(tokenizer.key, source, value)
-                groups[Standing.PLACE] |= places
-                groups[Standing.TEXT] |= words
-                groups[Standing.SPAN].update(spans)
-                if pointed:
-                    groups[Standing.POINTED].update(tokenizer.of_user_text(value))
+                taken.name(source, value, pointed=pointed)
                 continue
             if len(value) <= MAX_FIELD_CHARS:
-                groups[Standing.PLACE].update(tokenizer.of_place(source, path, value))
-            groups[standing] |= _tokens(tokenizer, standing, value)
-            if standing is Standing.TEXT:
-                groups[Standing.SPAN].update(tokenizer.spans(value))
-            if pointed:
-                groups[Standing.POINTED].update(tokenizer.of_user_text(value))
+                taken.groups[Standing.PLACE] |= tokenizer.of_place(source, path, value)
+            taken.value(standing, value, pointed=pointed)
     for choice in choices:
         for value in () if choice.choose is None else chosen(structured, choice.field, choice.choose):
-            groups[Standing.CHOSEN].update(tokenizer.of_place(source, choice.place, value))
+            taken.groups[Standing.CHOSEN] |= tokenizer.of_place(source, choice.place, value)
     for text in beside:
-        groups[Standing.TEXT] |= _tokens(tokenizer, Standing.TEXT, text)
-        groups[Standing.SPAN].update(tokenizer.spans(text))
-    return _item(source, reference, {standing: frozenset(hashes) for standing, hashes in groups.items()})
+        taken.value(Standing.TEXT, text, pointed=False)
+    return taken.item(source, reference)
+
+
+class _Taken:
+    """What has been taken up of one item so far."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.groups: dict[Standing, set[int]] = defaultdict(set)
+        self._is_complete = True
+
+    def value(self, standing: Standing, value: str, *, pointed: bool) -> None:
+        """A field or a text as a whole, of this standing."""
+        match standing:
+            case Standing.TRUSTED:
+                self.groups[standing] |= self._tokenizer.of_user_text(value)
+            case Standing.FIELD | Standing.LISTED:
+                self.groups[standing] |= self._tokenizer.of_field(value)
+            case _:
+                self.words(standing, value)
+                self.groups[Standing.SPAN].update(self._tokenizer.spans(value))
+        if pointed:
+            self.groups[Standing.POINTED] |= self._tokenizer.of_user_text(value)
+
+    def words(self, standing: Standing, text: str) -> None:
+        """All that a text holds and hides."""
+        found, is_complete = self._tokenizer.of_hostile_text(text)
+        self.groups[standing] |= found
+        self._is_complete = self._is_complete and is_complete
+
+    def name(self, source: str, name: str, *, pointed: bool) -> None:
+        """The name of a property."""
+        places, words, spans = _of_name(self._tokenizer.key, source, name)
+        self.groups[Standing.PLACE] |= places
+        self.groups[Standing.TEXT] |= words
+        self.groups[Standing.SPAN].update(spans)
+        if pointed:
+            self.groups[Standing.POINTED] |= self._tokenizer.of_user_text(name)
+
+    def item(self, source: str, reference: str) -> Item:
+        """All of it, as it is kept."""
+        kept: dict[int, bytes] = {}
+        room, complete = MAX_ITEM_TOKENS, self._is_complete
+        for standing in sorted(self.groups):
+            hashes = sorted(self.groups[standing])
+            complete = complete and len(hashes) <= room
+            kept[int(standing)] = array("Q", hashes[:room]).tobytes()
+            room -= min(room, len(hashes))
+        return Item(source=source, reference=reference, tokens=kept, is_complete=complete)
 
 
 @lru_cache(MAX_REMEMBERED_NAMES)
@@ -122,7 +160,7 @@ def _leaves(value: Any, path: str, *, listed: bool) -> Iterator[tuple[str, str, 
             for name, inside in value.items():
                 # Names of properties can be data too, so they are text that others may have written.
                 yield _NAME, str(name), False
-                yield from _leaves(inside, f"{path}.{name}".lstrip("."), listed=listed)
+                yield from _leaves(inside, f"{path}.{_plain_name(name)}".lstrip("."), listed=listed)
         case list() | tuple():
             for inside in value:
                 yield from _leaves(inside, f"{path}[]", listed=listed or len(value) > 1)
@@ -130,6 +168,11 @@ def _leaves(value: Any, path: str, *, listed: bool) -> Iterator[tuple[str, str, 
             return
         case _:
             yield path, str(value), listed
+
+
+def _plain_name(name: object) -> str:
+    """A name in a path. One that is a path itself (`order.total`, `rows[]`), or empty, must not lead where that path does."""
+    return str(name) if name and not _PATH_SIGNS.search(str(name)) else repr(name)
 
 
 def _standing_of(path: str, value: str, trusted: tuple[str, ...], *, listed: bool) -> Standing:
@@ -143,24 +186,3 @@ def _standing_of(path: str, value: str, trusted: tuple[str, ...], *, listed: boo
 def _is_field(value: str) -> bool:
     """Whether a value is one thing (an address, a number, a name of a few words) and not a text that can say anything."""
     return len(value) <= MAX_FIELD_CHARS and _FIELD.fullmatch(value.strip()) is not None
-
-
-def _tokens(tokenizer: Tokenizer, standing: Standing, text: str) -> set[int]:
-    match standing:
-        case Standing.TRUSTED:
-            return set(tokenizer.of_user_text(text))
-        case Standing.FIELD | Standing.LISTED:
-            return set(tokenizer.of_field(text))
-        case _:
-            return set(tokenizer.of_other_text(text))
-
-
-def _item(source: str, reference: str, groups: Mapping[Standing, frozenset[int]]) -> Item:
-    kept: dict[int, bytes] = {}
-    room, complete = MAX_ITEM_TOKENS, True
-    for standing in sorted(groups):
-        hashes = sorted(groups[standing])
-        complete = complete and len(hashes) <= room
-        kept[int(standing)] = array("Q", hashes[:room]).tobytes()
-        room -= min(room, len(hashes))
-    return Item(source=source, reference=reference, tokens=kept, is_complete=complete)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
@@ -27,7 +28,10 @@ _WEB: Final = frozenset({"http", "https"})
 _ACCOUNT: Final = re.compile(r"\b[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?\b")
 _ACCOUNT_CHARS: Final = range(15, 35)  # ISO 13616
 # ASCII digits only: a number in the digits of another script is for a reader the same, and for a tool it may be none.
-_WRITTEN: Final = r"[0-9]{1,3}(?:[,_'’ ][0-9]{3})+(?:\.[0-9]+)?|[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]{1,2}|[0-9]+,[0-9]{1,2}|[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
+_WRITTEN: Final = (
+    r"[0-9]{1,3}(?:[,_'’ ][0-9]{3})+(?:\.[0-9]+)?|[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]{1,2}"
+    r"|[0-9]+,[0-9]{1,2}|[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
+)
 _UNITS: Final = {
     "$": "$", "usd": "$", "dollar": "$", "dollars": "$", "€": "€", "eur": "€", "euro": "€", "euros": "€",
     "£": "£", "gbp": "£", "pound": "£", "pounds": "£", "¥": "¥", "jpy": "¥", "yen": "¥", "%": "%", "percent": "%",
@@ -61,6 +65,7 @@ _MONTH: Final = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _DAY_MONTH: Final = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?:\s+of)?\s+({_MONTH})\b\.?(?:,?\s+(\d{{4}}))?", re.IGNORECASE)
 _MONTH_DAY: Final = re.compile(rf"\b({_MONTH})\b\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?\b(?!:)(?:,?\s+(\d{{4}}))?", re.IGNORECASE)
 _DATES: Final = (_ISO_DATE, _NUMERIC_DATE, _DAY_MONTH, _MONTH_DAY)
+_JOINED: Final = re.compile(r"\s*(?:to|until|till|through|and|or|,|-|–|—)\s*", re.IGNORECASE)
 _FOUR_DIGITS: Final = re.compile(r"\d{4}")
 _BETWEEN: Final = re.compile(r"(?<=\d)(?:t(?=\d)|z$)", re.IGNORECASE)  # the T and the Z of ISO 8601
 # What may stand beside a day and a time: words that say nothing more, and after a time fractions of a second and a zone.
@@ -279,10 +284,27 @@ def _dates(plain: str) -> Iterator[str]:
         yield from _day(year, second, first)
         if first != second:
             yield from _day(year, first, second)
-    for match in _DAY_MONTH.finditer(plain):
-        yield from _day(int(match.group(3) or 0), _MONTHS[match.group(2).lower()], int(match.group(1)))
-    for match in _MONTH_DAY.finditer(plain):
-        yield from _day(int(match.group(3) or 0), _MONTHS[match.group(1).lower()], int(match.group(2)))
+    yield from _spelt(plain)
+
+
+def _spelt(plain: str) -> Iterator[str]:
+    """Days with the name of their month. In a row (`May 3rd to May 5th 2027`) the year that one of them has is that of all."""
+    found = [(match.span(), match[3], _MONTHS[match[2].lower()], int(match[1])) for match in _DAY_MONTH.finditer(plain)]
+    found += [(match.span(), match[3], _MONTHS[match[1].lower()], int(match[2])) for match in _MONTH_DAY.finditer(plain)]
+    found.sort()
+    years = [int(year or 0) for _, year, _, _ in found]
+    rows = list(itertools.pairwise(found))
+    joined = [_JOINED.fullmatch(plain, one[0][1], other[0][0]) is not None and one[2:] < other[2:] for one, other in rows]
+    for at in range(len(rows)):
+        if joined[at] and not years[at + 1]:
+            years[at + 1] = years[at]
+    for at in reversed(range(len(rows))):
+        if joined[at] and not years[at]:
+            years[at] = years[at + 1]
+    for (_, written, month, day), year in zip(found, years, strict=True):
+        yield from _day(year, month, day)
+        if year and not written:
+            yield from _day(0, month, day)
 
 
 def _day(year: int, month: int, day: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from interlock.core.disguise import loose, strict, variants
+from interlock.core.disguise import loose, strict, unfolded, variants
 from interlock.provenance.readings import EDGES, URL, Grade, derived, is_amount_or_time, readings
 
 MAX_TEXT_CHARS: Final = 4 * 1024 * 1024
@@ -68,18 +68,23 @@ class Tokenizer:
         for length in range(3, RUN_CHUNKS + 1):
             longer = list(map(_pair, longer, row[length - 1 :]))
             found.update(longer)
-        found.update(self.hashed(f"marked {mark}") for piece in set(plain.split()) if (mark := _marked(piece)) and "*" != mark)
+        found.update(self.hashed(f"marked {mark}") for piece in set(plain.split()) if (mark := _marked(piece)) and mark != "*")
         return frozenset(found)
 
     def of_other_text(self, text: str) -> frozenset[int]:
         """What a text accuses: its tokens in loose form, and those of everything that is encoded in it."""
+        return self.of_hostile_text(text)[0]
+
+    def of_hostile_text(self, text: str) -> tuple[frozenset[int], bool]:
+        """As `of_other_text`, and whether that is all: more may be hidden in it, or it may be longer than is looked at."""
         found: set[int] = set()
-        for plain in variants(text[:MAX_TEXT_CHARS]):
+        plains, is_complete = unfolded(text[:MAX_TEXT_CHARS])
+        for plain in plains:
             found |= self._all(plain, self._row(plain))
             # Whatever stands between separators counts as well: what accuses may find too much.
             found.update(map(self.hashed, {piece.strip(".-+") for piece in _PIECE.findall(plain)}))
             found.update(map(self.hashed, set(_WORD.findall(plain))))
-        return frozenset(found)
+        return frozenset(found), is_complete and len(text) <= MAX_TEXT_CHARS
 
     def of_field(self, value: str) -> frozenset[int]:
         """How a whole field is found: as it is, or as another writing of the same number, day, account or address."""
@@ -156,13 +161,19 @@ class Tokenizer:
 
     def accused(self, value: str) -> tuple[Way, ...]:
         """The ways in which other texts may contain a value, also when it is disguised or encoded itself."""
-        found: list[Way] = []
-        for plain in variants(value):
-            row = self._row(plain)
-            if not row:
-                continue
-            found.append(Way(tokens=tuple(row if len(row) == 1 else map(_pair, row, row[1:])), exact=True))
-            for reading in readings(plain):
+        return tuple(way for plain in variants(value) for way in self._inside(plain, Grade.LESS))
+
+    def standing(self, value: str) -> tuple[Way, ...]:
+        """The ways in which a value may stand in a text of others as it is, not disguised."""
+        return self._inside(strict(value), Grade.WHOLE)
+
+    def _inside(self, plain: str, worst: Grade) -> tuple[Way, ...]:
+        row = self._row(plain)
+        if not row:
+            return ()
+        found = [Way(tokens=tuple(row if len(row) == 1 else map(_pair, row, row[1:])), exact=True)]
+        for reading in readings(plain):
+            if reading.grade <= worst:
                 tokens = tuple(map(self.hashed, reading.tokens))
                 found.append(Way(tokens=tokens, exact=False, part=reading.grade is Grade.PART))
         return tuple(found)

@@ -69,7 +69,7 @@ def _stands_in(index: Index, tokenizer: Tokenizer, value: str, source: PlannedSo
         standing = Standing.PLACE if source.choose is None else Standing.CHOSEN
         ways = tokenizer.at_place(source.operation, source.place, value)
         return any(index.all_from(way.tokens, source.operation, standing) for way in ways)
-    ways = (*(way for way in tokenizer.vouched(value) if not way.part), *tokenizer.as_field(strict(value)))
+    ways = (*tokenizer.standing(value), *tokenizer.as_field(strict(value)))
     return any(index.all_from(way.tokens, source.operation, _RETURNED) for way in ways)
 
 
