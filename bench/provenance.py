@@ -27,6 +27,8 @@ from interlock.core.who import Lineage, Session
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.execution import Released
 from interlock.gateway.spreading import Spreading
+from interlock.provenance.items import of_result
+from interlock.provenance.tokens import Tokenizer
 from interlock.provenance.trace import trace
 from interlock.store.context import ContextItems
 from interlock.store.database import open_database
@@ -85,6 +87,34 @@ def arguments(number: int) -> dict[str, Any]:
     }
 
 
+async def longest_wait(found: list[float]) -> None:
+    """The longest that the event loop let somebody wait who only wanted to go on, until cancelled; added to `found`."""
+    longest, before = 0.0, time.perf_counter()
+    try:
+        while True:
+            await asyncio.sleep(0)
+            now = time.perf_counter()
+            longest, before = max(longest, now - before), now
+    finally:
+        found.append(longest * 1e3)
+
+
+def of_words(dice: random.Random) -> str:
+    """A text of ordinary words, as long as a result."""
+    words = "the order was paid on Friday and Kim wrote that it may come a day later than we all said here".split()  # noqa: SIM905
+    return " ".join(dice.choice(words) for _ in range(RESULT_CHARS // 5))[:RESULT_CHARS]
+
+
+def alone(written: str) -> float:
+    """Processor time of cutting one result into tokens, the least of nine, in milliseconds."""
+    taken = []
+    for _ in range(9):
+        begun = time.process_time()
+        of_result(Tokenizer("bench"), "mail.read", "call", structured=None, texts=(written,), trusted=())
+        taken.append((time.process_time() - begun) * 1e3)
+    return min(taken)
+
+
 async def measure(url: str) -> dict[str, float]:
     """The figures, on a migrated database."""
     database = await open_database(url)
@@ -112,14 +142,18 @@ async def measure(url: str) -> dict[str, float]:
     spreading = Spreading(LabelRows(database), LoadedStandings(Sessions(database)), ids)
     contexts = Contexts(shelf, watch, spreading)
     await contexts.said(session, "inp_1", "Write to kim@corp.example and lee@corp.example by May 15th, 2027 about 1,250.50.")
-    taking = []
+    taking, waited = [], []
     for number in range(RESULTS):
         made = Released(content=({"type": "text", "text": text(dice)},))
+        watching = asyncio.create_task(longest_wait(waited))
+        await asyncio.sleep(0)
         begun = time.perf_counter()
         item = await contexts.entering(session, READ, f"call_{number}", made)
         assert item is not None
         await shelf.add(session.lineage.id, session.session_id, item)
         taking.append((time.perf_counter() - begun) * 1e3)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
     whole = []
     for number in range(CALLS):
         begun = time.perf_counter()
@@ -138,6 +172,8 @@ async def measure(url: str) -> dict[str, float]:
         "provenance p50 ms, session of 1 MB": statistics.median(whole),
         "provenance p99 ms, session of 1 MB": statistics.quantiles(whole, n=100)[98],
         "taking up a result of 64 KB ms": statistics.median(taking),
+        "the event loop's longest wait meanwhile ms": statistics.median(waited),
+        "taking up 64 KB of prose, processor ms": alone(of_words(dice)),
         "tokens of a context of 1 MB": float(known.index.tokens),
     }
 

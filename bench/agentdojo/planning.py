@@ -15,7 +15,7 @@ from typing import Any, Final
 from interlock.core.choice import Choice, Pick, chosen
 from interlock.core.contract import Contract
 from interlock.provenance.index import Index
-from interlock.provenance.items import of_input
+from interlock.provenance.items import of_input, step
 from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import Tokenizer
 
@@ -118,7 +118,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     match value:
         case dict():
             for name, inside in value.items():
-                yield from _leaves(inside, f"{path}.{name}".lstrip("."))
+                yield from _leaves(inside, f"{path}.{step(name)}".lstrip("."))
         case list():
             for inside in value:
                 yield from _leaves(inside, f"{path}[]")

@@ -52,7 +52,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 async def test_whatever_it_says_it_is_what_can_be_read_is_taken_up_and_looked_at(way):
     watch = Looking()
-    contexts = Contexts(None, watch)
+    contexts = Contexts(None, watch, None)
     item = await contexts.entering(SESSION, READ, "call_1", WAYS[way])
     index = Index()
     index.add(item)
@@ -69,7 +69,7 @@ async def test_whatever_it_says_it_is_what_can_be_read_is_taken_up_and_looked_at
 
 async def test_pictures_are_not_read_as_texts():
     watch = Looking()
-    contexts = Contexts(None, watch)
+    contexts = Contexts(None, watch, None)
     made = Released(content=({"type": "image", "mimeType": "image/png", "data": PICTURE},))
     await contexts.returned(SESSION, READ, "call_1", made)
     assert PICTURE not in watch.texts

@@ -79,3 +79,10 @@ def test_more_sources_than_are_told_apart_hold_nothing(monkeypatch):
     items = [result({"a": f"value{number}"}, source=f"tool.{number}") for number in range(4)]
     found = [holds(f"value{number}", PlannedSource(operation=f"tool.{number}"), *items) for number in range(4)]
     assert found == [True, True, False, False]
+
+
+def test_a_name_that_could_be_a_path_stands_in_quotes():
+    made = result({"shared": {"kim@corp.example": "r", "owner": "lee@corp.example"}, "shared.owner": "eve@evil.io"})
+    assert holds("r", PlannedSource(operation="crm.find", field='shared."kim@corp.example"'), made)
+    assert holds("lee@corp.example", PlannedSource(operation="crm.find", field="shared.owner"), made)
+    assert not holds("eve@evil.io", PlannedSource(operation="crm.find", field="shared.owner"), made)

@@ -30,7 +30,8 @@ _PLAIN_ESCAPES: Final = {"n": "\n", "r": "\n", "t": "\t"}
 # RFC 2045, section 6.7; a query (`?limit=40`) is not taken for it.
 _QUOTED_PRINTABLE: Final = re.compile(r"=(?:3D|\r?\n)|\w=(?:40|2E)\w")
 _QUOTED: Final = re.compile(r"=(?:([0-9A-F]{2})|\r?\n)")
-_SEEN_AS_NOTHING: Final = frozenset({"Cf", "Zs", "Zl", "Zp"})
+_UNSEEN: Final = frozenset({"Cf", "Cc", "Mn"})
+_CONTROLS: Final = re.compile("[\x00-\x08\x0e-\x1b\x7f]")
 _TAG_BASE: Final = 0xE0000  # Unicode tag characters mirror ASCII and are shown by nothing
 _TAGS: Final = range(0xE0020, 0xE007F)
 # Letters of other scripts that a reader takes for Latin ones; what NFKC already folds is not repeated here.
@@ -76,14 +77,23 @@ def strict(text: str) -> str:
 
 def loose(text: str) -> str:
     """The form in which disguises fall away: compatibility forms, invisible characters, look-alike letters, case."""
-    if text.isascii():
-        return text.lower()
-    return _visible(text).translate(_LOOK_ALIKE).casefold()
+    return _visible(text).lower() if text.isascii() else _alike(text).casefold()
+
+
+def _alike(text: str) -> str:
+    """A text as a reader takes it, in Latin letters; case stays."""
+    plain = _visible(text)
+    alike = {ord(char): _LOOK_ALIKE[ord(char)] for char in set(plain) if ord(char) in _LOOK_ALIKE}
+    return plain.translate(alike) if alike else plain
 
 
 def _visible(text: str) -> str:
+    """Without what is shown by nothing. Each character is asked about once: texts are long, and alphabets are short."""
+    if text.isascii():
+        return _CONTROLS.sub("", text) if _CONTROLS.search(text) else text
     plain = normalized("NFKC", text)
-    return "".join(char for char in plain if unicodedata.category(char) not in {"Cf", "Cc", "Mn"} or char in "\n\t")
+    unseen = {ord(char): None for char in set(plain) if unicodedata.category(char) in _UNSEEN and not char.isspace()}
+    return plain.translate(unseen) if unseen else plain
 
 
 class Unfolded(NamedTuple):
@@ -124,19 +134,20 @@ def unfolded(text: str) -> Unfolded:
 
 def tags_in(text: str) -> str:
     """What the invisible tag characters of a text spell."""
-    return "".join(chr(ord(char) - _TAG_BASE) for char in text if _TAGS.start <= ord(char) < _TAGS.stop)
+    if text.isascii() or not any(ord(char) in _TAGS for char in set(text)):
+        return ""
+    return "".join(chr(ord(char) - _TAG_BASE) for char in text if ord(char) in _TAGS)
 
 
 def _decoded(text: str) -> list[str]:
     found: list[str] = []
-    if not text.isascii():
-        # An encoding may be written in look-alikes, and with what cannot be seen in between. Its case stays: base64 minds it.
-        plain = _visible(text).translate(_LOOK_ALIKE)
-        if plain != text:
-            found.append(plain)
-        hidden = tags_in(text)
-        if hidden:
-            found += [hidden, "".join(chr(ord(char) - _TAG_BASE) if ord(char) in _TAGS else char for char in text)]
+    # An encoding may be written in look-alikes, and with what cannot be seen in between. Its case stays: base64 minds it.
+    plain = _visible(text) if text.isascii() else _alike(text)
+    if plain != text:
+        found.append(plain)
+    hidden = tags_in(text)
+    if hidden:
+        found += [hidden, text.translate({code: code - _TAG_BASE for code in _TAGS})]
     if "%" in text and _PERCENTS.search(text):
         found.append(
             _PERCENTS.sub(lambda match: bytes.fromhex(match.group().replace("%", "")).decode("utf-8", "replace"), text)
@@ -178,7 +189,10 @@ def _printable(data: bytes) -> str:
 
     A little that is no text may be in it: else one such byte would hide all the rest.
     """
-    text = data.decode("utf-8", "replace")
-    odd = sum(1 for char in text if not char.isprintable() and unicodedata.category(char) not in _SEEN_AS_NOTHING)
-    odd += text.count("\ufffd")
+    text = data.replace(b"\0", b"").decode("utf-8", "replace")  # two bytes a letter: a common way for base64 as well
+    odd = sum(text.count(char) for char in set(text) if not _is_text(char))
     return text if odd * MIN_PRINTABLE_TO_ODD <= len(text) else ""
+
+
+def _is_text(char: str) -> bool:
+    return char != "\ufffd" and (char.isprintable() or char.isspace() or unicodedata.category(char) == "Cf")

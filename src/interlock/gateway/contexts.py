@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from interlock.core.canonical import JsonValue
 from interlock.core.claim import Labels, LineageState
-from interlock.core.context import Item
+from interlock.core.context import Item, StoredItem
 from interlock.core.contract import Contract
 from interlock.core.decision import Traced
 from interlock.core.plan import Held, PlannedSource
 from interlock.core.terms import Effect
 from interlock.core.who import Session
 from interlock.gateway.execution import Released
-from interlock.gateway.limits import INLINE_TOKENS_CHARS, MAX_CACHED_CONTEXT_SIZE, MAX_CACHED_LINEAGES
+from interlock.gateway.limits import (
+    INLINE_INDEX_BYTES,
+    INLINE_TOKENS_CHARS,
+    INLINE_TRACE_CHARS,
+    MAX_CACHED_CONTEXT_SIZE,
+    MAX_CACHED_LINEAGES,
+)
 from interlock.gateway.ports import ContextShelf, Watch
 from interlock.gateway.spreading import Spreading
 from interlock.provenance.index import NOTHING, Index
@@ -29,6 +35,7 @@ from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import Tokenizer
 from interlock.provenance.trace import held, points, texts_in, trace
 
+T = TypeVar("T")
 MIN_FILE_CHARS: Final = 256
 _OF_THE_SESSION: Final = Standing.USER | Standing.POINTED
 
@@ -39,6 +46,13 @@ class _Known:
         self.tokenizer = Tokenizer(session.lineage.id)
         self.n = 0
         self.updating = asyncio.Lock()
+
+    def take_up(self, items: Sequence[StoredItem], session_id: str) -> None:
+        """Add what has entered. Whoever looks meanwhile sees what they knew of, and perhaps more: never less."""
+        for stored in items:
+            own = stored.session_id == session_id
+            self.index.add(stored.item, ignore=NOTHING if own else _OF_THE_SESSION, own=own)
+            self.n = stored.n
 
 
 class Contexts:
@@ -66,7 +80,9 @@ class Contexts:
         if not contract.targets and not contract.content:
             return {}
         known = await self._current(session)
-        found = trace(contract, arguments, known.index, known.tokenizer, tainted=tainted)
+        size = sum(_chars(arguments.get(name)) for name in (*contract.targets, *contract.content))
+        looking = partial(trace, contract, arguments, known.index, known.tokenizer, tainted=tainted)
+        found = await _bounded(size, INLINE_TRACE_CHARS, looking)
         return {
             name: Traced(origin=item.origin, active=item.active, pointed=item.pointed, found_in=known.index.source(item.item))
             for name, item in found.items()
@@ -111,8 +127,7 @@ class Contexts:
                 choices=() if released.is_error else choices,
             )
 
-        # A long output takes long to cut into tokens; the event loop must not wait for that.
-        return cut() if sum(map(len, (*texts, *beside))) <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
+        return await _bounded(_chars(structured) + sum(map(len, (*texts, *beside))), INLINE_TOKENS_CHARS, cut)
 
     async def returned(self, session: Session, contract: Contract, call_id: str, released: Released) -> None:
         """Look for evidence in what has entered. Call it before the release, and release nothing when it fails."""
@@ -155,13 +170,15 @@ class Contexts:
     async def said(self, session: Session, input_id: str, text: str) -> None:
         """Take up what the user said in their own channel."""
         known = await self._current(session)
-        item = of_input(known.tokenizer, input_id, text, seen=known.index.has_span)
+        cut = partial(of_input, known.tokenizer, input_id, text, seen=known.index.has_span)
+        item = await _bounded(len(text), INLINE_TOKENS_CHARS, cut)
         await self._shelf.add(session.lineage.id, session.session_id, item)
         await self._watch.entered(session, "input", input_id, lambda: (text,))
 
     async def asserted(self, session: Session, input_id: str, text: str) -> None:
         """Take up what the agent says, of itself or of the user."""
-        item = of_assertion(Tokenizer(session.lineage.id), input_id, text)
+        cut = partial(of_assertion, Tokenizer(session.lineage.id), input_id, text)
+        item = await _bounded(len(text), INLINE_TOKENS_CHARS, cut)
         await self._shelf.add(session.lineage.id, session.session_id, item)
         await self._watch.entered(session, "asserted", input_id, lambda: (text,))
 
@@ -172,13 +189,16 @@ class Contexts:
         self._known.move_to_end(session.session_id)
         async with known.updating:
             before = known.index.size
-            while items := await self._shelf.after(session.lineage.id, known.n):
-                for stored in items:
-                    own = stored.session_id == session.session_id
-                    known.index.add(stored.item, ignore=NOTHING if own else _OF_THE_SESSION, own=own)
-                    known.n = stored.n
-            if self._known.get(session.session_id) is known:
-                self._size += known.index.size - before
+            try:
+                while items := await self._shelf.after(session.lineage.id, known.n):
+                    size = sum(len(hashes) for stored in items for hashes in stored.item.tokens.values())
+                    if size <= INLINE_INDEX_BYTES:
+                        known.take_up(items, session.session_id)
+                    else:
+                        await _whole(asyncio.to_thread(known.take_up, items, session.session_id))
+            finally:
+                if self._known.get(session.session_id) is known:
+                    self._size += known.index.size - before
         self._forget_some(session.session_id)
         return known
 
@@ -189,6 +209,41 @@ class Contexts:
             if session_id == kept:
                 return
             self._size -= self._known.pop(session_id).index.size
+
+
+async def _bounded(size: int, inline: int, work: Callable[[], T]) -> T:
+    """Do it here when it is small, else in a thread: the event loop must not wait for a long text to be looked through."""
+    return work() if size <= inline else await asyncio.to_thread(work)
+
+
+async def _whole(work: Coroutine[Any, Any, None]) -> None:
+    """Do it to the end, also for a caller who leaves: a thread goes on, and another must not begin beside it."""
+    task = asyncio.ensure_future(work)
+    left: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            left = error
+    if left is not None:
+        raise left
+    task.result()
+
+
+def _chars(value: Any) -> int:
+    """About how many characters there are in a value."""
+    size, pending = 0, [value]
+    while pending:
+        match pending.pop():
+            case str() as text:
+                size += len(text)
+            case dict() as found:
+                pending += [*found.keys(), *found.values()]
+            case list() | tuple() as found:
+                pending += found
+            case _:
+                size += 8  # a number has about as many
+    return size
 
 
 def _texts(released: Released) -> tuple[str, ...]:

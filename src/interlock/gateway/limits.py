@@ -33,7 +33,10 @@ APPROVAL_POLL_MS: Final = 250
 BUDGET_WAIT_MS: Final = 2_000
 BUDGET_POLL_FIRST_MS: Final = 25
 BUDGET_POLL_MOST_MS: Final = 400
-INLINE_TOKENS_CHARS: Final = 16_384
+# What the event loop does itself: two to three milliseconds of work at most. What is longer is done in a thread.
+INLINE_TOKENS_CHARS: Final = 2_048
+INLINE_TRACE_CHARS: Final = 4_096
+INLINE_INDEX_BYTES: Final = 65_536
 # Tokens and items of all contexts that a process keeps; a token takes about 170 bytes, so this is 50 MB.
 MAX_CACHED_CONTEXT_SIZE: Final = 300_000
 MAX_PAST_CALLS: Final = 20_000

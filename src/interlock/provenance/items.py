@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from array import array
 from collections import defaultdict
@@ -102,16 +103,16 @@ class _Taken:
             case Standing.FIELD | Standing.LISTED:
                 self.groups[standing] |= self._tokenizer.of_field(value)
             case _:
-                self.words(standing, value)
-                self.groups[Standing.SPAN].update(self._tokenizer.spans(value))
+                self.groups[Standing.SPAN].update(self.words(standing, value))
         if pointed:
             self.groups[Standing.POINTED] |= self._tokenizer.of_user_text(value)
 
-    def words(self, standing: Standing, text: str) -> None:
-        """All that a text holds and hides."""
-        found, is_complete = self._tokenizer.of_hostile_text(text)
-        self.groups[standing] |= found
-        self._is_complete = self._is_complete and is_complete
+    def words(self, standing: Standing, text: str) -> list[int]:
+        """All that a text holds and hides; gives its spans."""
+        found = self._tokenizer.of_other_text(text)
+        self.groups[standing] |= found.tokens
+        self._is_complete = self._is_complete and found.is_complete
+        return found.spans
 
     def name(self, source: str, name: str, *, pointed: bool) -> None:
         """The name of a property."""
@@ -138,7 +139,8 @@ class _Taken:
 def _of_name(key: str, source: str, name: str) -> tuple[frozenset[int], frozenset[int], tuple[int, ...]]:
     """The name of a property at its place, as text, and its spans. A contract's names come again with every result."""
     tokenizer = Tokenizer(key)
-    return tokenizer.of_place(source, _NAME, name), tokenizer.of_other_text(name), tuple(tokenizer.spans(name))
+    words = tokenizer.of_other_text(name)
+    return tokenizer.of_place(source, _NAME, name), words.tokens, tuple(words.spans)
 
 
 def _split(tokenizer: Tokenizer, text: str, seen: Callable[[int], bool]) -> tuple[str, str]:
@@ -160,7 +162,7 @@ def _leaves(value: Any, path: str, *, listed: bool) -> Iterator[tuple[str, str, 
             for name, inside in value.items():
                 # Names of properties can be data too, so they are text that others may have written.
                 yield _NAME, str(name), False
-                yield from _leaves(inside, f"{path}.{_plain_name(name)}".lstrip("."), listed=listed)
+                yield from _leaves(inside, f"{path}.{step(name)}".lstrip("."), listed=listed)
         case list() | tuple():
             for inside in value:
                 yield from _leaves(inside, f"{path}[]", listed=listed or len(value) > 1)
@@ -170,9 +172,13 @@ def _leaves(value: Any, path: str, *, listed: bool) -> Iterator[tuple[str, str, 
             yield path, str(value), listed
 
 
-def _plain_name(name: object) -> str:
-    """A name in a path. One that is a path itself (`order.total`, `rows[]`), or empty, must not lead where that path does."""
-    return str(name) if name and not _PATH_SIGNS.search(str(name)) else repr(name)
+def step(name: object) -> str:
+    """A name as a step of a path: in quotes when it could be read as a path itself (`order.total`, `rows[]`), or is empty.
+
+    Whoever may choose names must not get to where such a path leads.
+    """
+    plain = str(name)
+    return plain if plain and not _PATH_SIGNS.search(plain) else json.dumps(plain, ensure_ascii=False)
 
 
 def _standing_of(path: str, value: str, trusted: tuple[str, ...], *, listed: bool) -> Standing:

@@ -1,7 +1,8 @@
 """One thing, several writings: numbers, dates, times of day, account numbers, addresses of pages.
 
 `derived` is what a text says in other words; `readings` is how a whole value may be read. What is documented here is all that
-counts as the same: `docs/reference/release.md`, on origins. Everything takes texts in a form of `core.disguise`.
+counts as the same: `docs/reference/release.md`, on origins. Everything takes texts in a form of `core.disguise`, which is
+small letters.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ MAX_NUMBER_CHARS: Final = 40
 MAX_REMEMBERED_READINGS: Final = 1_024
 
 EDGES: Final = " \t\r\n.,;:!?()[]{}<>\"'`´“”‘’«»„*|\\"
-URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s<>\"'`|\\^{}]+", re.IGNORECASE)
+URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s<>\"'`|\\^{}]+")
 _BARE_URL: Final = re.compile(r"(?<![\w@./-])(?:[\w-]+\.)+[^\W\d_]{2,}(?:/[^\s<>\"'`|\\^{}]*)?(?![\w@-])")
 _BARE_VALUE: Final = re.compile(r"(?:[\w-]+\.)+[\w-]+(?:/[^\s]*)?")
 _WEB: Final = frozenset({"http", "https"})
@@ -38,8 +39,8 @@ _UNITS: Final = {
 }  # fmt: skip
 _UNIT_WORDS: Final = "|".join(sorted((unit for unit in _UNITS if unit.isalpha()), key=len, reverse=True))
 _NUMBER: Final = re.compile(
-    rf"(?<![\w.,])(?:([$€£¥]) ?)?([-+]?(?:{_WRITTEN}))(?![\w]|[.,]\d)(?: ?([€$£¥%])| ?({_UNIT_WORDS})\b)?"
-    rf"|(?<![\w.,])([-+]?(?:{_WRITTEN}))({_UNIT_WORDS})\b"
+    rf"(?<![\w.,])(?:([$€£¥]) ?)?([-+]?(?:{_WRITTEN}))"
+    rf"(?:({_UNIT_WORDS})\b|(?![\w]|[.,]\d)(?: ?([€$£¥%])| ?({_UNIT_WORDS})\b)?)"
 )
 _NUMBER_VALUE: Final = re.compile(rf"([$€£¥]? ?)([-+]?(?:{_WRITTEN}))( ?(?:[€$£¥%]|(?:{_UNIT_WORDS}))?)")
 _COMMA_DECIMAL: Final = re.compile(r"[-+]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d{1,2}")
@@ -48,7 +49,7 @@ _GROUPED: Final = re.compile(r"[-+]?\d{1,3}(?:[, ]\d{3})+")
 _DIGIT: Final = re.compile(r"\d")
 _ISO_DATE: Final = re.compile(r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)")
 _NUMERIC_DATE: Final = re.compile(r"\b(\d{1,2})[./-](\d{1,2})[./-](\d{4}|\d{2})\b")
-_TIME: Final = re.compile(r"\b(\d{1,2})(?::(\d{2}))?(?::\d{2})?\s*(am|pm|a\.m\.|p\.m\.)?(?![\w:])", re.IGNORECASE)
+_TIME: Final = re.compile(r"\b(\d{1,2})(?::(\d{2}))?(?::\d{2})?\s*(am|pm|a\.m\.|p\.m\.)?(?![\w:])")
 _MONTHS: Final = {
     name: number
     for number, names in enumerate(
@@ -62,12 +63,12 @@ _MONTHS: Final = {
     for name in names
 }  # fmt: skip
 _MONTH: Final = "|".join(sorted(_MONTHS, key=len, reverse=True))
-_DAY_MONTH: Final = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?:\s+of)?\s+({_MONTH})\b\.?(?:,?\s+(\d{{4}}))?", re.IGNORECASE)
-_MONTH_DAY: Final = re.compile(rf"\b({_MONTH})\b\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?\b(?!:)(?:,?\s+(\d{{4}}))?", re.IGNORECASE)
+_DAY_MONTH: Final = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?:\s+of)?\s+({_MONTH})\b\.?(?:,?\s+(\d{{4}}))?")
+_MONTH_DAY: Final = re.compile(rf"\b({_MONTH})\b\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?\b(?!:)(?:,?\s+(\d{{4}}))?")
 _DATES: Final = (_ISO_DATE, _NUMERIC_DATE, _DAY_MONTH, _MONTH_DAY)
-_JOINED: Final = re.compile(r"\s*(?:to|until|till|through|and|or|,|-|–|—)\s*", re.IGNORECASE)
+_JOINED: Final = re.compile(r"\s*(?:to|until|till|through|and|or|,|-|–|—)\s*")
 _FOUR_DIGITS: Final = re.compile(r"\d{4}")
-_BETWEEN: Final = re.compile(r"(?<=\d)(?:t(?=\d)|z$)", re.IGNORECASE)  # the T and the Z of ISO 8601
+_BETWEEN: Final = re.compile(r"(?<=\d)(?:t(?=\d)|z$)")  # the T and the Z of ISO 8601
 # What may stand beside a day and a time: words that say nothing more, and after a time fractions of a second and a zone.
 _BESIDE: Final = re.compile(
     r"(?:[\s,;()]|\b(?:at|on|the|of|z|utc|gmt|(?:mon|tues|wednes|thurs|fri|satur|sun)day|mon|tue|wed|thu|fri|sat|sun)\b)*",
@@ -99,16 +100,20 @@ class Reading(NamedTuple):
 
 def derived(plain: str) -> Iterator[str]:
     """What a text says in another form: addresses, numbers, dates, times of day, account numbers written with gaps."""
-    if "." in plain:
-        for match in _BARE_URL.finditer(plain):
-            yield from _said_of_page("", match.group().rstrip(EDGES))
-    if "://" in plain:
-        for match in URL.finditer(plain):
-            scheme, _, rest = match.group().rstrip(EDGES).partition("://")
-            yield from _said_of_page(scheme, rest)
+    # What holds no gap is looked for in each piece once.
+    for piece in set(plain.split()):
+        if "." in piece:
+            for match in _BARE_URL.finditer(piece):
+                yield from _said_of_page("", match.group().rstrip(EDGES))
+        if "://" in piece:
+            for match in URL.finditer(piece):
+                scheme, _, rest = match.group().rstrip(EDGES).partition("://")
+                yield from _said_of_page(scheme, rest)
+        if ("-" in piece or "." in piece or "/" in piece) and _DIGIT.search(piece):
+            yield from _numeric(piece)
     if not _DIGIT.search(plain):
         return
-    yield from _dates(plain)
+    yield from _spelt(plain)
     yield from _times(plain)
     for match in _NUMBER.finditer(plain):
         yield from _said_of_number(match)
@@ -180,8 +185,7 @@ def _accounts(written: str) -> Iterator[str]:
 
 
 def _said_of_number(match: re.Match[str]) -> Iterator[str]:
-    before, written, sign, word, joined, unit = match.groups()
-    written = written or joined
+    before, written, *after = match.groups()
     number = _number(written)
     if not number:
         return
@@ -196,7 +200,7 @@ def _said_of_number(match: re.Match[str]) -> Iterator[str]:
             yield from (() if _PADDED.match(piece) else (_number(piece),))
     else:
         yield number
-    for found in (before, sign, word, unit):
+    for found in (before, *after):
         if found:
             yield f"money:{_UNITS[found]}{said}"
 
@@ -274,6 +278,11 @@ def _moments(text: str) -> Iterator[Reading]:
 
 
 def _dates(plain: str) -> Iterator[str]:
+    yield from _numeric(plain)
+    yield from _spelt(plain)
+
+
+def _numeric(plain: str) -> Iterator[str]:
     for match in _ISO_DATE.finditer(plain):
         year, month, day = (int(part) for part in match.groups())
         yield from _day(year, month, day)
@@ -284,13 +293,12 @@ def _dates(plain: str) -> Iterator[str]:
         yield from _day(year, second, first)
         if first != second:
             yield from _day(year, first, second)
-    yield from _spelt(plain)
 
 
 def _spelt(plain: str) -> Iterator[str]:
     """Days with the name of their month. In a row (`May 3rd to May 5th 2027`) the year that one of them has is that of all."""
-    found = [(match.span(), match[3], _MONTHS[match[2].lower()], int(match[1])) for match in _DAY_MONTH.finditer(plain)]
-    found += [(match.span(), match[3], _MONTHS[match[1].lower()], int(match[2])) for match in _MONTH_DAY.finditer(plain)]
+    found = [(match.span(), match[3], _MONTHS[match[2]], int(match[1])) for match in _DAY_MONTH.finditer(plain)]
+    found += [(match.span(), match[3], _MONTHS[match[1]], int(match[2])) for match in _MONTH_DAY.finditer(plain)]
     found.sort()
     years = [int(year or 0) for _, year, _, _ in found]
     rows = list(itertools.pairwise(found))
@@ -317,7 +325,7 @@ def _day(year: int, month: int, day: int) -> Iterator[str]:
 
 def _times(plain: str) -> Iterator[str]:
     for match in _TIME.finditer(plain):
-        hour, minute, half = int(match.group(1)), match.group(2), (match.group(3) or "").replace(".", "").lower()
+        hour, minute, half = int(match.group(1)), match.group(2), (match.group(3) or "").replace(".", "")
         if minute is None and not half:
             continue
         if half:

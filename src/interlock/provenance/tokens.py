@@ -8,8 +8,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Iterator
-from typing import Final
+import sys
+from array import array
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -46,6 +49,17 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     part: bool = False
 
 
+class Hostile(NamedTuple):
+    """What a text accuses, and its spans (`Tokenizer.spans`).
+
+    `is_complete` is False when more may be hidden in it, or it is longer than is looked at.
+    """
+
+    tokens: frozenset[int]
+    spans: list[int]
+    is_complete: bool
+
+
 class Tokenizer:
     """Hashes tokens under a key of its own, so that stored tokens of one lineage say nothing about those of another."""
 
@@ -59,32 +73,41 @@ class Tokenizer:
         made.update(token.encode())
         return int.from_bytes(made.digest())
 
+    def hashes(self, tokens: Iterable[str]) -> list[int]:
+        """The hashes of many tokens, in their order."""
+        copy, digests = self._keyed.copy, []
+        for token in tokens:
+            made = copy()
+            made.update(token.encode())
+            digests.append(made.digest())
+        found = array("Q", b"".join(digests))
+        if sys.byteorder == "little":
+            found.byteswap()
+        return found.tolist()
+
     def of_user_text(self, text: str) -> frozenset[int]:
         """What a text of the user vouches for: its tokens in strict form, and up to `RUN_CHUNKS` words in a row."""
         plain = strict(text[:MAX_TEXT_CHARS])
-        row = self._row(plain)
-        found = self._all(plain, row)
-        longer = list(map(_pair, row, row[1:]))
-        for length in range(3, RUN_CHUNKS + 1):
-            longer = list(map(_pair, longer, row[length - 1 :]))
-            found.update(longer)
-        found.update(self.hashed(f"marked {mark}") for piece in set(plain.split()) if (mark := _marked(piece)) and mark != "*")
+        marks = {f"marked {mark}" for piece in set(plain.split()) if (mark := _marked(piece)) and mark != "*"}
+        row, found = self._read(plain, marks)
+        run = row
+        for length in range(2, RUN_CHUNKS + 1):
+            run = _longer(run, row[length - 1 :])
+            found.update(run)
         return frozenset(found)
 
-    def of_other_text(self, text: str) -> frozenset[int]:
+    def of_other_text(self, text: str) -> Hostile:
         """What a text accuses: its tokens in loose form, and those of everything that is encoded in it."""
-        return self.of_hostile_text(text)[0]
-
-    def of_hostile_text(self, text: str) -> tuple[frozenset[int], bool]:
-        """As `of_other_text`, and whether that is all: more may be hidden in it, or it may be longer than is looked at."""
-        found: set[int] = set()
         plains, is_complete = unfolded(text[:MAX_TEXT_CHARS])
-        for plain in plains:
-            found |= self._all(plain, self._row(plain))
-            # Whatever stands between separators counts as well: what accuses may find too much.
-            found.update(map(self.hashed, {piece.strip(".-+") for piece in _PIECE.findall(plain)}))
-            found.update(map(self.hashed, set(_WORD.findall(plain))))
-        return frozenset(found), is_complete and len(text) <= MAX_TEXT_CHARS
+        found: set[int] = set()
+        first: list[int] = []
+        for number, plain in enumerate(plains):
+            row, tokens = self._read(plain, _pieces(plain))
+            found |= tokens
+            found.update(_longer(row, row[1:]))
+            if number == 0:
+                first = row
+        return Hostile(frozenset(found), _spans(first), is_complete and len(text) <= MAX_TEXT_CHARS)
 
     def of_field(self, value: str) -> frozenset[int]:
         """How a whole field is found: as it is, or as another writing of the same number, day, account or address."""
@@ -112,15 +135,14 @@ class Tokenizer:
         )
 
     def _row(self, plain: str) -> list[int]:
-        chunks = _chunks(plain)
-        known = {chunk: self.hashed(chunk) for chunk in set(chunks)}
-        return [known[chunk] for chunk in chunks]
+        return self.hashes(_chunks(plain))
 
-    def _all(self, plain: str, row: list[int]) -> set[int]:
-        found = set(row)
-        found.update(map(_pair, row, row[1:]))
-        found.update(map(self.hashed, {*_addresses(plain), *derived(plain)}))
-        return found
+    def _read(self, plain: str, also: AbstractSet[str]) -> tuple[list[int], set[int]]:
+        """The chunks of a text in a row, and all single tokens in it, with those of `also`; each is hashed once."""
+        chunks = _chunks(plain)
+        tokens = list({*chunks, *_addresses(plain), *derived(plain), *also})
+        known = dict(zip(tokens, self.hashes(tokens), strict=True))
+        return [known[chunk] for chunk in chunks], set(known.values())
 
     @staticmethod
     def is_word(piece: str) -> bool:
@@ -129,16 +151,7 @@ class Tokenizer:
 
     def spans(self, text: str) -> list[int]:
         """The token of every `SPAN_WORDS` words in a row, by the place of the first; equal for texts that read alike."""
-        row = self._row(loose(text[:MAX_TEXT_CHARS]))
-        found: list[int] = []
-        rolling = 0
-        for place, word in enumerate(row):
-            rolling = (rolling * _ODD + word) & _MASK
-            if place >= SPAN_WORDS:
-                rolling = (rolling - row[place - SPAN_WORDS] * _SPAN_FACTOR) & _MASK
-            if place >= SPAN_WORDS - 1:
-                found.append(rolling)
-        return found
+        return _spans(self._row(loose(text[:MAX_TEXT_CHARS])))
 
     def vouched(self, value: str) -> tuple[Way, ...]:
         """The ways in which what vouches may know a value, the exact one first. None for a value without letters and digits.
@@ -193,6 +206,20 @@ def _asked(plain: str) -> tuple[str, ...]:
     return (plain, *("+".join(reading.tokens) for reading in readings(plain) if reading.grade is Grade.WHOLE))
 
 
+def _longer(run: list[int], words: list[int]) -> list[int]:
+    """Each of a row of tokens with the word behind it."""
+    return [(first * _ODD + second) & _MASK for first, second in zip(run, words, strict=False)]
+
+
+def _spans(row: list[int]) -> list[int]:
+    found: list[int] = []
+    rolling = 0
+    for word, left in zip(row, (*(0,) * SPAN_WORDS, *row), strict=False):
+        rolling = (rolling * _ODD + word - left * _SPAN_FACTOR) & _MASK
+        found.append(rolling)
+    return found[SPAN_WORDS - 1 :]
+
+
 def _pair(first: int, second: int) -> int:
     """The token of two chunks in a row; of more, one after another."""
     return (first * _ODD + second) & _MASK
@@ -213,19 +240,30 @@ def _marked(piece: str) -> str:
     return "" if bare == chunk else bare
 
 
+def _pieces(plain: str) -> set[str]:
+    """Whatever stands between separators: what accuses may find too much."""
+    found: set[str] = set()
+    for piece in set(plain.split()):
+        if not piece.isalnum():
+            found.update(_WORD.findall(piece))
+            found.update(part.strip(".-+") for part in _PIECE.findall(piece))
+    return found
+
+
 def _addresses(plain: str) -> Iterator[str]:
-    """Addresses as whole tokens, wherever they stand in a chunk; of a URL also its host, and its path without the query."""
-    if "://" in plain:
-        for match in URL.finditer(plain):
-            url = match.group().rstrip(EDGES)
-            yield url
-            yield from _parts(url)
-    if "@" in plain:
-        for email in mail_addresses(plain):
-            yield email.strip(EDGES)
-    if "." in plain:
-        for match in _HOST.finditer(plain):
-            yield match.group()
+    """Addresses as whole tokens, wherever they stand in a piece; of a URL also its host, and its path without the query."""
+    for piece in set(plain.split()):
+        if "://" in piece:
+            for match in URL.finditer(piece):
+                url = match.group().rstrip(EDGES)
+                yield url
+                yield from _parts(url)
+        if "@" in piece:
+            for email in mail_addresses(piece):
+                yield email.strip(EDGES)
+        if "." in piece:
+            for match in _HOST.finditer(piece):
+                yield match.group()
 
 
 def mail_addresses(plain: str) -> Iterator[str]:
