@@ -126,3 +126,135 @@ async def test_a_message_that_is_none_gets_an_error_that_a_client_can_read(at):
             assert json.loads(told)["error"]["message"], name
     # What is a message after all is the call that it says.
     assert {(proposal.operation, bytes(proposal.arguments)) for _, proposal in at.gate.proposals} <= {("shop.pay", b"{}")}
+
+
+OTHER_PROTOCOLS = {
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    "HTTP/2 without its preface": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 40 + b"\r\n\r\n",
+    "a tunnel": request(LENGTH, line="CONNECT localhost:443 HTTP/1.1"),
+    "a tunnel to elsewhere": request(LENGTH, "host: evil.example", without="host", line="CONNECT evil.example:443 HTTP/1.1"),
+    "no path at all": request(LENGTH, line="OPTIONS * HTTP/1.1"),
+    "a path that is none": request(LENGTH, line="POST mcp HTTP/1.1"),
+    "a path with a way out of it": request(LENGTH, line="POST /x/../mcp HTTP/1.1"),
+    "a path with a hidden slash": request(LENGTH, line="POST /%2fmcp HTTP/1.1"),
+    "a path with two slashes": request(LENGTH, line="POST //mcp HTTP/1.1"),
+    "a path with a NUL": request(LENGTH, line="POST /mcp%00 HTTP/1.1"),
+    "a path with a line end": request(LENGTH, line="POST /mcp%0d%0ahost:%20evil.example HTTP/1.1"),
+    "a path with parameters": request(LENGTH, line="POST /mcp;a=b HTTP/1.1"),
+    "another method": request(LENGTH, line="PATCH /mcp HTTP/1.1"),
+    "another method by a header": request(LENGTH, "x-http-method-override: POST", line="PUT /mcp HTTP/1.1"),
+    "a method in small letters": request(LENGTH, line="post /mcp HTTP/1.1"),
+    "SMTP": b"EHLO localhost\r\nMAIL FROM:<a@b>\r\n\r\n",
+    "a web socket": request(
+        LENGTH,
+        *(
+            "connection: upgrade",
+            "upgrade: websocket",
+            "sec-websocket-version: 13",
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+        ),
+        without="connection",
+        line="GET /mcp HTTP/1.1",
+    ),
+}
+
+
+async def test_what_speaks_another_protocol_or_asks_for_another_place_reaches_nothing(at):
+    for name, sent in OTHER_PROTOCOLS.items():
+        answer = await at.bytes(sent)
+        assert not answer.startswith((b"HTTP/1.1 1", b"HTTP/1.1 2", b"HTTP/1.1 5")) or answer.startswith(b"HTTP/1.1 505"), (
+            name,
+            answer[:200],
+        )
+        assert b"Traceback" not in answer, name
+        assert at.gate.proposals == [], name
+
+
+ODD = {
+    "its own address in full": request(LENGTH, line="POST http://localhost/mcp HTTP/1.1"),
+    "an offer of HTTP/2": request(
+        LENGTH, "connection: close, upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMAAABk"
+    ),
+    "an offer of HTTP/2 with a body in pieces": request(
+        "transfer-encoding: chunked", "connection: upgrade", "upgrade: h2c", body=CHUNKED, without="connection"
+    ),
+    "an offer of web sockets": request(LENGTH, "connection: close, upgrade", "upgrade: websocket"),
+    "chunks with words beside them": request(
+        "transfer-encoding: chunked", body=b"%x;a=b\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    ),
+    "chunks in small pieces": request(
+        "transfer-encoding: chunked", body=b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
+    ),
+    "a body that was waited for": request(LENGTH, "expect: 100-continue"),
+}
+
+
+async def test_an_odd_request_is_the_one_it_says_it_is_and_nothing_more_is_granted(at):
+    for number, (name, sent) in enumerate(ODD.items(), start=1):
+        answer = await at.bytes(sent)
+        assert b"HTTP/1.1 101" not in answer, name
+        assert b"HTTP/1.1 200" in answer, (name, answer[:200])
+        assert len(at.gate.proposals) == number, name
+        assert at.gate.proposals[-1][1].operation == "shop.pay", name
+
+
+TRAILED = {
+    "a token": (b"authorization: Bearer token-ana", "authorization"),
+    "a host": (b"host: localhost", "host"),
+    "a version": (b"mcp-protocol-version: " + STATELESS.encode(), "mcp-protocol-version"),
+}
+
+
+async def test_what_comes_behind_a_body_is_no_header(at):
+    for name, (trailer, needed) in TRAILED.items():
+        body = b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(BODY), BODY, trailer)
+        sent = request("transfer-encoding: chunked", f"trailer: {needed}", body=body, without=needed)
+        answer = await at.bytes(sent)
+        assert b"HTTP/1.1 200" not in answer, (name, answer[:200])
+        assert at.gate.proposals == [], name
+
+
+async def test_a_second_request_hidden_in_the_body_of_one_that_is_refused_is_not_read(at):
+    hidden = request(LENGTH)
+    for name, first in {
+        "no token": request(f"content-length: {len(hidden)}", body=hidden, without="authorization"),
+        "another host": request(f"content-length: {len(hidden)}", "host: evil.example", body=hidden, without="host"),
+        "another origin": request(f"content-length: {len(hidden)}", "origin: null", body=hidden),
+        "nothing there": request(f"content-length: {len(hidden)}", body=hidden, line="POST /nowhere HTTP/1.1"),
+        "too much": request("content-length: 999999999", body=hidden),
+    }.items():
+        await at.bytes(first.replace(b"connection: close", b"connection: keep-alive"), b"")
+        assert at.gate.proposals == [], name
+
+
+async def test_behind_a_request_that_offers_another_protocol_the_next_one_is_read(at):
+    """As clients do who would rather speak HTTP/2 (Java's own): the offer is not taken, and the connection stays."""
+    offering = request(LENGTH, "connection: upgrade, http2-settings", "upgrade: h2c", without="connection")
+    for cut in (len(offering), len(offering) - 10, len(offering) - len(BODY), 40):
+        before = len(at.gate.proposals)
+        answer = await at.bytes(offering[:cut], offering[cut:] + offering + request(LENGTH))
+        assert answer.count(b"HTTP/1.1 200") == 3, (cut, answer[:600])
+        assert len(at.gate.proposals) == before + 3
+
+
+async def test_a_thousand_such_offers_at_once_are_a_thousand_requests(at):
+    offering = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"
+    answer = await at.bytes(offering * 1_500 + request(LENGTH))
+    assert b"HTTP/1.1 500" not in answer
+    assert answer.count(b"HTTP/1.1 ") == 1_501
+    assert len(at.gate.proposals) == 1
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"1;" + b"a" * 60_000, b"0\r\nx-a: " + b"b" * 60_000, b"0\r\n" + b"x-a: b\r\n" * 8_000],
+    ids=["an extension of a chunk", "a trailer", "many trailers"],
+)
+async def test_what_stands_beside_a_body_has_a_limit_too(at, endless):
+    answer = await at.bytes(
+        request("transfer-encoding: chunked", body=endless[:9_000]),
+        *(endless[n : n + 9_000] for n in range(9_000, 60_000, 9_000)),
+    )
+    assert b"HTTP/1.1 200" not in answer, answer[:200]
+    assert at.gate.proposals == []

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from interlock.server.limits import MAX_HEAD_BYTES, REQUEST_READ_S
@@ -17,6 +18,8 @@ _HEAD_TOO_LARGE: Final = b"431 Request Header Fields Too Large"
 _NO_VERSION: Final = b"505 HTTP Version Not Supported"
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
 _TOO_SLOW: Final = b"408 Request Timeout"
+_NO_TUNNEL: Final = b"405 Method Not Allowed"
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class OpenLine:
@@ -54,6 +57,9 @@ class BoundedHttp(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._chunk_bytes = 0
+        self._beside_bytes = 0  # of chunks' extensions and trailers, since there was any of the body
+        self._had_body = False
+        self._repeating = False  # the head of a request whose offer to upgrade was not taken
         self._earlier_bytes = 0  # of the head at hand, in chunks after the one it began in
         self._has_begun = False
         self._in_head = False
@@ -82,7 +88,12 @@ class BoundedHttp(HttpToolsProtocol):
             return
         began_earlier = self._in_head
         self._chunk_bytes = len(data)
-        super().data_received(data)
+        self._had_body = False
+        self._parse(data)
+        in_body = self._in_message and not self._in_head
+        self._beside_bytes = self._beside_bytes + len(data) if in_body and not self._had_body else 0
+        if self._beside_bytes > MAX_HEAD_BYTES:
+            self._refuse(_HEAD_TOO_LARGE)
         if self._in_head:
             # A header line that never ends reaches no callback, so what arrives within a head is counted here.
             self._earlier_bytes += len(data) if began_earlier else 0
@@ -93,8 +104,55 @@ class BoundedHttp(HttpToolsProtocol):
         elif self._deadline is None and not self._refused:
             self._deadline = self.loop.call_later(REQUEST_READ_S, self._too_slow)
 
+    def _parse(self, data: bytes) -> None:
+        """Give the parser all of it, over every offer to speak another protocol."""
+        self._unset_keepalive_if_required()
+        rest: bytes | None = data
+        while rest is not None:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as offered:
+                rest = rest[offered.args[0] :] if self._declined() else None
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+            else:
+                return
+
+    def _declined(self) -> bool:
+        """Take no such offer, as a server may (RFC 9110, section 7.8): the request is one like any other. False: it is none.
+
+        httptools leaves the body of such a request unread, so another parser reads it, by the same lines about its length.
+        """
+        if self._refused or self.cycle is None or self.parser.get_method() == b"CONNECT":
+            self._refuse(_NO_TUNNEL)
+            return False
+        framing = b"".join(b"%b: %b\r\n" % line for line in self.headers if line[0] in _FRAMING)
+        self.parser = httptools.HttpRequestParser(self)
+        self._repeating = True
+        # The first parser has taken these very lines, so this one does.
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+        self._repeating = False
+        return True
+
+    def _should_upgrade(self) -> bool:
+        """Never: also not where a library for web sockets happens to be installed."""
+        return False
+
+    def on_url(self, url: bytes) -> None:
+        """The address."""
+        if not self._repeating:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head. What stands behind a body is no part of it (RFC 9110, section 6.5.1), whatever it is called."""
+        if self._in_head and not self._repeating:
+            super().on_header(name, value)
+
     def on_message_begin(self) -> None:
         """A head begins."""
+        if self._repeating:
+            return
         self._has_begun = self._in_message = self._in_head = True
         self._earlier_bytes = 0
         super().on_message_begin()
@@ -113,6 +171,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Serve the request, unless its head is too large."""
+        if self._repeating:
+            return
         self._in_head = False
         # A head that came within one small chunk cannot be too large, so nothing is added up for ordinary requests.
         if self._chunk_bytes + self._earlier_bytes > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
@@ -131,11 +191,14 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Hand on what belongs to a request that is served."""
+        self._had_body = True
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is here."""
+        """The request is here; of one that offers an upgrade, only when its body was read too."""
+        if self.parser.should_upgrade():
+            return
         self._in_message = False
         if not self._refused:
             super().on_message_complete()
