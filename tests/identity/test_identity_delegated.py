@@ -235,6 +235,7 @@ async def test_only_a_persons_own_channel_speaks_to_the_control_plane(shop):
         shop.issuer.token(sub="bot-app", client_id="bot-app", groups=["operators"], org="acme-corp", aud=HERE),
     ):
         assert (await shop.ask("GET", "/v1/controls", token=token)).status_code == 401
+        assert (await shop.ask("POST", "/v1/agents/bot/fresh", token=token)).status_code == 401
     assert (await shop.ask("GET", "/v1/controls", token=shop.own(groups=["staff"]))).status_code == 403
 
 

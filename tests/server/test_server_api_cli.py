@@ -46,6 +46,15 @@ async def test_traces_are_listed_told_and_exported_by_people_who_may(office, com
     await command("trace", "show", "ses_unknown", user="aud", code=1)
 
 
+async def test_a_user_begins_afresh_from_the_command_line(office, command):
+    token, session = await office.session("ana")
+    await office.call(token, "stock", item="tea")
+    await command("sessions", "fresh", "bot", user="oki", code=1)
+    answer = json.loads(await command("sessions", "fresh", "bot", "--json", user="ana"))
+    assert answer["ended"] == [session]
+    await command("sessions", "fresh", "bot", user="ana", code=1)
+
+
 async def test_sessions_agents_and_decisions_are_asked_for_as_a_person(office, command):
     _, session = await office.session("ana")
     listed = json.loads(await command("sessions", "list", "--json", user="ana"))

@@ -109,7 +109,8 @@ async def matrix(office):
     }
     everybody = Everybody(office, (office.agent("bot"), token, foreign))
     rows, numbers = {}, itertools.count()
-    for path, methods in sorted(document["paths"].items()):
+    # A fresh start ends the sessions that the others are about, so it comes last.
+    for path, methods in sorted(document["paths"].items(), key=lambda item: (item[0].endswith("/fresh"), item[0])):
         for method, operation in sorted(methods.items()):
             cells = {}
             for name, caller in everybody.tokens.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from interlock.app.administration import AdminGate
 from interlock.app.agents import PeoplesAgents
 from interlock.app.decisions import Decisions
+from interlock.app.fresh import FreshStarts
 from interlock.app.sessions import PeoplesSessions
 from interlock.app.sight import Sights
 from interlock.app.traces import PeoplesTraces
@@ -15,6 +16,7 @@ from interlock.gateway.histories import Histories
 from interlock.gateway.plans import Plans
 from interlock.store.controls import Controls
 from interlock.store.database import Database
+from interlock.store.labels import LabelRows
 from interlock.store.records import Records
 from interlock.store.sessions import Sessions
 from interlock.store.traces import Traces
@@ -42,6 +44,7 @@ class Desk:
         self.plans = plans
         self.traces = PeoplesTraces(traces, sessions, self.sights, admin, clock)
         self.agents = PeoplesAgents(traces, admin)
+        self.fresh = FreshStarts(LabelRows(database), environment, ids)
         self.decisions = Decisions(
             governing=governing,
             controls=Controls(database),

@@ -96,6 +96,26 @@ def end_session(
     return OK
 
 
+def start_fresh(
+    agent: Annotated[str, Parameter(help="The agent, as `interlock sessions list` names it.")],
+    *,
+    reason: Annotated[str, Parameter(help="Why, if you like to say; it goes on record.")] = "",
+    caller: Caller = ANYBODY,
+    as_json: Json = False,
+) -> int:
+    """Begin your own work with an agent afresh: its sessions end, and what they had read taints no longer. Start it anew then.
+
+    Posture, budgets, what was counted and how sensitive data it has seen stay as they are.
+    """
+    answer = caller.ask(f"/v1/agents/{quote(agent, safe='')}/fresh", body={"reason": reason})
+    if as_json:
+        print_json(answer)
+    else:
+        ended = ", ".join(answer["ended"]) or "none"
+        print(f"afresh: {answer['agent']}; sessions ended: {ended}. What it opens next is not tainted.")
+    return OK
+
+
 def list_agents(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
     """Agents of the release in force: where they are known, what they were granted, how they are used."""
     found = caller.ask("/v1/agents")

@@ -100,6 +100,7 @@ _sessions = App(name="sessions", help="Agents acting for users, now and before."
 _sessions.command(f"{_HERE}.desk:list_sessions", name="list", help="Sessions, newest first.")
 _sessions.command(f"{_HERE}.desk:show_session", name="show", help="One session.")
 _sessions.command(f"{_HERE}.desk:end_session", name="end", help="End a session before its time.")
+_sessions.command(f"{_HERE}.desk:start_fresh", name="fresh", help="Begin your work with an agent afresh, without taint.")
 app.command(_sessions)
 app.command(f"{_HERE}.desk:list_agents", name="agents", help="Agents of the release in force, their grants and their use.")
 app.command(f"{_HERE}.desk:decide", name="decide", help="What would be decided, and why; nothing is run.")

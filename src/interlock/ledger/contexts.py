@@ -40,4 +40,20 @@ class LabelsSpread(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     lineages: tuple[str, ...]
 
 
-ContextBody: TypeAlias = PlanSealed | PlanRefused | LabelsSpread
+class StartedFresh(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="lineage.started_fresh"):
+    """A user began their work with an agent afresh: the `sessions` ended, and with them what it had read taints no longer.
+
+    `tainted_by` is the call that had brought it. Posture, confidentiality, counters, budgets and history stayed as they were.
+    """
+
+    lineage_id: str
+    tenant: str
+    environment: str
+    agent: str
+    by: str
+    tainted_by: str
+    sessions: tuple[str, ...]
+    reason: str = ""
+
+
+ContextBody: TypeAlias = PlanSealed | PlanRefused | LabelsSpread | StartedFresh

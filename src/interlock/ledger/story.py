@@ -133,6 +133,7 @@ def _words(body: e.Body) -> tuple[str, str]:
             | c.PlanSealed()
             | c.PlanRefused()
             | c.LabelsSpread()
+            | c.StartedFresh()
             | e.DecisionAsked()
             | e.RecordRead()
         ):
@@ -206,7 +207,14 @@ def _plan(body: c.PlanSealed) -> str:
 
 
 def _of_people(
-    body: e.InputReceived | e.InputAsserted | c.PlanSealed | c.PlanRefused | c.LabelsSpread | e.DecisionAsked | e.RecordRead,
+    body: e.InputReceived
+    | e.InputAsserted
+    | c.PlanSealed
+    | c.PlanRefused
+    | c.LabelsSpread
+    | c.StartedFresh
+    | e.DecisionAsked
+    | e.RecordRead,
 ) -> tuple[str, str]:
     match body:
         case c.PlanSealed():
@@ -219,6 +227,8 @@ def _of_people(
             brought = f" ({body.tainted_by})" if body.tainted_by else ""
             many = f"{len(body.lineages)} lineage{'s' if len(body.lineages) > 1 else ''}"
             return "plain", f"labels reached {many}: {what}{brought}, confidentiality {body.confidentiality}"
+        case c.StartedFresh():
+            return "plain", f"{body.by} began afresh with {body.agent}: {len(body.sessions)} sessions ended, and their taint"
         case c.PlanRefused():
             return "bad", f"no plan sealed for {body.agent}: {body.why}{f': {body.detail}' if body.detail else ''}"
         case e.InputReceived():

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
+import msgspec
+
 from interlock.core.claim import LineageState
 from interlock.core.event import EventDraft
 from interlock.core.who import Session
 from interlock.store.database import Database
+
+
+class Taint(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a lineage is tainted and by which call (its id and operation), and its live sessions."""
+
+    tainted: bool
+    tainted_by: str
+    sessions: tuple[str, ...]
+
+
+class StartFresh(StrEnum):
+    """What became of starting afresh: calls are `under_way`, or something is `changed` meanwhile."""
+
+    FRESH = "fresh"
+    UNDER_WAY = "under_way"
+    CHANGED = "changed"
 
 
 class LabelRows:
@@ -37,3 +57,24 @@ class LabelRows:
             event.commitment,
         )
         return row is not None and row[0] == "spread"
+
+    async def taint(self, lineage_id: str) -> Taint | None:
+        """How a lineage stands; None when there is none."""
+        row = await self._database.row("taint_of", lineage_id)
+        if row is None:
+            return None
+        return Taint(tainted=row["tainted"], tainted_by=row["tainted_by"], sessions=tuple(row["sessions"]))
+
+    async def start_fresh(self, lineage_id: str, was: Taint, event: EventDraft) -> StartFresh:
+        """End its sessions and take its taint away. Unless it is `FRESH`, nothing was changed."""
+        row = await self._database.row(
+            "start_fresh",
+            lineage_id,
+            was.tainted_by,
+            list(was.sessions),
+            event.kind,
+            event.body,
+            event.salt,
+            event.commitment,
+        )
+        return StartFresh.CHANGED if row is None else StartFresh(row[0])

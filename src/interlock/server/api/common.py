@@ -15,6 +15,7 @@ from interlock.app.administration import NotPermittedError
 from interlock.app.answers import AnswerConflictError
 from interlock.app.decisions import SessionEndedError
 from interlock.app.doubts import DoubtConflictError, UnknownDoubtError
+from interlock.app.fresh import FreshConflictError, NothingToStartFreshError
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
 from interlock.app.revocations import UnknownSessionError, UnknownTargetError
@@ -183,6 +184,8 @@ def handlers() -> dict[Any, Any]:  # noqa: C901  # one small answer an error
         UnknownOperationError: unknown,
         AnswerConflictError: answered_otherwise,
         SessionOverError: conflict,
+        FreshConflictError: conflict,
+        NothingToStartFreshError: unknown,
         SessionEndedError: conflict,
         InputRefusedError: no_input,
         PlanRefusedError: no_plan,

@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException
 
 from interlock.app.administration import NotPermittedError
 from interlock.app.answers import MAX_KEY_CHARS
+from interlock.app.fresh import FreshConflictError, NothingToStartFreshError
 from interlock.app.plane import Plane
 from interlock.app.postures import PostureConflictError, UnknownLineageError
 from interlock.app.releases import ReleaseConflictError
@@ -36,6 +37,8 @@ CHANGES_NOTHING: Final = (
     ApprovalError,
     ReleaseError,
     SessionOverError,
+    FreshConflictError,
+    NothingToStartFreshError,
     InputRefusedError,
     UnknownRecordError,
     UnknownReleaseError,
