@@ -149,6 +149,7 @@ def main(words=None):
     broken = None
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-guide-", ignore_cleanup_errors=True)))
+        folder.chmod(0o755)  # so that root's Postgres lies in it, too, and goes with it
         reader = Reader(folder, here=given.here, pictures=given.pictures, tell=tell, patience_s=given.patience_s)
         stack.callback(reader.close)
         try:

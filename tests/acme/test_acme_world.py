@@ -11,7 +11,7 @@ import pytest
 
 from examples.acme.interlocked import Interlocked
 from examples.acme.world import World
-from tests.support.postgres import forget
+from tests.support.postgres import forget_all
 
 MANY_ROUNDS = 50
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ def world(tmp_path_factory):
     asyncio.run(made.start())
     yield made
     made.stop()
-    forget(made.folder / "company")
+    forget_all(made.folder)
 
 
 def is_free_to_repeat(result):
@@ -92,7 +92,7 @@ async def test_a_thousand_refund_calls_with_a_hundred_keys_through_four_processe
     finally:
         for gateway in gateways:
             gateway.stop()
-        forget(tmp_path / "state")
+        forget_all(tmp_path)
 
 
 def test_the_story_of_the_demo_holds(tmp_path):
@@ -104,6 +104,7 @@ def test_the_story_of_the_demo_holds(tmp_path):
         check=False,
         env={**os.environ, "INTERLOCK_DEMO_FOLDER": str(tmp_path)},
     )
+    forget_all(tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert "All 82 expectations held" in done.stdout
 

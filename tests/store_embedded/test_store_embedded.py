@@ -193,7 +193,7 @@ def test_no_parent_folder_is_touched(tmp_path):
     before = [(folder.stat().st_mode, folder.stat().st_uid) for folder in parents]
     server.acquire(tmp_path / "deep" / "state", durable=False).release()
     assert [(folder.stat().st_mode, folder.stat().st_uid) for folder in parents] == before
-    server.stop(tmp_path / "deep" / "state")
+    forget(tmp_path / "deep" / "state")
 
 
 def test_a_folder_that_others_may_write_is_refused_and_left_as_it_is(tmp_path):

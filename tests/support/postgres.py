@@ -69,3 +69,9 @@ def forget(state):
     """Stop the server of a state folder and remove its data, wherever that lies."""
     server.stop(state)
     shutil.rmtree(layout_of(state).cluster, ignore_errors=True)
+
+
+def forget_all(folder):
+    """The same for every state folder below this one."""
+    for told in list(folder.rglob("postgres.json")):
+        forget(told.parent)

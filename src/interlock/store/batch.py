@@ -32,83 +32,90 @@ def arguments(process_id: str, requests: Sequence[Request], *, again: bool, know
 
     `known` are accounts of budgets that had rows; the others may have to be made.
     """
-    asked: dict[tuple[str, str], _Asked] = {}
-    charged: list[int] = []
-    charged_to: list[int] = []
-    amounts: list[int] = []
-    lifted: list[bool] = []
-    scopes: dict[str, None] = {}
-    settled: list[str] = []
-    moves = False
-    wanted: list[dict[str, Any]] = []
-    events: tuple[list[int], list[str], list[str], list[str], list[bytes], list[bytes]] = ([], [], [], [], [], [])
-    for number, request in enumerate(requests):
-        match request:
-            case ClaimRequest():
-                wanted.append(_claim(number, request, process_id))
-                scopes.update(dict.fromkeys(request.scopes))
-                for charge in request.charges:
-                    budget = _budget(charge, process_id, asked)
-                    charged.append(number)
-                    charged_to.append(budget.number)
-                    amounts.append(charge.amount)
-                    lifted.append(charge.lifted)
-            case RecordRequest():
-                wanted.append(_record(number, request, again=again))
-            case SettleRequest():
-                wanted.append(_settle(number, request))
-                if request.state != "in_doubt":
-                    settled.append(request.claim_id)
-                    moves = moves or request.release_key or bool(request.spent)
-            case _:
-                assert_never(request)
-        for event in request.events:
-            numbers, kinds, calls, bodies, salts, commitments = events
-            numbers.append(number)
-            kinds.append(event.kind)
-            calls.append(event.call_id)
-            bodies.append(event.body)
-            salts.append(event.salt)
-            commitments.append(event.commitment)
-    budgets = asked.values()
-    keys = [request.idempotency.key for request in requests if isinstance(request, ClaimRequest) and request.idempotency]
+    claims = [(number, request) for number, request in enumerate(requests) if isinstance(request, ClaimRequest)]
+    ended = [request for request in requests if isinstance(request, SettleRequest) and request.state != "in_doubt"]
+    keys = [claim.idempotency.key for _, claim in claims if claim.idempotency]
     epochs = {request.epochs for request in requests if not isinstance(request, SettleRequest)} - {None}
     is_plain = not again and len(epochs) <= 1 and len(set(keys)) == len(keys) and all(map(_may_be_plain, requests))
     epoch = next(iter(epochs), None)
-    numbers, kinds, calls, bodies, salts, commitments = events
+    budgets, charges = _charged(process_id, claims)
     return (
         process_id,
-        _ENCODER.encode(wanted).decode(),
+        _ENCODER.encode(_wanted(process_id, requests, again=again)).decode(),
         _texts([request.session_id for request in requests]),
         _texts([request.lineage_id for request in requests]),
         [request.outcome if isinstance(request, SettleRequest) else None for request in requests],
         _texts({request.lineage_id: None for request in requests}),
-        _texts(scopes),
-        _texts(settled),
-        moves,
+        _texts({scope: None for _, claim in claims for scope in claim.scopes}),
+        _texts([request.claim_id for request in ended]),
+        any(request.release_key or request.spent for request in ended),
         is_plain,
         *((None, None, None) if epoch is None else (epoch.control, epoch.release, epoch.revocation)),
         *_compared(requests),
         bool(keys),
         any(not budget.holder and budget.account not in known for budget in budgets),
+        *_budgets(budgets),
+        *charges,
+        *_events(requests),
+        *_entering(requests),
+    )
+
+
+def _wanted(process_id: str, requests: Sequence[Request], *, again: bool) -> list[dict[str, Any]]:
+    wanted: list[dict[str, Any]] = []
+    for number, request in enumerate(requests):
+        match request:
+            case ClaimRequest():
+                wanted.append(_claim(number, request, process_id))
+            case RecordRequest():
+                wanted.append(_record(number, request, again=again))
+            case SettleRequest():
+                wanted.append(_settle(number, request))
+            case _:
+                assert_never(request)
+    return wanted
+
+
+def _charged(process_id: str, claims: Iterable[tuple[int, ClaimRequest]]) -> tuple[Collection[_Asked], tuple[str, ...]]:
+    """The budgets that claims ask of, and what each claim charges to them, in columns."""
+    asked: dict[tuple[str, str], _Asked] = {}
+    numbers: list[int] = []
+    charged_to: list[int] = []
+    amounts: list[int] = []
+    lifted: list[bool] = []
+    for number, claim in claims:
+        for charge in claim.charges:
+            numbers.append(number)
+            charged_to.append(_budget(charge, process_id, asked).number)
+            amounts.append(charge.amount)
+            lifted.append(charge.lifted)
+    return asked.values(), (_values(numbers), _values(charged_to), _values(amounts), _values(lifted))
+
+
+def _budgets(budgets: Collection[_Asked]) -> tuple[str, ...]:
+    return (
         _texts([budget.account for budget in budgets]),
         _texts([budget.holder for budget in budgets]),
         _texts([budget.about for budget in budgets]),
         _values([budget.cap for budget in budgets]),
         _values([budget.window_s for budget in budgets]),
         _values([budget.wanted for budget in budgets]),
-        _values(charged),
-        _values(charged_to),
-        _values(amounts),
-        _values(lifted),
-        _values(numbers),
-        _texts(kinds),
-        _texts(calls),
-        bodies,
-        salts,
-        commitments,
-        *_entering(requests),
     )
+
+
+def _events(requests: Sequence[Request]) -> tuple[Any, ...]:
+    """The events of all requests, in columns."""
+    columns: tuple[list[Any], ...] = ([], [], [], [], [], [])
+    numbers, kinds, calls, bodies, salts, commitments = columns
+    for number, request in enumerate(requests):
+        for event in request.events:
+            numbers.append(number)
+            kinds.append(event.kind)
+            calls.append(event.call_id)
+            bodies.append(event.body)
+            salts.append(event.salt)
+            commitments.append(event.commitment)
+    return _values(numbers), _texts(kinds), _texts(calls), bodies, salts, commitments
 
 
 def _values(values: Iterable[int | None]) -> str:
