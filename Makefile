@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # Else every process that a test or a demo starts compiles all of its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo guide test browser check bench bench-agentdojo bench-detectors conformance image fuzz chaos soak format requirements clean
+.PHONY: install demo guide test browser check bench bench-agentdojo bench-detectors conformance image fuzz chaos full-disk soak format requirements clean
 
 install: $(STAMP) ## the `interlock` command, in .venv/bin
 
@@ -71,6 +71,9 @@ MINUTES ?= 10
 SEED ?= 1
 chaos: $(STAMP) ## kill and pause gateways, cut and crash the database, and let the tool's table judge (MINUTES, SEED)
 	$(BIN)/python -m bench.chaos --minutes $(MINUTES) --seed $(SEED) --json bench/results/local-chaos.json
+
+full-disk: $(STAMP) ## fill the disk of a real Postgres, its log included, and look at what is executed, told and recorded (as root)
+	$(BIN)/python -m bench.full_disk --json bench/results/local-full-disk.json
 
 soak: $(STAMP) ## four gateways behind a load balancer under mixed load, one replaced every minute (MINUTES=60); the plot is docs/images/soak.svg
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --json bench/results/local-soak.json --svg bench/results/local-soak.svg

@@ -15,8 +15,14 @@ ROOMS = {
     "Tools": "interlock.tools.limits",
     "Texts that are looked through": "interlock.core.disguise interlock.provenance.tokens interlock.risk.injection",
     "Tokens of identity": "interlock.identity.tokens interlock.identity.jwks",
-    "Files of a release": "interlock.release.documents",
+    "Issuers outside": "interlock.identity.fetch interlock.identity.outside",
+    "Logging in": "interlock.identity.login.codes interlock.identity.login.provider",
+    "Work that is handed on": "interlock.identity.handing_down",
+    "The page": "interlock.server.page.stream interlock.server.page.forms interlock.app.live",
+    "Files of a release": "interlock.release.documents interlock.release.load interlock.release.shapes interlock.release.issuers",
     "The database": "interlock.store.database interlock.store.writer",
+    "Marks beside the database": "interlock.store.mark interlock.app.marking",
+    "Leaving": "interlock.app.leaving interlock.app.answers",
 }
 HEAD = """# Limits
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -42,6 +43,7 @@ KEEP_ALIVE_S: Final = 75
 # Beyond the time to leave, for whatever hangs in it.
 LAST_RESORT_S: Final = 5.0
 MAX_NAMED_CALLS: Final = 20
+_NO_PLACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
 
 
 def up(
@@ -117,6 +119,12 @@ def up(
         raise Failure(str(error), code=UNREACHABLE) from error
     except (IdentityError, ReleaseInForceError) as error:
         raise Failure(str(error), code=USAGE) from error
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        place = error.filename or state
+        hint = "make room there and let this user write, or give another --state or --mark folder"
+        raise Failure(f"{place} cannot be written: {error.strerror}", hint=hint, code=UNREACHABLE) from error
     if unsettled:
         said = f"{len(unsettled)} calls were not settled in the time to leave: {', '.join(unsettled[:MAX_NAMED_CALLS])}"
         raise Failure(said, hint="they are in doubt; the other processes look into them: `interlock doubts list`")
