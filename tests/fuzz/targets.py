@@ -293,7 +293,7 @@ def upstream_http(data):
                 for part in (data[:cut], data[cut:]):
                     parser.feed_data(part)
                     exchange.check_head(len(part))
-            except httptools.HttpParserError:
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
                 exchange.fail(CallFailedError("protocol", "not HTTP"))
             exchange.on_eof()
             assert exchange.answer.done()

@@ -178,6 +178,36 @@ async def not_http(wire: Wire, request: Request) -> None:
     await wire.send(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
 
 
+async def switches_protocols(wire: Wire, request: Request) -> None:
+    await wire.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n\x00\x00\x00\x04\x00")
+    await wire.closed_by_peer()
+
+
+async def continues_for_ever(wire: Wire, request: Request) -> None:
+    while True:
+        await wire.send(b"HTTP/1.1 100 Continue\r\nX: y\r\n\r\n" * 100)
+
+
+async def trailers_for_ever(wire: Wire, request: Request) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n")
+    while True:
+        await wire.send(b"X-A: " + b"y" * 1_000 + b"\r\n")
+
+
+async def one_trailer_for_ever(wire: Wire, request: Request) -> None:
+    await wire.send(
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nX-A: "
+    )
+    while True:
+        await wire.send(b"y" * 10_000)
+
+
+async def a_chunk_extended_for_ever(wire: Wire, request: Request) -> None:
+    await wire.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n1;a=")
+    while True:
+        await wire.send(b"y" * 10_000)
+
+
 async def two_lengths(wire: Wire, request: Request) -> None:
     await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello")
 
@@ -290,6 +320,11 @@ async def asks_without_end(wire: Wire, request: Request) -> None:
         (stream_without_result, "protocol"),
         (not_http, "protocol"),
         (two_lengths, "protocol"),
+        (switches_protocols, "protocol"),
+        (continues_for_ever, "too_large"),
+        (trailers_for_ever, "too_large"),
+        (one_trailer_for_ever, "too_large"),
+        (a_chunk_extended_for_ever, "too_large"),
         (not_json, "protocol"),
         (html, "protocol"),
         (deep, "protocol"),

@@ -51,6 +51,8 @@ class Exchange:
         self._header_count = 0
         self._header_bytes = 0
         self._in_head = True
+        self._had_body = False
+        self._beside_bytes = 0
         self._body = bytearray()
         self._body_bytes = 0
         self._status = 0
@@ -85,6 +87,7 @@ class Exchange:
 
     def on_body(self, chunk: bytes) -> None:
         """A piece of the body, without its framing."""
+        self._had_body = True
         self._body_bytes += len(chunk)
         if self._body_bytes > self._limits.skimmed_max_bytes:
             self._fail("too_large", f"the response is longer than {self._limits.skimmed_max_bytes} bytes")
@@ -149,11 +152,13 @@ class Exchange:
             self._fail("protocol", "the connection was lost in the middle of the response")
 
     def check_head(self, received_bytes: int) -> None:
-        """Bound a head that never ends: the parser reports a header only once it is whole."""
+        """Bound a head, a trailer or a chunk's extension that never ends: the parser reports each only once it is whole."""
         if self._in_head:
             self._header_bytes += received_bytes
-            if self._header_bytes > 2 * self._limits.header_max_bytes:
-                self._fail("too_large", f"more than {self._limits.header_max_bytes} bytes of headers")
+        self._beside_bytes = 0 if self._had_body or self._in_head else self._beside_bytes + received_bytes
+        self._had_body = False
+        if max(self._header_bytes, self._beside_bytes) > 2 * self._limits.header_max_bytes:
+            self._fail("too_large", f"more than {self._limits.header_max_bytes} bytes of headers")
 
     def fail(self, error: CallFailedError) -> None:
         """End without a response; the first failure counts."""

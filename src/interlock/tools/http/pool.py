@@ -81,7 +81,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             exchange.fail(CallFailedError("protocol", f"not HTTP: {type(error).__name__}"))
         exchange.check_head(len(data))
         if exchange.failure is not None:
