@@ -9,7 +9,7 @@ import pytest
 from interlock.gateway.messages import Returned
 from interlock.store.migrate import RELEASED, migrations
 from tests.store.before.record import RECORD, described
-from tests.support.shop import OPERATOR, counter
+from tests.support.shop import FILES, OPERATOR, counter
 
 BEFORE = json.loads(RECORD.read_text())
 
@@ -87,9 +87,9 @@ class VersionBefore:
             "call_hash": request.call_hash,
             "release_digest": request.release_digest,
             "scopes": list(request.scopes),
-            "key": key.key.hex(),
-            "key_source": key.source,
-            "key_window_s": key.window_s,
+            "key": key and key.key.hex(),
+            "key_source": key and key.source,
+            "key_window_s": key and key.window_s,
             "rates": [],
             "control": request.epochs.control,
             "release": request.epochs.release,
@@ -98,8 +98,14 @@ class VersionBefore:
             "tainted": False,
             "confidentiality": 0,
             "settle_by_ms": request.settle_by_ms,
-            "approvals": [],
-            "approved_hash": "",
+            "approvals": list(request.approvals),
+            "approved_hash": request.approved_hash,
+            "history": request.history,
+            "history_version": request.history_version,
+            "budgets": [
+                {"a": c.account, "h": "", "c": c.limit, "m": c.amount, "w": c.window_s, "l": c.lifted, "i": c.about}
+                for c in request.charges
+            ],
         }
         return await self._send(wanted, request.events)
 
@@ -153,7 +159,69 @@ async def test_gateways_of_both_versions_on_one_database_never_do_a_write_twice_
         assert (await before.claim(the_next(theirs), "clm_late"))["answer"] in {"halted", "stale"}
 
 
-async def the_request(made, session, asked, arguments):
+COUNTED = {
+    **FILES,
+    "budgets.yaml": 'paid: {sum: shop.pay.amount, per: lineage, within: 1h, limit: "100.00"}\n',
+    "history.yaml": "notes: {count: shop.note, per: lineage, within: 1h, with_this: true}\n",
+    "policies/guard/history.cedar": """
+@id("two-notes")
+@owner("security")
+forbid (principal, action == Action::"shop.note", resource) when { context.history.notes > 2 };
+""",
+}
+
+
+async def test_what_either_version_has_reserved_of_a_budget_the_other_does_not_give_again(database_urls, tmp_path):
+    async with counter(database_urls.app, tmp_path, files=COUNTED) as made:
+        before, asked, session = VersionBefore(made.system.database.pool()), [], await made.session()
+        theirs = await the_request(made, session, asked, {"order_id": "A1", "amount": "60.00"})
+        assert (await before.claim(theirs, "clm_theirs"))["answer"] == "claimed"
+        assert (await made.call(session, "pay", order_id="A2", amount="60.00")).code == "over_budget"
+        assert (await before.settle(theirs, "clm_theirs"))["answer"] == "settled"
+        assert (await made.call(session, "pay", order_id="A2", amount="60.00")).code == "over_budget"
+        assert isinstance(await made.call(session, "pay", order_id="A3", amount="30.00"), Returned)
+        more = await the_request(made, session, asked, {"order_id": "A4", "amount": "20.00"})
+        assert (await before.claim(more, "clm_more"))["answer"] == "over_budget"
+
+
+async def test_what_either_version_did_is_in_the_past_that_the_other_decides_on(database_urls, tmp_path):
+    async with counter(database_urls.app, tmp_path, files=COUNTED) as made:
+        before, asked, session = VersionBefore(made.system.database.pool()), [], await made.session()
+        assert isinstance(await made.call(session, "note", text="one"), Returned)
+        theirs = await the_request(made, session, asked, {"text": "two"}, "note")
+        told = await before.claim(theirs, "clm_theirs")
+        assert told["answer"] == "claimed"
+        # It counts while it is under way, and in what is decided on what was known before it.
+        assert (await before.claim(theirs, "clm_late"))["answer"] == "stale"
+        assert (await made.call(session, "note", text="three")).code == "forbidden"
+        assert (await before.settle(theirs, "clm_theirs"))["answer"] == "settled"
+        assert (await made.call(session, "note", text="three")).code == "forbidden"
+
+
+async def test_both_versions_settle_what_the_other_has_claimed_and_append_to_one_chain(database_urls, tmp_path):
+    async with counter(database_urls.app, tmp_path, files=COUNTED) as made:
+        before, asked, session = VersionBefore(made.system.database.pool()), [], await made.session()
+        desk, settled = made.system.writer, []
+        settle = desk.settle
+
+        async def by_the_other(request):
+            settled.append((await before.settle(request, request.claim_id))["answer"])
+            return await settle(request)
+
+        desk.settle = by_the_other
+        assert isinstance(await made.call(session, "pay", order_id="A1", amount="1.00"), Returned)
+        assert settled == ["settled"]
+        desk.settle = settle
+        theirs = await the_request(made, session, asked, {"order_id": "A2", "amount": "1.00"})
+        assert (await before.claim(theirs, "clm_theirs"))["answer"] == "claimed"
+        assert isinstance(await made.call(session, "stock", item="tea"), Returned)
+        sequence = await made.system.database.pool().fetch(
+            "SELECT seq FROM event WHERE chain_id = $1 ORDER BY seq", session.session_id
+        )
+        assert [row["seq"] for row in sequence] == list(range(1, len(sequence) + 1))
+
+
+async def the_request(made, session, asked, arguments, operation="pay"):
     """What we would ask for a call, with nothing claimed."""
 
     async def refused(request):
@@ -162,7 +230,7 @@ async def the_request(made, session, asked, arguments):
 
     desk, made.system.writer.claim = made.system.writer.claim, refused
     try:
-        await made.call(session, "pay", **arguments)
+        await made.call(session, operation, **arguments)
     finally:
         made.system.writer.claim = desk
     return asked[-1]
