@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from interlock.core.who import Person
 from interlock.gateway.messages import Caller, Effected, Proposal, Refusal, Returned
 from interlock.ledger.story import tell
 from interlock.tools.fence import current_key
@@ -241,6 +242,8 @@ async def test_while_it_waits_for_answers_machinery_leaves_it_alone_and_then_fin
     desk.tool.asks = 1
     await desk.asked(other, "keyed")
     assert await reconcile(desk.made, seconds=800) == 0
+    clerk = Person(user="cle", tenant="acme", roles=("Operator",))
+    assert {item.awaits for item in await desk.system.plane.doubts.list(clerk)} == {True}
     assert len(desk.tool.keys) == 2
     later(desk.made, 200)
     await desk.system.reconcile()

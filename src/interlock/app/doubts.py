@@ -29,7 +29,8 @@ class DoubtConflictError(Exception):
 class DoubtView(msgspec.Struct, frozen=True, kw_only=True):
     """A call whose end is not known, or was told in two ways (`conflict`). Times are microseconds since the epoch.
 
-    `asks_people` says why a person is needed; empty while machinery looks. `if_done` and `if_not_done` are what follows.
+    `asks_people` says why a person is needed; empty while machinery looks, or while it `awaits` the answers to what its tool
+    asked. `if_done` and `if_not_done` are what follows.
     """
 
     call_id: str
@@ -48,6 +49,7 @@ class DoubtView(msgspec.Struct, frozen=True, kw_only=True):
     conflict: str
     if_done: str
     if_not_done: str
+    awaits: bool = False
 
 
 class DoubtSettled(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,4 +140,5 @@ def _view(doubt: Doubt) -> DoubtView:
         conflict=doubt.conflict,
         if_done=f"what it reserved of budgets is spent; {repeated}",
         if_not_done=f"what it reserved of budgets is given back; {again}",
+        awaits=doubt.awaits,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -30,13 +31,17 @@ def list_doubts(
         return OK
     rows = []
     for item in answer["doubts"]:
-        stands = item["conflict"] or (f"asks you: {item['asks_people']}" if item["asks_people"] else "is being looked into")
+        stands = item["conflict"] or (f"asks you: {item['asks_people']}" if item["asks_people"] else _meanwhile(item))
         since = datetime.fromtimestamp(item["since_us"] / 1e6, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         rows.append((item["call_id"], item["operation"], f"{item['agent']} for {item['user']}", since, stands))
     print_table(
         ("call", "operation", "agent for user", "since", "how it stands"), rows, empty="nothing is in doubt", whole="call"
     )
     return OK
+
+
+def _meanwhile(item: Mapping[str, Any]) -> str:
+    return "waits for the answers to what its tool asked" if item["awaits"] else "is being looked into"
 
 
 def show(call: Call, *, caller: Caller = ANYBODY, as_json: Json = False) -> int:
@@ -48,7 +53,7 @@ def show(call: Call, *, caller: Caller = ANYBODY, as_json: Json = False) -> int:
     lines = (
         f"{item['call_id']}  {item['operation']} {json.dumps(item['arguments'])}",
         f"{item['agent']} for {item['user']} of {item['tenant']}, attempt {item['attempt']}, {item['state']}",
-        item["conflict"] or item["asks_people"] or "is being looked into",
+        item["conflict"] or item["asks_people"] or _meanwhile(item),
         f"--done: {item['if_done']}",
         f"--not-done: {item['if_not_done']}",
     )

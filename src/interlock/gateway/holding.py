@@ -28,7 +28,7 @@ _Question: TypeAlias = tuple[Mapping[str, Any], asyncio.Future[Mapping[str, Any]
 class _Held:
     """One call, and who waits for it now, if anybody does."""
 
-    def __init__(self, call_id: str, session: Session, caller: Caller, has_room: Callable[[], bool]) -> None:
+    def __init__(self, call_id: str, session: Session, caller: Caller, hold: Callable[[_Held], bool]) -> None:
         self.call_id = call_id
         self.session = session
         self.caller = caller
@@ -38,7 +38,8 @@ class _Held:
         self.news = asyncio.Event()
         self.task: asyncio.Task[CallResult] | None = None
         self._asked = 0
-        self._has_room = has_room
+        self._hold = hold
+        self._is_over = False
 
     def with_questions(self) -> Caller:
         """The caller, as the call has it: what is asked is kept here, and progress goes to whoever waits."""
@@ -46,7 +47,8 @@ class _Held:
         return msgspec.structs.replace(self.caller, ask=self._ask, progress=progress)
 
     async def _ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        if not self._has_room():
+        # A caller that is gone answers nothing, though the call may go on and its tool may ask.
+        if self._is_over or not self._hold(self):
             return None
         self._asked += 1
         key = f"ask-{self._asked}"
@@ -72,6 +74,7 @@ class _Held:
 
     def ended(self) -> None:
         """Nobody answers any more."""
+        self._is_over = True
         self.answered({})
         self.news.set()
 
@@ -92,7 +95,7 @@ class Holding:
         raw = _canonical(proposal)
         found = None if raw is None else self._answered(session, proposal, raw)
         if found is None:
-            found = _Held(self._ids.new("call"), session, caller, lambda: self._has_room(session))
+            found = _Held(self._ids.new("call"), session, caller, self._hold)
             work = make(session, proposal, found.with_questions(), found.call_id)
             found.task = asyncio.ensure_future(work)
             found.task.add_done_callback(lambda _: self._ended(found))
@@ -122,7 +125,6 @@ class Holding:
         if task.done():
             return task.result()
         held.rounds += 1
-        self._held[held.call_id] = held
         what = Sealed(held=held.call_id, attempt=held.rounds)
         state = self._seals.seal(held.session, proposal.operation, raw, what)
         requests = {key: request for key, (request, _) in held.open.items()}
@@ -151,9 +153,15 @@ class Holding:
         held.answered(answers)
         return held
 
-    def _has_room(self, session: Session) -> bool:
-        own = sum(held.session.session_id == session.session_id for held in self._held.values())
-        return len(self._held) < MAX_HELD_CALLS and own < MAX_HELD_CALLS_PER_SESSION
+    def _hold(self, held: _Held) -> bool:
+        """Hold a call from its first question on; False when there are too many."""
+        if held.call_id in self._held:
+            return True
+        own = sum(other.session.session_id == held.session.session_id for other in self._held.values())
+        if len(self._held) >= MAX_HELD_CALLS or own >= MAX_HELD_CALLS_PER_SESSION:
+            return False
+        self._held[held.call_id] = held
+        return True
 
     def _ended(self, held: _Held) -> None:
         self._held.pop(held.call_id, None)
