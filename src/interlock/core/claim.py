@@ -68,6 +68,23 @@ def awaiting(attempt: int) -> str:
     return f'{{"awaits":{attempt}}}'
 
 
+class OfWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call in a session that was handed down has to do with the past of the whole work.
+
+    `lineage_id` is the lineage that the work came from. `counts`: the call is part of that past. `version` is that of the
+    past that a decision has read, None when it read none.
+    """
+
+    lineage_id: str
+    counts: bool = False
+    version: int | None = None
+
+    @property
+    def is_looked_at(self) -> bool:
+        """Whether the store has to look at it, under the lock of that lineage."""
+        return self.counts or self.version is not None
+
+
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for the right to execute one call, with its events. `scopes` are `fleet`, `tenant:acme`, `operation:pay.refund`...
 
@@ -101,6 +118,7 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     history: str | None = None
     history_version: int | None = None
     continues: int = 0
+    work: OfWork | None = None
 
 
 class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +130,7 @@ class RecordRequest(msgspec.Struct, frozen=True, kw_only=True):
     epochs: Epochs | None
     facts_version: int | None
     history_version: int | None = None
+    work: OfWork | None = None
     events: tuple[EventDraft, ...]
 
 
@@ -135,6 +154,7 @@ class SettleRequest(msgspec.Struct, frozen=True, kw_only=True):
     labels: Labels = Labels()
     events: tuple[EventDraft, ...]
     enters: Item | None = None
+    work: OfWork | None = None
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,10 +38,14 @@ class Form(StrEnum):
 
 
 class Span(StrEnum):
-    """Whose past it is: that of the lineage, or of this session alone."""
+    """Whose past it is: that of the lineage, of this session alone, or of the work.
+
+    The past of the work is that of the lineage and of all that was done below any session of the lineage it came from.
+    """
 
     LINEAGE = "lineage"
     SESSION = "session"
+    WORK = "work"
 
 
 class HistoryFact(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,12 +83,15 @@ class PastCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call as the history knows it. `state` is that of its claim; `unsent`: it is known never to have reached its tool.
 
     `values` holds the hashed forms of kept arguments, empty for one that was not given; one that is missing is not known.
-    `units` holds those that are added up, in ten-thousandths.
+    They are hashed for `keyed_by`, a lineage: its own, or the one that the work came from. `units` holds those that are added
+    up, in ten-thousandths.
     """
 
     claim_id: str
     call_id: str
     session_id: str
+    lineage_id: str = ""
+    keyed_by: str = ""
     operation: str
     at_us: int
     state: str = "claimed"
@@ -112,25 +119,32 @@ class Recalled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The arguments of a call as they are stored beside its claim."""
+    """The arguments of a call as they are stored beside its claim: `v` hashed for its lineage, `w` for that of the work."""
 
     v: Mapping[str, tuple[str, ...]] = {}
     u: Mapping[str, int] = {}
+    w: Mapping[str, tuple[str, ...]] = {}
 
 
-def keep(contract: Contract, arguments: Mapping[str, JsonValue], names: Iterable[str], lineage_id: str) -> Kept:
-    """What is kept of a call's arguments: hashes that mean nothing in another lineage, and numbers."""
+def keep(contract: Contract, arguments: Mapping[str, JsonValue], names: Iterable[str], lineage_id: str, work: str = "") -> Kept:
+    """What is kept of a call's arguments: hashes that mean nothing in another lineage, and numbers.
+
+    `work` is the lineage that the work came from, where facts count the call for all of it.
+    """
     values: dict[str, tuple[str, ...]] = {}
+    for_work: dict[str, tuple[str, ...]] = {}
     units: dict[str, int] = {}
     for name in sorted(names):
         if name not in contract.arguments.fields:
             continue
         value = arguments.get(name)
         values[name] = () if value is None else hashed(contract, name, value, lineage_id)
+        if work:
+            for_work[name] = () if value is None else hashed(contract, name, value, work)
         amount = units_of(value)
         if amount is not None:
             units[name] = amount
-    return Kept(v=values, u=units)
+    return Kept(v=values, u=units, w=for_work)
 
 
 def hashed(contract: Contract, name: str, value: JsonValue, lineage_id: str) -> tuple[str, ...]:

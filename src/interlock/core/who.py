@@ -74,6 +74,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         """The session that all of this began with."""
         return self.parents[-1].session_id if self.parents else self.session_id
 
+    @property
+    def work(self) -> Lineage:
+        """The lineage that all of this began with: work is handed down for the same user, by one agent to another."""
+        return msgspec.structs.replace(self.lineage, agent=self.parents[-1].agent) if self.parents else self.lineage
+
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
     """A user speaking for themselves, with no agent in between: the principal of control-plane operations.

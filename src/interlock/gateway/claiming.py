@@ -114,6 +114,7 @@ class Claiming(msgspec.Struct, frozen=True, kw_only=True):
             charges=taken,
             history=self.remembered,
             history_version=call.history_version,
+            work=call.work,
             continues=read.continues.attempt if read.continues else 0,
         )
 
@@ -136,6 +137,7 @@ class Claiming(msgspec.Struct, frozen=True, kw_only=True):
             earlier=self.way.earlier,
             line=asking.line(Asker.of(call.id, call.session, claimed.state, contract, call.caller, self.governed.canaries)),
             more=read.more(),
+            of_work=call.work,
             asked_in=read.continues.attempt if read.continues else 0,
             first_call=read.continues.call_id if read.continues else "",
         )

@@ -14,7 +14,7 @@ from interlock.core.terms import Question
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.execution import StoppedError
 from interlock.gateway.governed import Governed
-from interlock.gateway.histories import Histories
+from interlock.gateway.histories import Histories, of_work
 from interlock.gateway.internal import scopes_of
 from interlock.gateway.lease import Lease
 from interlock.gateway.plans import Plans, as_planned
@@ -63,6 +63,7 @@ class Deciding:
         state = self._lease.in_force(standing.state, scopes_of(call.session, contract))
         recalled = await self._histories.of(call.session, governed, read, standing.state)
         call.history_version = recalled.version
+        call.work = of_work(call.session, governed, contract, recalled.work_version)
         plan: Planned | None = None
         as_it_says = NONE_PLANNED
         if governed.wants_plan(contract):

@@ -11,7 +11,7 @@ import msgspec
 
 from interlock.core.budget import Budget
 from interlock.core.canonical import digest
-from interlock.core.claim import NOT_KEPT, Claimed, Labels, NotSettled, OverBudget, Settled, SettleRequest, awaiting
+from interlock.core.claim import NOT_KEPT, Claimed, Labels, NotSettled, OfWork, OverBudget, Settled, SettleRequest, awaiting
 from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.event import EventDraft
@@ -135,6 +135,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     sent_before: bool = False
     line: Line = Line()
     more: Mapping[str, Any] = {}
+    of_work: OfWork | None = None
     asked_in: int = 0
     first_call: str = ""
 
@@ -259,6 +260,7 @@ class Executor:
                 labels=work.labels,
                 events=tuple(events),
                 enters=item,
+                work=work.of_work,
             )
         )
         if not_taken_up is not None:

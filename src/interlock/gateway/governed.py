@@ -14,7 +14,7 @@ from interlock.core.canonical import JsonValue
 from interlock.core.claim import LineageState
 from interlock.core.contract import Contract, Kind
 from interlock.core.decision import Facts, Obligations, ResourceFacts, Traced
-from interlock.core.history import HistoryFact, Recalled
+from interlock.core.history import HistoryFact, Recalled, Span
 from interlock.core.mirrored import Mirrored, mirrored_parameters
 from interlock.core.plan import Planned
 from interlock.core.uris import match
@@ -55,6 +55,8 @@ class Governed:
         self._read_plan: dict[str, bool] = {}
         self._history: dict[str, tuple[HistoryFact, ...]] = {}
         self.history_counted: frozenset[str] = frozenset().union(*(fact.counted for fact in release.history))
+        works = [fact for fact in release.history if fact.per is Span.WORK]
+        self.work_counted: frozenset[str] = frozenset().union(*(fact.counted for fact in works))
         self.history_window_s = max((fact.within_s or LONGEST_SESSION_S for fact in release.history), default=0)
         self._inputs: dict[str, jsonschema_rs.Validator] = {}
         self._budgets: dict[str, tuple[Budget, ...]] = {}

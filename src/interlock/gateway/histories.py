@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 
 from interlock.core.canonical import JsonValue
-from interlock.core.claim import LineageState
+from interlock.core.claim import LineageState, OfWork
 from interlock.core.contract import Contract
-from interlock.core.history import Kept, PastCall, Recalled, keep
+from interlock.core.history import Kept, PastCall, Recalled, Span, keep
 from interlock.core.ports import Clock
 from interlock.core.who import Session
 from interlock.gateway.governed import Governed
@@ -26,10 +26,14 @@ from interlock.policy.history import Present, recall
 
 
 class Recollection(msgspec.Struct, frozen=True, kw_only=True):
-    """What was recalled for one decision. `version` is what its claim is compared with; None when no history was read."""
+    """What was recalled for one decision. `version` is what its claim is compared with; None when no history was read.
+
+    `work_version` is the same for the lineage that the work came from, where that is another and its past was read.
+    """
 
     facts: Mapping[str, Recalled] = {}
     version: int | None = None
+    work_version: int | None = None
 
 
 NONE_READ = Recollection()
@@ -38,7 +42,7 @@ LATE_US: Final = 600_000_000
 
 
 class _Log:
-    """The calls of one lineage that the facts of one release count."""
+    """The calls of one lineage, and of what came of its sessions, that the facts of one release count."""
 
     def __init__(self, release_digest: str) -> None:
         self.release_digest = release_digest
@@ -62,7 +66,16 @@ class Histories:
         wanted = governed.history_wanted(read.contract)
         if not wanted:
             return NONE_READ
-        log = await self._current(session, governed, state.history_version)
+        log, above = await self._current(session.lineage.id, governed, state.history_version), None
+        if any(fact.per is Span.WORK for fact in wanted) and session.work != session.lineage:
+            above = await self._current(session.work.id, governed, None)
+        # From here on nothing is waited for: what is recalled and the versions belong together.
+        own = of_work = tuple(log.calls.values())
+        is_whole = log.is_complete
+        if above is not None:
+            # What this lineage did for the work stands in both; taken is what can be compared with what others did for it.
+            of_work = tuple({**log.calls, **above.calls}.values())
+            is_whole = is_whole and above.is_complete
         present = Present(
             contract=read.contract,
             arguments=read.arguments,
@@ -72,14 +85,12 @@ class Histories:
         )
         # A call that goes on with answers stands in the log already, and is the present one.
         goes_on = read.continues.claim_id if read.continues else ""
-        calls = tuple(call for call in log.calls.values() if call.claim_id != goes_on) if goes_on else tuple(log.calls.values())
-        return Recollection(
-            facts={
-                fact.name: recall(fact, calls, present, governed.release.contracts, is_complete=log.is_complete)
-                for fact in wanted
-            },
-            version=log.version,
-        )
+        contracts, facts = governed.release.contracts, {}
+        for fact in wanted:
+            calls, is_complete = (own, log.is_complete) if fact.per is not Span.WORK else (of_work, is_whole)
+            earlier = [call for call in calls if call.claim_id != goes_on] if goes_on else calls
+            facts[fact.name] = recall(fact, earlier, present, contracts, is_complete=is_complete)
+        return Recollection(facts=facts, version=log.version, work_version=None if above is None else above.version)
 
     def forget(self) -> None:
         """Know nothing any more: the database has another past now."""
@@ -91,7 +102,8 @@ class Histories:
         names = governed.history_kept(contract)
         if names is None:
             return None
-        return msgspec.json.encode(keep(contract, arguments, names, session.lineage.id)).decode()
+        work = session.work.id if contract.operation in governed.work_counted and session.work != session.lineage else ""
+        return msgspec.json.encode(keep(contract, arguments, names, session.lineage.id, work)).decode()
 
     def claimed(self, session: Session, call: PastCall, version: int) -> None:
         """A counted call of this process was claimed, which made this version."""
@@ -115,16 +127,16 @@ class Histories:
         log.calls[call.claim_id] = call
         log.version = version
 
-    async def _current(self, session: Session, governed: Governed, version: int) -> _Log:
-        lineage_id = session.lineage.id
+    async def _current(self, lineage_id: str, governed: Governed, version: int | None) -> _Log:
+        """What is known of a lineage's past, as of a version at least; with None as of now, whoever made it."""
         log = self._known.get(lineage_id)
         if log is None or log.release_digest != governed.release.digest or len(log.calls) > 2 * MAX_PAST_CALLS:
             self._forget(lineage_id)
             log = self._known[lineage_id] = _Log(governed.release.digest)
         self._known.move_to_end(lineage_id)
-        if log.version < version:
+        if version is None or log.version < version:
             async with log.reading:
-                if log.version < version:
+                if version is None or log.version < version:
                     await self._read(lineage_id, governed, log)
         self._forget_some(lineage_id, log, governed.history_window_s)
         return log
@@ -162,6 +174,16 @@ class Histories:
             self._calls -= len(log.calls)
 
 
+def of_work(session: Session, governed: Governed, contract: Contract, version: int | None) -> OfWork | None:
+    """What a call of this contract has to do with the past of the work; None where that is the lineage's own.
+
+    `version` is what its decision read of that past.
+    """
+    if session.work == session.lineage:
+        return None
+    return OfWork(lineage_id=session.work.id, counts=contract.operation in governed.work_counted, version=version)
+
+
 def past_call(
     session: Session, claim_id: str, call_id: str, contract: Contract, remembered: str, claimed_at_us: int
 ) -> PastCall:
@@ -171,6 +193,8 @@ def past_call(
         claim_id=claim_id,
         call_id=call_id,
         session_id=session.session_id,
+        lineage_id=session.lineage.id,
+        keyed_by=session.lineage.id,
         operation=contract.operation,
         at_us=claimed_at_us,
         values=kept.v,

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from interlock.core.canonical import canonical, digest
-from interlock.core.claim import RecordRequest
+from interlock.core.claim import OfWork, RecordRequest
 from interlock.core.contract import Kind
 from interlock.core.event import EventDraft
 from interlock.core.ports import Ids
@@ -52,6 +52,7 @@ class Call:
         self.again_in_s: float | None = None
         self.degraded = False
         self.history_version: int | None = None
+        self.work: OfWork | None = None
         self._ids = ids
 
     def event(
@@ -103,6 +104,7 @@ class Call:
             epochs=None if standing is None else standing.epochs,
             facts_version=None if standing is None else standing.state.facts_version,
             history_version=None if standing is None else self.history_version,
+            work=None if standing is None else self.work,
             events=events,
         )
 

@@ -29,7 +29,7 @@ _NOTHING: Final[Mapping[Form, Recalled]] = {
 class Present:
     """The call that is decided on, as facts about the past look at it."""
 
-    __slots__ = ("arguments", "at_us", "contract", "lineage_id", "session_id")
+    __slots__ = ("_hashes", "arguments", "at_us", "contract", "lineage_id", "session_id")
 
     def __init__(
         self, *, contract: Contract, arguments: Mapping[str, JsonValue], lineage_id: str, session_id: str, at_us: int
@@ -39,11 +39,14 @@ class Present:
         self.lineage_id = lineage_id
         self.session_id = session_id
         self.at_us = at_us
+        self._hashes: dict[tuple[str, str], tuple[str, ...] | None] = {}
 
-    def hashes(self, name: str) -> tuple[str, ...] | None:
-        """The forms of an argument; None when this call has no such argument, or nothing in it."""
-        value = self.arguments.get(name)
-        return None if value is None else hashed(self.contract, name, value, self.lineage_id)
+    def hashes(self, name: str, key: str) -> tuple[str, ...] | None:
+        """The forms of an argument, hashed for a lineage; None when this call has no such argument, or nothing in it."""
+        if (name, key) not in self._hashes:
+            value = self.arguments.get(name)
+            self._hashes[name, key] = None if value is None else hashed(self.contract, name, value, key)
+        return self._hashes[name, key]
 
     def as_past(self, names: frozenset[str]) -> PastCall:
         """This call as it would be remembered, succeeded."""
@@ -52,6 +55,8 @@ class Present:
             claim_id="",
             call_id="",
             session_id=self.session_id,
+            lineage_id=self.lineage_id,
+            keyed_by=self.lineage_id,
             operation=self.contract.operation,
             at_us=self.at_us,
             state="succeeded",
@@ -75,10 +80,10 @@ def recall(
 ) -> Recalled:
     """What a fact says of the present call.
 
-    `calls` are the earlier ones of the lineage, in any order; `is_complete` is False when older ones were left out that might
-    have counted. `contracts` are those of the release, to say what a call brought.
+    `calls` are the earlier ones of the lineage and of its work, in any order; `is_complete` is False when older ones were left
+    out that might have counted. `contracts` are those of the release, to say what a call brought.
     """
-    ours = [call for call in calls if fact.per is Span.LINEAGE or call.session_id == present.session_id]
+    ours = [call for call in calls if _is_ours(fact, call, present)]
     begins_us = _begins(fact, ours, present)
     found = [
         call
@@ -101,6 +106,16 @@ def recall(
             return Recalled(value=MAX_COUNT if unknown else _distinct(fact, found), because=because)
         case Form.SUM:
             return Recalled(value=shown(MAX_UNITS if unknown else _sum(fact, found)), because=because)
+
+
+def _is_ours(fact: HistoryFact, call: PastCall, present: Present) -> bool:
+    match fact.per:
+        case Span.SESSION:
+            return call.session_id == present.session_id
+        case Span.LINEAGE:
+            return call.lineage_id == present.lineage_id
+        case Span.WORK:
+            return True
 
 
 def _begins(fact: HistoryFact, calls: Sequence[PastCall], present: Present) -> int | None:
@@ -126,10 +141,10 @@ def _counts(fact: HistoryFact, call: PastCall) -> bool:
 
 def _matches(fact: HistoryFact, call: PastCall, present: Present) -> bool:
     for past, now in fact.matching.items():
-        if not _same(fact, call.values.get(past), present.hashes(now)):
+        if not _same(fact, call.values.get(past), present.hashes(now, call.keyed_by)):
             return False
     for past, allowed in fact.where.items():
-        wanted = tuple(hash_of(form, present.lineage_id) for form in allowed)
+        wanted = tuple(hash_of(form, call.keyed_by) for form in allowed)
         had = call.values.get(past)
         if had is None:
             if fact.done:

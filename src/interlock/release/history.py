@@ -84,6 +84,9 @@ def _fact(
             return None
     else:
         on = _selected(named, node.at(form.value), contracts, problems)
+    if form is Form.DISTINCT and spec.done and spec.per is Span.WORK:
+        problems.add(node.at("per"), f"{name}: values of different agents' calls cannot be told apart surely enough for `done`")
+        return None
     within_s = _within_s(name, spec, node, problems)
     if within_s is None or not on:
         return None

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, assert_never
 import msgspec
 
 from interlock.core.budget import Charge
-from interlock.core.claim import ClaimRequest, RecordRequest, SettleRequest
+from interlock.core.claim import ClaimRequest, OfWork, RecordRequest, SettleRequest
 
 Request: TypeAlias = ClaimRequest | RecordRequest | SettleRequest
 
@@ -45,7 +45,7 @@ def arguments(process_id: str, requests: Sequence[Request], *, again: bool, know
         _texts([request.session_id for request in requests]),
         _texts([request.lineage_id for request in requests]),
         [request.outcome if isinstance(request, SettleRequest) else None for request in requests],
-        _texts({request.lineage_id: None for request in requests}),
+        _texts(_lineages(requests)),
         _texts({scope: None for _, claim in claims for scope in claim.scopes}),
         _texts([request.claim_id for request in ended]),
         any(request.release_key or request.spent for request in ended),
@@ -118,6 +118,27 @@ def _events(requests: Sequence[Request]) -> tuple[Any, ...]:
     return _values(numbers), _texts(kinds), _texts(calls), bodies, salts, commitments
 
 
+def _lineages(requests: Sequence[Request]) -> dict[str, None]:
+    """All lineages that the requests have to do with: they are locked."""
+    found: dict[str, None] = {}
+    for request in requests:
+        found[request.lineage_id] = None
+        if request.work is not None and request.work.is_looked_at:
+            found[request.work.lineage_id] = None
+    return found
+
+
+def _of_work(work: OfWork | None) -> dict[str, Any]:
+    if work is None:
+        return {}
+    told: dict[str, Any] = {"work": work.lineage_id}
+    if work.counts:
+        told["counts"] = True
+    if work.version is not None:
+        told["work_version"] = work.version
+    return told
+
+
 def _values(values: Iterable[int | None]) -> str:
     """An array as Postgres reads one. asyncpg looks at each member of an array several times; this is half of the cost."""
     return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
@@ -137,6 +158,8 @@ def _texts(texts: Collection[str | None]) -> str:
 
 def _may_be_plain(request: Request) -> bool:
     """Whether everything that can refuse this request is compared by `commit_requests` for the whole batch at once."""
+    if request.work is not None and request.work.is_looked_at:
+        return False
     match request:
         case ClaimRequest():
             return not (
@@ -240,6 +263,7 @@ def _claim(number: int, request: ClaimRequest, process_id: str) -> dict[str, Any
         told |= {"approvals": request.approvals, "approved_hash": request.approved_hash}
     if request.history is not None:
         told |= {"history": True, "remembered": request.history}
+    told |= _of_work(request.work)
     for charge in request.charges:
         if charge.account:
             # Keys are short: there are many. The claim keeps them for its settlement.
@@ -259,6 +283,7 @@ def _record(number: int, request: RecordRequest, *, again: bool) -> dict[str, An
             "facts_version": request.facts_version,
             "history_version": request.history_version,
         }
+        told |= _of_work(request.work)
     return told
 
 
@@ -273,4 +298,4 @@ def _settle(number: int, request: SettleRequest) -> dict[str, Any]:
     }
     if request.spent:
         told["spent"] = request.spent
-    return told
+    return told | _of_work(request.work)

@@ -156,6 +156,8 @@ class Writer:
             [event.body for event in events],
             [event.salt for event in events],
             [event.commitment for event in events],
+            None if request.work is None else request.work.lineage_id,
+            None if request.work is None else request.work.version,
         )
         answer = None if row is None else _answer(row)
         if isinstance(answer, (Claimed, Duplicate, Stale, Halted, ApprovalGone, SessionEnded)):

@@ -99,21 +99,21 @@ _HISTORY: Final = """\
 # tool that you import later.
 """
 _SWEPT: Final = """\
-listed: {formerly: reads, within: 1h}
-destroyed: {count: destructive, within: 1h, with_this: true}
+listed: {formerly: reads, per: work, within: 1h}
+destroyed: {count: destructive, per: work, within: 1h, with_this: true}
 """
 _NOT_SWEPT: Final = """\
 # Nothing reads lists and destroys yet; with a tool that does, uncomment this, and the sweep in chains.cedar.
-# listed: {formerly: reads, within: 1h}
-# destroyed: {count: destructive, within: 1h, with_this: true}
+# listed: {formerly: reads, per: work, within: 1h}
+# destroyed: {count: destructive, per: work, within: 1h, with_this: true}
 """
 _PERMISSIONS: Final = """\
 # What changes who may do what. When you import more of the kind, name it here.
-changed_permissions: {{formerly: [{operations}], within: 1h}}
+changed_permissions: {{formerly: [{operations}], per: work, within: 1h}}
 """
 _NO_PERMISSIONS: Final = """\
 # What changes who may do what. None of your operations sounds like it; when you have one, name it here and in chains.cedar.
-# changed_permissions: {formerly: [directory.add_role], within: 1h}
+# changed_permissions: {formerly: [directory.add_role], per: work, within: 1h}
 """
 _CHAINS: Final = """\
 // Each step is allowed alone; together they are reviewed. Written for effects and classifications, not for names: they hold for

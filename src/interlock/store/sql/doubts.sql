@@ -56,7 +56,8 @@ SELECT attempt_again($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 
 -- name: go_on
 -- Take a call up again whose tool had asked something, with the answers; else what has become of it, or why it may not start.
-SELECT * FROM go_on($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
+SELECT * FROM go_on($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+    CASE WHEN is_past_of_work($5, $25, $26) THEN $13::bigint ELSE -1 END, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)
 
 -- name: ask_people
 -- Leave a call in doubt to people.
