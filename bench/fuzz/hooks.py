@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import schemathesis
 
-CALLS: Final = "/v1/calls"
+from bench.fuzz.places import CALLS
+
 KNOWN: Final[tuple[dict[str, Any], ...]] = (
     {"operation": "shop.stock", "arguments": {"item": "tea"}},
     {"operation": "shop.note", "arguments": {"text": "hello"}},
@@ -20,6 +21,7 @@ def map_body(context: Any, body: Any) -> Any:
     """Every other call is one of a known operation, with what was made up beside it."""
     if context.operation.path != CALLS or not isinstance(body, dict) or len(repr(body)) % 2:
         return body
-    if not isinstance(body.get("operation"), str) or not isinstance(body.get("arguments"), dict):
+    named = body.get("operation")
+    if not isinstance(named, str) or not named or not isinstance(body.get("arguments"), dict):
         return body  # made up to be refused, and would not be any more
     return {**body, **KNOWN[len(repr(body)) // 2 % len(KNOWN)]}
