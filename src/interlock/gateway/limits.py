@@ -37,8 +37,8 @@ BUDGET_POLL_MOST_MS: Final = 400
 INLINE_TOKENS_CHARS: Final = 2_048
 INLINE_TRACE_CHARS: Final = 4_096
 INLINE_INDEX_BYTES: Final = 65_536
-# Tokens and items of all contexts that a process keeps; a token takes about 170 bytes, so this is 50 MB.
-MAX_CACHED_CONTEXT_SIZE: Final = 300_000
+# Tokens and items of all contexts that a process keeps; a token takes about 170 bytes, so this is 42 MB.
+MAX_CACHED_CONTEXT_SIZE: Final = 250_000
 MAX_PAST_CALLS: Final = 20_000
 # Past calls of all lineages that a process keeps; one takes about a kilobyte.
 MAX_CACHED_PAST_CALLS: Final = 50_000
