@@ -8,7 +8,9 @@ recommended thresholds.
 """
 
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ HERE: Final = Path(__file__).resolve().parents[1]
 RECOMMENDED: Final = RiskRules(thresholds={Posture.GUARDED: 40, Posture.READ_ONLY: 70, Posture.HALTED: 95})
 VERSION: Final = "v1.2.2"
 MIN_WORDS: Final = 3
+MEMORY_TEXTS: Final = 1_000
 
 
 class Looks:
@@ -153,6 +156,29 @@ def speed(looks: Looks) -> dict[str, float]:
     return found
 
 
+def memory() -> dict[str, float]:
+    """Resident memory in MB of a process of its own: before the classifier is loaded, after it, and after 1,000 texts."""
+    told = subprocess.run([sys.executable, "-m", "bench.detectors", "--memory"], check=True, capture_output=True, text=True)
+    return dict(json.loads(told.stdout))
+
+
+def _memory_of_this() -> dict[str, float]:
+    lines = (HERE / "tests" / "risk" / "benign.txt").read_text(encoding="utf-8").splitlines()
+    found = {"mb_before": _resident_mb()}
+    looks = Looks()
+    looks.classifier(lines[0])
+    found["mb_with_classifier"] = _resident_mb()
+    for number in range(MEMORY_TEXTS):
+        looks.embed(sentences(f"{lines[number % len(lines)]} ({number})"))
+    found[f"mb_after_{MEMORY_TEXTS}_texts"] = _resident_mb()
+    return found
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
 def _median_ms(work: Callable[[], object], times: int) -> float:
     taken = []
     for _ in range(times):
@@ -163,6 +189,9 @@ def _median_ms(work: Callable[[], object], times: int) -> float:
 
 
 def main() -> None:
+    if "--memory" in sys.argv:
+        print(json.dumps(_memory_of_this()))
+        return
     looks = Looks()
     hostile, harmless = ({}, {}) if "--benign" in sys.argv else public()
     figures = {
@@ -170,6 +199,8 @@ def main() -> None:
         "hostile": {name: looks.share(texts) for name, texts in hostile.items()},
         "speed": speed(looks),
     }
+    if looks.embed is not None:
+        figures["memory"] = memory()
     told = json.dumps(figures, indent=2)
     print(told)
     if "--json" in sys.argv:

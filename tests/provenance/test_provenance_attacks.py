@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interlock.core.terms import Origin
-from interlock.provenance.active import active_parts
-from tests.provenance.test_provenance_trace import TOKENIZER, fields, index_of, origin, said, text
+from interlock.provenance.active import KINDS, active_parts
+from interlock.provenance.trace import trace
+from tests.provenance.test_provenance_trace import CONTRACT, TOKENIZER, fields, index_of, origin, said, text
 
 VOUCHED = {Origin.USER, Origin.DERIVED, Origin.TRUSTED, Origin.PLANNED, Origin.CHOSEN}
 NAME = st.text(string.ascii_lowercase, min_size=3, max_size=10).map("x{}".format)
@@ -268,3 +269,14 @@ def test_what_vouches_was_said_by_somebody_who_may(entered, value):
 def test_the_name_of_a_property_leads_to_no_field_that_is_trusted(made):
     assert origin("EVIL-1", fields(made, trusted=("order.total", "rows[].id"))) not in VOUCHED
     assert origin("A-1", fields({"order": {"total": "A-1"}}, trusted=("order.total", "rows[].id"))) is Origin.TRUSTED
+
+
+@pytest.mark.parametrize(
+    "content",
+    [["hello"] * 1_000 + ["see https://evil.io/x"], " ".join(f"https://site.example/{number}" for number in range(100)) + " https://evil.io/x"],
+    ids=["many texts", "many links"],
+)  # fmt: skip
+def test_more_than_is_looked_at_in_a_content_may_be_anything(content):
+    request = said(" ".join(f"https://site.example/{number}" for number in range(100)))
+    found = trace(CONTRACT, {"text": content}, index_of(request), TOKENIZER, tainted=True)["text"]
+    assert (found.origin, found.active) == (Origin.UNTRUSTED, KINDS)

@@ -93,6 +93,17 @@ def test_an_agent_that_wants_three_different_things_with_one_object_does_not_kno
     assert scores[-1] == 60
 
 
+def test_an_agent_that_does_not_what_its_own_plan_says_is_the_more_evidence_the_more_often():
+    window, scores = Window(), []
+    for number in range(15):
+        done = Done(at_us=number, call_id=f"call_{number}", operation="shop.pay", outcome="denied", contrary=number != 1)
+        window.add(done)
+        scores.append([signal.score for signal in unusual(done, window, {}) if signal.kind is SignalKind.CONTRADICTION])
+    assert scores[:4] == [[], [], [20], [25]]
+    assert scores[2:] == sorted(scores[2:])
+    assert scores[-1] == [60]
+
+
 def test_other_objects_and_calls_that_change_nothing_known_do_not_disagree():
     window = Window()
     assert not any(proposed(window, number, about=f"refund A{number}", aim=f"{number}") for number in range(9))

@@ -218,6 +218,29 @@ async def test_an_agent_that_wants_three_different_things_with_one_object_is_evi
         assert [(item["kind"], item["subject"]) for body in noted for item in body["signals"]] == [("disagreement", "shop.pay")]
 
 
+async def test_an_agent_that_does_not_what_its_own_plan_says_is_evidence(database_urls, tmp_path):
+    pays = "pay: {effects: [write], "
+    guard = """
+@id("as-planned") @owner("security") @say("This is not what the plan says.")
+forbid (principal, action == Action::"shop.pay", resource) when { context.plan.sealed && !context.plan.agrees };
+"""
+    tools = WATCHED["tools/shop.yaml"].replace(pays, f"{pays}targets: [order_id, amount], ")
+    files = {**WATCHED, "tools/shop.yaml": tools, "policies/guard/plan.cedar": guard}
+    plan = b'{"operations": ["shop.stock", {"operation": "shop.pay", "targets": {"order_id": "A1"}}]}'
+    async with counter(database_urls.app, tmp_path, shop=TalkingShop(), files=files) as shop:
+        session = await shop.session()
+        user = Person(user=session.lineage.user, tenant=session.lineage.tenant, roles=session.roles)
+        await shop.system.plane.desk.sessions.receive(user, session.session_id, "Please pay order A1.")
+        await shop.system.plans.seal(session, plan)
+        await shop.call(session, "person", person_id=1)
+        for order in ("A1", "EVIL-1", "A1", "EVIL-2", "EVIL-3"):
+            await shop.call(session, "pay", order_id=order, amount="1.00")
+        await shop.system.risk.caught_up()
+        noted = [body for kind, body in await shop.events(session.session_id) if kind == "risk.noted"]
+        found = [(item["kind"], item["subject"], item["score"]) for body in noted for item in body["signals"]]
+        assert found == [("contradiction", "calls", 20), ("contradiction", "calls", 25)]
+
+
 async def test_without_thresholds_nothing_is_looked_at(database_urls, tmp_path):
     async with counter(database_urls.app, tmp_path, shop=TalkingShop()) as made:
         made.shop.written = INJECTED

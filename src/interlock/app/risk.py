@@ -295,6 +295,7 @@ class RiskWatch:
             features=features(window.last, done.operation, call.arguments),
             about=about,
             aim=aim,
+            contrary=call.contrary,
         )
         self._windows.add(lineage.id, of_call)
         signals = unusual(of_call, window, baseline)

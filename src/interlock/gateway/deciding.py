@@ -70,6 +70,7 @@ class Deciding:
             plan, as_it_says = await self._plans.of(
                 call.session, standing.state, contract, read.arguments, self._contexts.holding
             )
+        call.contrary = plan is not None and plan.sealed and not plan.agrees
         traced: Mapping[str, Traced] | None = None
         if governed.wants_provenance(contract):
             traced = await self._contexts.trace(call.session, contract, read.arguments, tainted=standing.state.tainted)

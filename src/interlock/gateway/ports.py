@@ -155,7 +155,8 @@ class CalledAs(msgspec.Struct, frozen=True, kw_only=True):
     """A call as it ended: `made`, `denied`, `asked`, `malformed`, `contradiction` or `other`; its arguments, if read.
 
     Of a call that would change something, `object` is the argument that names what it would be done to, and `targets` are all
-    that say what would be done; empty of one that only reads, or whose contract names no object.
+    that say what would be done; empty of one that only reads, or whose contract names no object. `contrary`: the session's
+    sealed plan says otherwise, or nothing of it.
     """
 
     call_id: str
@@ -164,6 +165,7 @@ class CalledAs(msgspec.Struct, frozen=True, kw_only=True):
     arguments: Mapping[str, JsonValue]
     object: str = ""
     targets: tuple[str, ...] = ()
+    contrary: bool = False
 
 
 class PastShelf(Protocol):

@@ -29,7 +29,8 @@ class Call:
     `spent` are approvals that turned out to lift nothing, `lifted` those that let the call go beyond a budget, by its name;
     `room_by_s` is until when it waits for room in a budget; `again_in_s` when it is to be made again after its tool failed,
     `degraded` that it may then only be answered with an earlier answer. `history_version` is what its decision read of the
-    past, None when it read none. `operation` is the one it names, when the release has it.
+    past, None when it read none; `contrary`, that it is not what its session's plan says. `operation` is the one it names,
+    when the release has it.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Call:
         self.degraded = False
         self.history_version: int | None = None
         self.work: OfWork | None = None
+        self.contrary = False
         self._ids = ids
 
     def event(
@@ -138,7 +140,13 @@ def called_as(call: Call, task: asyncio.Task[CallResult]) -> CalledAs:
     first = contract.targets[0] if contract.targets else ""
     names = first if contract.resource is None else contract.resource.id_argument
     return CalledAs(
-        call_id=call.id, operation=operation, outcome=outcome, arguments=arguments, object=names, targets=contract.targets
+        call_id=call.id,
+        operation=operation,
+        outcome=outcome,
+        arguments=arguments,
+        object=names,
+        targets=contract.targets,
+        contrary=call.contrary,
     )
 
 

@@ -10,6 +10,7 @@ from interlock.core.disguise import variants
 from interlock.provenance.tokens import mail_addresses
 
 MAX_PARTS: Final = 100
+KINDS: Final = ("card", "command", "identity", "image", "link", "recipient")
 CARD_WORD_CHARS: Final = 40
 _LINK: Final = re.compile(r"\b(?:https?|ftp|file|data|javascript|mailto|tel|smb):[^\s<>\"'`)\]]+", re.IGNORECASE)
 # As clients make links of them: known endings, anything with a path behind a host, an address, `//host`.

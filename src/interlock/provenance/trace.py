@@ -16,7 +16,7 @@ from interlock.core.contract import Contract
 from interlock.core.disguise import strict
 from interlock.core.plan import PlannedSource
 from interlock.core.terms import Effect, Origin
-from interlock.provenance.active import active_parts
+from interlock.provenance.active import KINDS, MAX_PARTS, active_parts
 from interlock.provenance.index import Index
 from interlock.provenance.labels import Provenance, Standing, worst
 from interlock.provenance.tokens import Tokenizer, Way, is_common, is_quantity, is_short
@@ -103,8 +103,13 @@ def _has_switch(value: JsonValue) -> bool:
 def _of_content(value: JsonValue, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
     """Texts may come from anywhere; what acts in them (links, recipients) is traced like a target."""
     parts, kinds = [], set()
-    for text in _values(value, MAX_TRACED_VALUES):
-        for kind, part in active_parts(text):
+    values = list(_values(value, MAX_TRACED_VALUES + 1))
+    for text in values:
+        found = list(active_parts(text))
+        if len(values) > MAX_TRACED_VALUES or len(found) == MAX_PARTS:
+            # There is more than is looked at, and it may be anything.
+            return Provenance(origin=Origin.UNTRUSTED, active=KINDS)
+        for kind, part in found:
             kinds.add(kind)
             parts.append(_of_value(part, index, tokenizer, tainted=tainted))
     traced = worst(parts)

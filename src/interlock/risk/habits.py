@@ -24,6 +24,7 @@ MIN_TRIED: Final = 8
 MANY_DENIED_PERCENT: Final = 60
 MANY_MALFORMED: Final = 4
 MANY_AIMS: Final = 3
+MANY_CONTRARY: Final = 2
 BUSY_TIMES: Final = 4
 BUSY_LEAST: Final = 30
 ALL: Final = "all"
@@ -39,7 +40,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     """One call as far as it counts here.
 
     `outcome` is `made`, `denied`, `asked`, `malformed`, `contradiction` or `other`. `about` stands for what it would change,
-    and `aim` for what it would do to it; both empty of a call that changes nothing that is known.
+    and `aim` for what it would do to it; both empty of a call that changes nothing that is known. `contrary`: it would change
+    something that the agent's own sealed plan does not say.
     """
 
     at_us: int
@@ -49,6 +51,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[str, ...] = ()
     about: str = ""
     aim: str = ""
+    contrary: bool = False
 
 
 class Window:
@@ -159,6 +162,11 @@ def _unsure(done: Done, window: Window) -> Iterator[Signal]:
     if malformed >= MANY_MALFORMED:
         told = f"{malformed} of the last {len(recent)} calls did not fit their tools"
         yield Signal(kind=SignalKind.MALFORMED, subject="ratio", score=25, evidence=told, reference=done.call_id)
+    contrary = sum(item.contrary for item in recent)
+    if done.contrary and contrary >= MANY_CONTRARY:
+        told = f"{contrary} of the last {len(recent)} calls are not what its own plan says"
+        score = min(20 + 5 * (contrary - MANY_CONTRARY), 60)
+        yield Signal(kind=SignalKind.CONTRADICTION, subject="calls", score=score, evidence=told, reference=done.call_id)
     aims = {item.aim for item in recent if done.about and item.about == done.about}
     if len(aims) >= MANY_AIMS:
         told = f"of the last {len(recent)} calls, {done.operation} was asked for on one object in {len(aims)} different ways"
