@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import html
 import re
 import unicodedata
 from typing import Final, Literal, NamedTuple
 
 MAX_VARIANTS: Final = 64
+MAX_REMEMBERED_VALUES: Final = 1_024
+MAX_REMEMBERED_CHARS: Final = 256
 MAX_VARIANT_DEPTH_LEVELS: Final = 3
 MIN_BASE64_CHARS: Final = 12
 MIN_PRINTABLE_TO_ODD: Final = 10
@@ -115,6 +118,16 @@ def unfolded(text: str) -> Unfolded:
     to a depth of `MAX_VARIANT_DEPTH_LEVELS`. What is encoded one way in many places makes one text, so that no number of
     decoys hides another.
     """
+    return _of_value(text) if len(text) <= MAX_REMEMBERED_CHARS else _unfolded(text)
+
+
+@functools.lru_cache(MAX_REMEMBERED_VALUES)
+def _of_value(text: str) -> Unfolded:
+    """A value is asked about several times in one call."""
+    return _unfolded(text)
+
+
+def _unfolded(text: str) -> Unfolded:
     found = [loose(text)]
     layer, followed, kept = [text], {text}, set(found)
     for level in range(MAX_VARIANT_DEPTH_LEVELS + 1):
@@ -190,6 +203,8 @@ def _printable(data: bytes) -> str:
     A little that is no text may be in it: else one such byte would hide all the rest.
     """
     text = data.replace(b"\0", b"").decode("utf-8", "replace")  # two bytes a letter: a common way for base64 as well
+    if text.count("\ufffd") * MIN_PRINTABLE_TO_ODD > len(text):
+        return ""
     odd = sum(text.count(char) for char in set(text) if not _is_text(char))
     return text if odd * MIN_PRINTABLE_TO_ODD <= len(text) else ""
 

@@ -65,8 +65,8 @@ def active_parts(text: str) -> Iterator[tuple[str, str]]:
 def _parts(plain: str) -> Iterator[tuple[str, str]]:
     for match in _IMAGE.finditer(plain):
         yield "image", match.group(1) or match.group(2)
-    for pattern in (_LINK, _BARE):
-        for match in pattern.finditer(plain):
+    for piece, pattern in _perhaps_links(plain):
+        for match in pattern.finditer(piece):
             yield "link", match.group().lstrip("/").rstrip(".,;:!?")
     for match in _HEADER.finditer(plain):
         for address in mail_addresses(match.group(1)):
@@ -78,6 +78,13 @@ def _parts(plain: str) -> Iterator[tuple[str, str]]:
             yield "card", match.group()
     for match in _IDENTITY.finditer(plain):
         yield "identity", match.group(1)
+
+
+def _perhaps_links(plain: str) -> Iterator[tuple[str, re.Pattern[str]]]:
+    """The pieces of a text in which a link may be found, for none holds a gap; and by which pattern."""
+    pieces = plain.split()
+    yield from ((piece, _LINK) for piece in pieces if ":" in piece)
+    yield from ((piece, _BARE) for piece in pieces if "." in piece)
 
 
 def _is_card(written: str) -> bool:

@@ -127,27 +127,28 @@ def _of_value(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) 
             return Provenance(origin=Origin.WEAK if is_common(value) else said, item=number)
     if number := _first(index, whole, Standing.TRUSTED):
         return Provenance(origin=Origin.WEAK if is_common(value) else Origin.TRUSTED, item=number)
-    found = _of_others(value, index, tokenizer, tainted=tainted)
+    found = _of_others(value, index, tokenizer, tuple(way for way in vouched if way.part), tainted=tainted)
     if found.origin.is_doubtful and (number := _first(index, whole, Standing.POINTED)):
         return Provenance(origin=found.origin, item=number, pointed=True)
     return found
 
 
-def _of_others(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool) -> Provenance:
-    """The origin of a value that neither the user nor a reviewer vouches for as a whole."""
-    accused, field = tokenizer.accused(value), tokenizer.as_field(value)
-    if number := _first(index, tuple(way for way in accused if not way.part), Standing.TEXT):
+def _of_others(value: str, index: Index, tokenizer: Tokenizer, part: tuple[Way, ...], *, tainted: bool) -> Provenance:
+    """The origin of a value that neither the user nor a reviewer vouches for as a whole; in `part` they may."""
+    accused = tokenizer.accused(value)
+    whole = tuple(way for way in accused if not way.part)
+    if number := _first(index, whole, Standing.TEXT):
         return Provenance(origin=Origin.UNTRUSTED, item=number)
     if not index.is_complete:
         return Provenance(origin=Origin.UNTRUSTED)  # it may have been in what was too long to keep
-    if number := _first(index, tuple(way for way in accused if not way.part), Standing.ASSERTED):
+    if number := _first(index, whole, Standing.ASSERTED):
         return Provenance(origin=Origin.ASSERTED, item=number)
-    part = tuple(way for way in tokenizer.vouched(value) if way.part)
     if number := _first(index, part, Standing.USER) or _first(index, part, Standing.TRUSTED):
         return Provenance(origin=Origin.WEAK, item=number)
     for standing, origin in ((Standing.TEXT, Origin.UNTRUSTED), (Standing.ASSERTED, Origin.ASSERTED)):
         if number := _first(index, accused, standing):
             return Provenance(origin=origin, item=number)
+    field = tokenizer.as_field(value)
     if number := _first(index, field, Standing.LISTED):
         return Provenance(origin=Origin.SELECTED if tainted else Origin.FIELD, item=number)
     if number := _first(index, field, Standing.FIELD):
@@ -156,7 +157,10 @@ def _of_others(value: str, index: Index, tokenizer: Tokenizer, *, tainted: bool)
 
 
 def _first(index: Index, ways: tuple[Way, ...], standing: Standing) -> int:
-    return next((number for way in ways if (number := index.all_in(way.tokens, standing))), 0)
+    for way in ways:
+        if number := index.all_in(way.tokens, standing):
+            return number
+    return 0
 
 
 def _values(value: JsonValue, limit: int) -> Iterator[str]:
