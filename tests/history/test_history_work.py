@@ -8,6 +8,8 @@ import pytest
 import pytest_asyncio
 
 from interlock.app.plane import RecordedSessions
+from interlock.app.standings import LoadedStandings
+from interlock.core.claim import ClaimRequest, Duplicate, OfWork, Stale
 from interlock.core.who import Parent, Session
 from interlock.gateway.messages import Refusal, Returned
 from interlock.store.embedded import server
@@ -228,3 +230,34 @@ async def test_what_was_counted_by_nothing_when_it_was_done_is_known_to_a_fact_o
         await made[1].system.plane.releases.put_in_force(TREE, by="test")
         assert (await made[1].call(sender, "pay", order_id="A1", amount="5.00")).code == "forbidden"
     await postgres.drop(name)
+
+
+async def test_a_call_that_goes_on_with_answers_is_compared_with_the_past_of_the_work_too(work, two):
+    root = await work.root()
+    sender, system = await work.below(root, "sender"), two[0].system
+    standings = LoadedStandings(Sessions(system.database))
+    standing, above = await standings.load(sender), await standings.load(root)
+
+    def going_on(version):
+        return ClaimRequest(
+            claim_id=system.ids.new("clm"),
+            call_id=system.ids.new("call"),
+            session_id=sender.session_id,
+            lineage_id=sender.lineage.id,
+            operation="shop.pay",
+            call_hash="hash",
+            release_digest=standing.release_digest,
+            epochs=standing.epochs,
+            facts_version=standing.state.facts_version,
+            scopes=("fleet",),
+            idempotency=None,
+            settle_by_ms=1_000,
+            events=(),
+            work=OfWork(lineage_id=root.lineage.id, version=version),
+            continues=1,
+        )
+
+    version = above.state.history_version
+    assert isinstance(await system.writer.claim(going_on(version + 1)), Stale)
+    # With the past that was read it is looked for: it was never made.
+    assert isinstance(await system.writer.claim(going_on(version)), Duplicate)
