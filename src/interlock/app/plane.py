@@ -110,25 +110,12 @@ class RecordedSessions:
 
     async def hand_down(self, session: Session, release_digest: str, most: int) -> str:
         """Store a session below another, with an event in the chain of each: `opened`, `ended` or `too_many`."""
-        lineage = session.lineage
-        opened = SessionOpened(
+        opened = _opened(session, release_digest)
+        told = SessionHandedDown(
             session_id=session.session_id,
-            tenant=lineage.tenant,
-            environment=lineage.environment,
-            agent=lineage.agent,
-            user=lineage.user,
-            task=session.task,
-            roles=session.roles,
-            attributes=session.attributes,
-            expires_at_us=session.expires_at_us,
-            release_digest=release_digest,
-            parents=session.parents,
-            run=session.run,
+            agent=session.lineage.agent,
             operations=session.operations,
             max_calls=session.max_calls,
-        )
-        told = SessionHandedDown(
-            session_id=session.session_id, agent=lineage.agent, operations=session.operations, max_calls=session.max_calls
         )
         return await self._sessions.hand_down(
             session, most=most, opened=draft(opened, ids=self._ids), told=draft(told, ids=self._ids)
@@ -157,6 +144,10 @@ def _opened(session: Session, release_digest: str) -> SessionOpened:
         attributes=session.attributes,
         expires_at_us=session.expires_at_us,
         release_digest=release_digest,
+        parents=session.parents,
+        run=session.run,
+        operations=session.operations,
+        max_calls=session.max_calls,
     )
 
 
