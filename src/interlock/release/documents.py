@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from interlock.release.errors import Problem
 
 MAX_FILE_CHARS: Final = 512 * 1024
 MAX_NODES: Final = 100_000
+MAX_FILES_KEPT: Final = 64
 _UNKNOWN = re.compile(r"unknown field `(.+?)`")
 T = TypeVar("T")
 
@@ -103,28 +105,32 @@ def line_of(lines: Mapping[str, int], path: str) -> int:
 
 
 def read_yaml(file: str, text: str, problems: Problems) -> Node | None:
-    """Parse one file; None, and a problem noted, when it is not plain YAML."""
+    """Parse one file; None, and a problem noted, when it is not plain YAML. Nobody changes what a node holds: it is shared."""
+    node, found = _read(file, text)
+    problems.found.extend(found)
+    return node
+
+
+# Several rooms read the same files, and a diff reads those of two releases that differ in one; parsing is most of loading.
+@lru_cache(maxsize=MAX_FILES_KEPT)
+def _read(file: str, text: str) -> tuple[Node | None, tuple[Problem, ...]]:
     if len(text) > MAX_FILE_CHARS:
-        problems.found.append(Problem(file, 0, f"longer than {MAX_FILE_CHARS} characters"))
-        return None
+        return None, (Problem(file, 0, f"longer than {MAX_FILE_CHARS} characters"),)
     yaml = YAML(typ="rt", pure=True)
     try:
         loaded = yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         words = " ".join(str(error.problem or error.context or "not valid YAML").split())
-        problems.found.append(Problem(file, mark.line + 1 if mark else 0, words))
-        return None
+        return None, (Problem(file, mark.line + 1 if mark else 0, words),)
     except (YAMLError, ValueError, RecursionError) as error:
-        problems.found.append(Problem(file, 0, f"not valid YAML: {' '.join(str(error).split())[:200]}"))
-        return None
+        return None, (Problem(file, 0, f"not valid YAML: {' '.join(str(error).split())[:200]}"),)
     lines: dict[str, int] = {"$": 1}
     try:
         value = _Plain(lines).of(loaded, "$")
     except _RefusedError as refused:
-        problems.found.append(Problem(file, refused.line, str(refused)))
-        return None
-    return Node(value, file, lines)
+        return None, (Problem(file, refused.line, str(refused)),)
+    return Node(value, file, lines), ()
 
 
 class _RefusedError(Exception):
