@@ -18,6 +18,7 @@ from pathlib import Path
 from examples.guide.blocks import Broken, blocks_of, missing
 from examples.guide.terminals import WAIT_S, Terminal, clean_environment
 from examples.guide.window import Window
+from tests.support.postgres import forget_all
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "guide.md"
@@ -149,7 +150,7 @@ def main(words=None):
     broken = None
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interlock-guide-", ignore_cleanup_errors=True)))
-        folder.chmod(0o755)  # so that root's Postgres lies in it, too, and goes with it
+        stack.callback(forget_all, folder)  # root's Postgres keeps its data elsewhere
         reader = Reader(folder, here=given.here, pictures=given.pictures, tell=tell, patience_s=given.patience_s)
         stack.callback(reader.close)
         try:

@@ -33,6 +33,13 @@ async def at():
         yield opened
 
 
+@pytest.fixture
+async def hasty():
+    """One that soon closes connections on which nothing comes, for tests that see by that that nothing more is answered."""
+    async with door(timeout_keep_alive=0.2) as opened:
+        yield opened
+
+
 SMUGGLED = {
     "two lengths that differ": request("content-length: 5", LENGTH),
     "two lengths that agree": request(LENGTH, LENGTH),
@@ -160,15 +167,15 @@ OTHER_PROTOCOLS = {
 }
 
 
-async def test_what_speaks_another_protocol_or_asks_for_another_place_reaches_nothing(at):
+async def test_what_speaks_another_protocol_or_asks_for_another_place_reaches_nothing(hasty):
     for name, sent in OTHER_PROTOCOLS.items():
-        answer = await at.bytes(sent)
+        answer = await hasty.bytes(sent)
         assert not answer.startswith((b"HTTP/1.1 1", b"HTTP/1.1 2", b"HTTP/1.1 5")) or answer.startswith(b"HTTP/1.1 505"), (
             name,
             answer[:200],
         )
         assert b"Traceback" not in answer, name
-        assert at.gate.proposals == [], name
+        assert hasty.gate.proposals == [], name
 
 
 ODD = {
@@ -215,7 +222,7 @@ async def test_what_comes_behind_a_body_is_no_header(at):
         assert at.gate.proposals == [], name
 
 
-async def test_a_second_request_hidden_in_the_body_of_one_that_is_refused_is_not_read(at):
+async def test_a_second_request_hidden_in_the_body_of_one_that_is_refused_is_not_read(hasty):
     hidden = request(LENGTH)
     for name, first in {
         "no token": request(f"content-length: {len(hidden)}", body=hidden, without="authorization"),
@@ -224,8 +231,8 @@ async def test_a_second_request_hidden_in_the_body_of_one_that_is_refused_is_not
         "nothing there": request(f"content-length: {len(hidden)}", body=hidden, line="POST /nowhere HTTP/1.1"),
         "too much": request("content-length: 999999999", body=hidden),
     }.items():
-        await at.bytes(first.replace(b"connection: close", b"connection: keep-alive"), b"")
-        assert at.gate.proposals == [], name
+        await hasty.bytes(first.replace(b"connection: close", b"connection: keep-alive"), b"")
+        assert hasty.gate.proposals == [], name
 
 
 async def test_behind_a_request_that_offers_another_protocol_the_next_one_is_read(at):

@@ -57,4 +57,4 @@ async def test_a_process_that_says_that_its_listing_changed_is_compared_with_its
         await until(is_stopped)
         (item,) = await held(shop)
         assert "eve" in item.detail
-        assert any(change.listing is Listing.TOOLS for change in told)
+        await until(lambda: any(change.listing is Listing.TOOLS for change in told))

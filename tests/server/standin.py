@@ -188,10 +188,10 @@ async def read_all(reader):
 
 
 @contextlib.asynccontextmanager
-async def door():
+async def door(**more):
     gate = StandIn()
     router = Router(gate=gate, session_of=gate.session, plane=gate)
-    async with listening(router) as port:
+    async with listening(router, **more) as port:
         try:
             yield Door(port, gate)
         finally:
