@@ -15,12 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bench.image.engine import IMAGE, UNIFIED, Engine, EngineError, lacking, said
-from bench.image.page import mounts, pod, variables
+from bench.image.page import blocks, mounts, pod, variables
 from bench.image.world import World, free_port, make_volume, standing, write_secrets
+from interlock.cli.up import TERMINATED
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DATABASE: Final = "/run/secrets/database"
@@ -210,6 +212,51 @@ class Trial:
         doubt = decided.get("outcome") == "in_doubt" and self.world.bank.paid.count("O3") == 1
         self.report.check("asked again, the other says that it is in doubt", holds=doubt, found=decided.get("outcome"))
 
+    async def ends_early(self) -> None:
+        """SIGTERM while it starts: the first process of a container has no default for it."""
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def says_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.set()
+            await go_on.wait()
+            writer.close()
+
+        async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as silent:
+            url = self.world.database.url("app", port=silent.sockets[0].getsockname()[1])
+            name, own = "interlock-c", {"INTERLOCK_DATABASE_URL": url, "INTERLOCK_METRICS": str(free_port())}
+            gateway = self.gateway
+            await self.engine.start(
+                name, *gateway["args"], volumes=self.volumes(gateway), variables=self.variables(gateway, **own)
+            )
+            await asked.wait()
+            began_s = time.monotonic()
+            await self.engine.signal(name, "TERM")
+            code = await self.engine.ended(name)
+            took_s = time.monotonic() - began_s
+            go_on.set()
+        at_once = code == TERMINATED and took_s < LEAVES_WITHIN_S
+        self.report.check("told to end while it starts it ends", holds=at_once, found=f"exit code {code}")
+        self.report.figure("seconds until it has", took_s)
+
+    async def on_top(self, base: str) -> None:
+        """The page's own image, whose function is of a cloud that is not here; then another function in its place."""
+        context, tag = self.world.folder / "on-top", f"{IMAGE}-more"
+        context.mkdir()
+        (context / "Containerfile").write_text(blocks("dockerfile")[0])
+        (context / "database_password.py").write_text(blocks("python")[0])
+        await self.engine.build(context, base, tag=tag)
+        script = "import azure.identity, cryptography, database_password as d; print(d.token.__name__, cryptography.__file__)"
+        _, out, _ = await self.engine.once("-c", script, volumes={}, variables={}, entrypoint="python", image=tag)
+        kept = out.startswith("token /opt/interlock/")
+        self.report.check("an image on top adds to it and replaces nothing", holds=kept, found=out.strip())
+        other = context / "other.py"
+        other.write_text(f"def token():\n    return open('{DATABASE}/password').read()\n")
+        volumes = self.volumes(self.job) | {str(other): "/opt/more/database_password.py:ro"}
+        own = self.variables(self.job)
+        del own["INTERLOCK_DATABASE_PASSWORD_COMMAND"]
+        code, out, _ = await self.engine.once(*self.job["args"], volumes=volumes, variables=own, image=tag, check=False)
+        self.report.check("and gives the password by a function", holds=code == 0 and "nothing to do" in out, found=out.strip())
+
     async def record(self) -> None:
         """What is printed is JSON with no password in it; the ledger holds."""
         printed = {name: await self.engine.logs(name) for name in self.ports}
@@ -264,7 +311,7 @@ async def trial(options: argparse.Namespace, folder: Path) -> Report:
             await tried.image(seen, took_s)
             steps: tuple[Callable[[], Any], ...] = (
                 *(tried.prepare, tried.gateways, tried.confined, tried.calls),
-                *(tried.leaves, tried.dies, tried.record),
+                *(tried.leaves, tried.dies, tried.ends_early, tried.record, partial(tried.on_top, base)),
             )
             for step in steps:
                 await step()

@@ -84,24 +84,14 @@ class Engine:
         shutil.rmtree(root)
         return MADE_HERE
 
-    async def build(self, context: Path, base: str) -> dict[str, Any]:
-        """Build the image; gives its configuration and size."""
+    async def build(self, context: Path, base: str, *, tag: str = IMAGE) -> dict[str, Any]:
+        """Build the image, or one on top of it; gives its configuration and size."""
         lent = [word for path in LENT for word in ("--volume", f"{path}:{path}:ro")]
         plain = ["--isolation", "chroot", "--format", "docker", "--pull-never", "--layers", *lent]
-        await said(
-            *self._buildah(
-                "build",
-                *plain,
-                "--build-arg",
-                f"BASE={base}",
-                "--tag",
-                IMAGE,
-                "--file",
-                str(context / "Containerfile"),
-                str(context),
-            )
-        )
-        return await self.image(IMAGE)
+        args = [word for name, value in (("BASE", base), ("INTERLOCK", IMAGE)) for word in ("--build-arg", f"{name}={value}")]
+        file = str(context / "Containerfile")
+        await said(*self._buildah("build", *plain, *args, "--tag", tag, "--file", file, str(context)))
+        return await self.image(tag)
 
     async def image(self, name: str) -> dict[str, Any]:
         """What the engine knows of an image."""
@@ -123,12 +113,18 @@ class Engine:
         ]
 
     async def once(
-        self, *words: str, volumes: dict[str, str], variables: dict[str, str], entrypoint: str = "", check: bool = True
+        self,
+        *words: str,
+        volumes: dict[str, str],
+        variables: dict[str, str],
+        entrypoint: str = "",
+        image: str = IMAGE,
+        check: bool = True,
     ) -> tuple[int, str, str]:
         """One command of the image, to its end."""
         instead = ["--entrypoint", entrypoint] if entrypoint else []
         held = self._held(volumes=volumes, variables=variables)
-        return await said(*self._podman("run", "--rm", *held, *instead, IMAGE, *words), check=check)
+        return await said(*self._podman("run", "--rm", *held, *instead, image, *words), check=check)
 
     async def start(self, name: str, *words: str, volumes: dict[str, str], variables: dict[str, str]) -> None:
         """A gateway, in the background. Without words, the image's own command."""

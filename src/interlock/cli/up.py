@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
 import socket
 import sys
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import asyncpg
 import uvicorn
@@ -44,6 +45,8 @@ KEEP_ALIVE_S: Final = 75
 LAST_RESORT_S: Final = 5.0
 MAX_NAMED_CALLS: Final = 20
 _NO_PLACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
+# What a shell says of a program that SIGTERM has ended.
+TERMINATED: Final = 128 + signal.SIGTERM
 
 
 def up(
@@ -80,6 +83,7 @@ def up(
     as_json: Json = False,
 ) -> int:
     """Serve the gate: MCP at /mcp, token exchange at /oauth/token, controls at /v1/controls."""
+    signal.signal(signal.SIGTERM, _end_before_serving)
     lines, otlp = logs(log_format, log_level), collector()
     try:
         if directory is not None:
@@ -125,6 +129,8 @@ def up(
         place = error.filename or state
         hint = "make room there and let this user write, or give another --state or --mark folder"
         raise Failure(f"{place} cannot be written: {error.strerror}", hint=hint, code=UNREACHABLE) from error
+    except asyncio.CancelledError:
+        _end_before_serving()
     if unsettled:
         said = f"{len(unsettled)} calls were not settled in the time to leave: {', '.join(unsettled[:MAX_NAMED_CALLS])}"
         raise Failure(said, hint="they are in doubt; the other processes look into them: `interlock doubts list`")
@@ -140,6 +146,8 @@ async def _serve(
     as_json: bool,
 ) -> tuple[str, ...]:
     """Serve until a signal; gives the calls that were not settled when the time to leave was over."""
+    told_to_end = partial(_cancel, asyncio.current_task())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told_to_end)  # until the server takes it over
     async with tell() as told, running(settings) as system:
         await told.watch(system, hosts)
         keep_what_is_loaded()
@@ -171,6 +179,17 @@ async def _serve(
         server = PoliteServer(config, system.leaving, answer_now=system.gate.calls.answer_now, started=started)
         await server.serve(sockets=[listening])
     return system.unsettled
+
+
+def _end_before_serving(*_: object) -> NoReturn:
+    """The first process of a container has no default for SIGTERM: without this it would start up, and be killed later."""
+    print("told to end before it served", file=sys.stderr, flush=True)
+    sys.exit(TERMINATED)
+
+
+def _cancel(task: asyncio.Task[object] | None) -> None:
+    if task is not None:
+        task.cancel()
 
 
 def _end_at_the_latest(after_s: float) -> None:
