@@ -56,11 +56,12 @@ class Index:
             if self.tokens > MAX_INDEX_TOKENS:
                 self.is_complete = False
                 return
-            marks = self._marks
+            # The item that is kept is the latest one: the likeliest cause of what comes next.
+            marks, mark = self._marks, (number << _NUMBER_SHIFT) | source | int(standing)
             for token in array("Q", hashes):
-                known = marks.get(token, 0)
-                # The item that is kept is the latest one: the likeliest cause of what comes next.
-                marks[token] = (number << _NUMBER_SHIFT) | (known & _KEPT_MASK) | source | standing
+                known = marks.get(token)
+                # One number for all tokens that say the same: a fifth of the memory of an index.
+                marks[token] = mark if known is None or not (known & _KEPT_MASK) & ~mark else mark | (known & _KEPT_MASK)
 
     def source(self, number: int) -> str:
         """What item `number` was; empty for 0."""
