@@ -44,6 +44,7 @@ def main(order: dict[str, Any]) -> int:
                 return postgres.wait()
             was_ready = was_ready or _is_ready(cluster)
             time.sleep(POLL_S)
+        was_ready = was_ready or _is_ready(cluster)  # it may have been so for a moment between two looks
         if postgres.returncode == 0 or not was_ready:
             return postgres.returncode
         again_s = time.monotonic() + RESTART_PAUSE_S
