@@ -60,9 +60,9 @@ def listening_aside(app, **more):
             await over.wait()
 
     def run():
-        with contextlib.closing(loop):
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
             try:
-                loop.run_until_complete(serve())
+                runner.run(serve())
             finally:
                 told.set()
 
