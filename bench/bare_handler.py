@@ -22,6 +22,8 @@ from interlock.app.plane import Plane
 from interlock.core.changes import Changes
 from interlock.core.who import Lineage, Session
 from interlock.gateway.messages import NOBODY, Caller, CallResult, Proposal, Returned, VisibleOperation
+from interlock.gateway.ports import Standings
+from interlock.gateway.streams import OpenStreams
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 
@@ -44,6 +46,7 @@ class Ungoverned:
             meta={"interlock/labels": labels},
         )
         self.changes = Changes()
+        self.streams = OpenStreams(cast("Standings", object()))  # nobody opens one
 
     async def call(self, _: Session, __: Proposal, ___: Caller = NOBODY) -> CallResult:
         return self._answer
