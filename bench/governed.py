@@ -42,6 +42,7 @@ HOST: Final = "127.0.0.1"
 SECONDS: Final = 3.0
 REPEATS: Final = 3
 PROCESSES: Final = 4
+_RUNS: Final = itertools.count(1)
 FILES: Final = {
     "release.yaml": "name: bench\n",
     "agents.yaml": """
@@ -138,12 +139,16 @@ def real_server() -> Iterator[int]:
 
 
 def measure(ports: Sequence[int], name: str, tokens: Sequence[Sequence[str]], clients: int) -> Result:
-    """Calls with ever new arguments, each client in a session of its own. Clients take turns at the ports and their tokens."""
-    numbers = itertools.count(1)
+    """Calls with ever new arguments, each client in a session of its own. Clients take turns at the ports and their tokens.
+
+    Each time is a run of its own, for there is a ceiling to the calls of one.
+    """
+    numbers, run = itertools.count(1), f"run {next(_RUNS)}"
 
     def request(client: int, _: int) -> bytes:
         at, own = client % len(ports), tokens[client % len(tokens)]
-        return tools_call(HOST, ports[at], own[client // len(ports) % len(own)], name, b'{"n":%d}' % next(numbers))
+        token = own[client // len(ports) % len(own)]
+        return tools_call(HOST, ports[at], token, name, b'{"n":%d}' % next(numbers), run=run)
 
     def right(body: bytes) -> bool:
         return b'"isError":true' not in body and b'"error"' not in body

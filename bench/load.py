@@ -138,14 +138,16 @@ def post(host: str, port: int, path: str, body: bytes, headers: Mapping[str, str
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def tools_call(host: str, port: int, token: str, name: str, arguments: bytes, *, key: str = "") -> bytes:
-    """A `tools/call` of MCP 2026-07-28 as bytes. `key` is the idempotency key, if any."""
+def tools_call(host: str, port: int, token: str, name: str, arguments: bytes, *, key: str = "", run: str = "") -> bytes:
+    """A `tools/call` of MCP 2026-07-28 as bytes. `key` is the idempotency key, `run` the request that it is for, if any."""
     meta: dict[str, object] = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
     }
     if key:
         meta["interlock/idempotency-key"] = key
+    if run:
+        meta["interlock/run"] = run
     params = {"name": name, "arguments": msgspec.Raw(arguments), "_meta": meta}
     body = msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})
     headers = {
