@@ -143,7 +143,7 @@ def measure(ports: Sequence[int], name: str, tokens: Sequence[Sequence[str]], cl
 
     Each time is a run of its own, for there is a ceiling to the calls of one.
     """
-    numbers, run = itertools.count(1), f"run {next(_RUNS)}"
+    numbers, run = itertools.count(1), f"run-{next(_RUNS)}"
 
     def request(client: int, _: int) -> bytes:
         at, own = client % len(ports), tokens[client % len(tokens)]
