@@ -70,7 +70,7 @@ def _charges(kind: str, number: int, side: _Side) -> tuple[Charge, ...]:
 
 
 async def _writer(url: str, name: str) -> tuple[Database, Writer]:
-    database = await open_database(url, max_connections=2 if name.startswith("b") else 1)
+    database = await open_database(url, max_connections=2)  # one is the writer's own
     writer = Writer(database, process_id=name)
     await Processes(database).register(name, "bench")
     writer.start()
