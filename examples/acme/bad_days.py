@@ -127,7 +127,7 @@ async def reconciled(bot, interlock, world, mail):
 
 async def kill_switch(bot, interlock, world):
     scene("The kill switch, while a load runs (X6)")
-    await world.execute("UPDATE trouble SET slow_ms = 800 WHERE service = 'payments'")
+    await world.execute("UPDATE trouble SET slow_ms = 2500 WHERE service = 'payments'")
     session = await asyncio.to_thread(interlock.token, "support-bot", "leo", "customer-support")
     async with interlock.client(session["access_token"]) as leos_bot:
         await _killed(leos_bot, interlock, world)
