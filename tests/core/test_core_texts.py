@@ -37,7 +37,6 @@ BINDING = [
     {"allOf": [{"type": "string"}, {"type": "string", "pattern": "^[0-9]+$"}]},
     {"$ref": "#/$defs/id", "$defs": {"id": {"type": "integer"}}},
     {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False},
-    {"type": "object", "properties": {"n": {"type": "integer"}}, "unevaluatedProperties": False},
     {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "type": "object",
@@ -48,6 +47,9 @@ BINDING = [
 ]
 OPEN = [
     True,
+    # What stands beside it may let more properties in, so it closes nothing by itself.
+    {"type": "object", "unevaluatedProperties": False, "allOf": [{"properties": {"note": {"type": "string"}}}]},
+    {"type": "object", "properties": {"n": {"type": "integer"}}, "unevaluatedProperties": False},
     {},
     {"type": "string"},
     {"type": ["integer", "string"]},

@@ -127,8 +127,8 @@ class _Letters:
         return min(_MANY, total + (each * most if isinstance(most, int) else _MANY * bool(each)))
 
     def _of_object(self, schema: Mapping[str, Any], path: str, level: int) -> int:
-        closing = ("additionalProperties",) if self._is_older else ("additionalProperties", "unevaluatedProperties")
-        if schema.get("patternProperties") or all(schema.get(word) is not False for word in closing):
+        # `unevaluatedProperties` closes nothing here: what stands beside it (`allOf`, `$ref`) may let more properties in.
+        if schema.get("patternProperties") or schema.get("additionalProperties") is not False:
             return _MANY  # the names of such properties can say anything, too
         inside = schema.get("properties", {})
         if not isinstance(inside, dict):
