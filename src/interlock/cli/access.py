@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class Secret:
 IN_THE_URL: Final = Secret()
 
 
-class _Opened(Secret):
+class _Opened(Secret, ABC):
     """A database of one's own, or the embedded one of the state folder."""
 
     database_url: str
@@ -98,8 +99,9 @@ class _Opened(Secret):
         finally:
             lease.release()
 
+    @abstractmethod
     def _of(self, running: Running) -> str:
-        raise NotImplementedError
+        """The URL of the embedded database for who this is."""
 
 
 @Parameter(name="*")
