@@ -25,6 +25,7 @@ def begin_chores(system: System) -> list[asyncio.Task[None]]:
     """A task for each; whoever begins them ends them."""
     return [
         asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),
+        asyncio.create_task(_every(HEARTBEAT_S, system.gate.given_up.round), name="given-up"),
         asyncio.create_task(_every(HEARTBEAT_S, system.reconcile), name="reconcile"),
         asyncio.create_task(_every(HEARTBEAT_S, system.keeper.close_run_out), name="leases"),
         asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),

@@ -59,7 +59,7 @@ _PROPOSED: Final = "call.proposed"
 class MarkedDesk:
     """Implements the gate's `ClaimDesk`: the writer's, with each keyed write and its end in the mark.
 
-    A claim that cannot be put there is not acted on; it is in doubt when its time is over, and found out like any other.
+    A claim that cannot be put there is not acted on: it is given up, and settled as not executed when that can be written.
     """
 
     def __init__(

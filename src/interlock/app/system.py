@@ -426,6 +426,8 @@ class System:
         try:
             async with asyncio.timeout(self.leaving.left_s()):
                 self.unsettled = await drained(self.gate.calls, self.leaving)
+                with contextlib.suppress(StoreError):  # what it does not settle now is in doubt
+                    await self.gate.given_up.round()
                 for chore in chores:
                     chore.cancel()
                 await asyncio.gather(*chores, return_exceptions=True)

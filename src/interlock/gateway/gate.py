@@ -45,6 +45,7 @@ from interlock.gateway.claiming import Claiming
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.deciding import Deciding
 from interlock.gateway.execution import Executor, Released, StoppedError, Work
+from interlock.gateway.given_up import GivenUp
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.histories import Histories, past_call
 from interlock.gateway.holding import Holding
@@ -115,7 +116,8 @@ class Gate:
         clock: Clock,
         ids: Ids,
     ) -> None:
-        self._desk = desk = TimedDesk(desk, clock)
+        self.given_up = GivenUp(TimedDesk(desk, clock), settlements, clock=clock, ids=ids)
+        self._desk = desk = self.given_up
         self._lease = lease
         self._governing = governing
         self._beliefs = Beliefs(standings)

@@ -54,6 +54,12 @@ DOUBTS_AT_ONCE: Final = 8
 MAX_LOOKS: Final = 6
 LOOK_HOLD_MARGIN_S: Final = 30.0
 LOOK_PAUSE_MOST_S: Final = 60.0
+# Claims whose answer never came: how many are remembered, and for how long the database is asked after each.
+MAX_GIVEN_UP: Final = 10_000
+GIVEN_UP_AT_ONCE: Final = 64
+GIVEN_UP_WATCHED_S: Final = 600.0
+# How long whoever gave a claim up has to say so, before it is sent again as one whose end nobody knows.
+GIVEN_UP_SAID_S: Final = 5.0
 LEASE_S: Final = 1.0
 LEASE_MARGIN_S: Final = 0.1
 # Nothing starts in the last moment of a lease, so that a busy machine does not take a write for one after a pause.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -69,6 +69,10 @@ class Settlements(Protocol):
 
     async def wait(self, claim_id: str, timeout_ms: int) -> bool:
         """True as soon as the claim is no longer `claimed`; False when its owner is gone or the time is up."""
+        ...
+
+    async def committed(self, claim_ids: Sequence[str]) -> tuple[str, ...]:
+        """Which of these claims are there."""
         ...
 
     async def is_known(self, key: bytes, window_s: int) -> bool:

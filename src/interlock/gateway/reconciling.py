@@ -29,6 +29,7 @@ from interlock.gateway.keys import call_hash
 from interlock.gateway.limits import (
     ANSWERS_WITHIN_S,
     DOUBTS_AT_ONCE,
+    GIVEN_UP_SAID_S,
     LOOK_HOLD_MARGIN_S,
     LOOK_PAUSE_MOST_S,
     MAX_DOUBTS_WATCHED,
@@ -104,8 +105,11 @@ class Reconciler:
         """
         answers_s = ANSWERS_WITHIN_S if doubt.awaits else 0.0
         over_s = PERMIT_HOLDS_S if doubt.orphaned else 0.0
-        if contract is None or contract.is_read_only or self._again(doubt, contract, governed):
+        if contract is None or contract.is_read_only:
             return answers_s
+        if self._again(doubt, contract, governed):
+            # Who was told that it was not made is not told a lie, while its process lives to say so.
+            return answers_s + (GIVEN_UP_SAID_S if doubt.orphaned else 0.0)
         if contract.evidence is None:
             return over_s + answers_s
         sent_s = contract.timeout_ms / 1000 if doubt.orphaned else 0.0

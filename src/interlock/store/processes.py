@@ -91,6 +91,10 @@ class ClaimWatch:
             if not waiting:
                 self._waiting.pop(claim_id, None)
 
+    async def committed(self, claim_ids: Sequence[str]) -> tuple[str, ...]:
+        """Which of these claims are there, in whatever state. Raises `StoreUnavailableError`."""
+        return tuple(row["claim_id"] for row in await self._database.rows("claim_states", list(claim_ids)))
+
     async def is_known(self, key: bytes, window_s: int) -> bool:
         """Whether a claim with this key is unsettled, or younger than the window. Raises `StoreUnavailableError`."""
         return await self._database.row("known_key", key, window_s) is not None
