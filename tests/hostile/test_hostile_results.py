@@ -115,6 +115,31 @@ async def test_whatever_a_tool_returns_the_call_is_settled_and_told_truthfully(s
     assert len(shop.shop.made) >= len(GARBAGE)
 
 
+NOT_JSON = ("an object", "not a number", "infinite", "deepest", "half a character")
+
+
+@pytest.mark.parametrize("name", NOT_JSON)
+async def test_a_write_that_answers_with_what_is_not_json_is_done_and_its_result_not_kept(shop, name):
+    session, shop.shop.gives = await shop.session(), GARBAGE[name]
+    told = await asked(shop, session, "put")
+    assert (told.code, told.effect) == ("result_not_kept", Effected.DONE)
+    again = await asked(shop, session, "put")
+    assert (again.code, again.effect, again.details["of"]) == ("result_not_kept", Effected.DONE, told.call_id)
+    assert len(shop.shop.made) == 1
+    assert await ended(shop) == ["succeeded"]
+    (settled,) = [body for kind, body in await shop.events(told.call_id) if kind == "call.settled"]
+    assert "what the function returned is not JSON" in settled["detail"]
+
+
+@pytest.mark.parametrize("name", NOT_JSON)
+async def test_a_reading_that_is_not_json_says_so(shop, name):
+    shop.shop.gives = GARBAGE[name]
+    told = await asked(shop, await shop.session(), "get")
+    assert (told.code, told.effect, told.retry) == ("result_unreadable", Effected.NONE, "never")
+    assert "not JSON" in told.text
+    assert await ended(shop) == ["failed"]
+
+
 LONG = "x" * 50_000_000
 
 

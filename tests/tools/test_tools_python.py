@@ -10,7 +10,7 @@ import pytest
 from interlock.tools.directory import Connectors
 from interlock.tools.fence import CalledLateError
 from interlock.tools.limits import ToolLimits
-from interlock.tools.port import Connector, ToolAnswer, ToolFailure, ToolResult, ToolUnavailableError
+from interlock.tools.port import Asks, Connector, ToolAnswer, ToolFailure, ToolResult, ToolUnavailableError
 from interlock.tools.python import PythonFunction, PythonTools
 from tests.support.patience import PATIENCE_S
 from tests.tools.worlds import StillClock, invocation, release, shop
@@ -153,11 +153,74 @@ async def test_a_function_that_cancels_itself_does_not_cancel_its_caller() -> No
     assert failed(await connect(echo=cancels).invoke(invocation())) == ("cancelled", True)
 
 
-async def test_what_is_not_json_is_not_returned_and_what_is_too_long_is_told_to_be_done() -> None:
-    assert failed(await connect(echo=lambda **_: object()).invoke(invocation())) == ("protocol", True)
+def deep() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(100_000):
+        found = {"a": found}
+    return found
+
+
+class Moody:
+    """Neither JSON nor willing to be made so."""
+
+    def __iter__(self) -> None:
+        raise RuntimeError("hunter2")
+
+
+NOT_JSON = {
+    "an object": object(),
+    "an object that raises": Moody(),
+    "not a number": {"n": float("nan")},
+    "infinity": [1, float("inf")],
+    "what is too deep": deep(),
+    "a text that no wire holds": {"text": "\ud800"},
+    "an answer that holds an object": ToolAnswer(structured={"n": object()}),
+    "an answer that holds no number": ToolAnswer(structured={"n": float("nan")}),
+}
+
+
+@pytest.mark.parametrize("name", NOT_JSON)
+async def test_what_a_function_returns_that_is_not_json_is_done_and_not_kept(name: str) -> None:
+    answer = await connect(echo=lambda **_: NOT_JSON[name]).invoke(invocation())
+    assert isinstance(answer, ToolAnswer)
+    assert "not JSON" in answer.unreadable
+    assert "hunter2" not in answer.unreadable
+    assert answer == ToolAnswer(unreadable=answer.unreadable)
+
+
+async def test_an_error_that_is_not_json_is_an_error_all_the_same() -> None:
+    answer = await connect(echo=lambda **_: ToolAnswer(structured={"n": object()}, is_error=True)).invoke(invocation())
+    assert isinstance(answer, ToolAnswer)
+    assert answer.is_error
+    assert answer.unreadable
+
+
+async def test_what_was_returned_to_be_run_has_not_run_so_nobody_says_that_it_is_done() -> None:
+    async def later() -> None:
+        raise AssertionError
+
+    def steps() -> Any:
+        yield 1
+
+    for made in (lambda **_: later(), lambda **_: steps(), lambda **_: asyncio.Event().wait()):
+        assert failed(await connect(echo=made).invoke(invocation())) == ("protocol", True)
+
+
+async def test_a_question_that_cannot_be_asked_leaves_the_call_in_doubt() -> None:
+    asks = Asks(requests={"a": {"method": "elicitation/create", "params": object()}})
+    assert failed(await connect(echo=lambda **_: ToolAnswer(asks=asks)).invoke(invocation())) == ("protocol", True)
+    asks = Asks(requests={"a": {"method": "elicitation/create", "params": {"message": "x" * 100}}})
+    small = ToolLimits(response_max_bytes=10)
+    assert failed(await connect(small, echo=lambda **_: ToolAnswer(asks=asks)).invoke(invocation())) == ("too_large", True)
+
+
+async def test_an_answer_too_long_to_keep_is_told_to_be_done() -> None:
     small = ToolLimits(response_max_bytes=10)
     answer = await connect(small, echo=lambda **_: "x" * 100).invoke(invocation())
     assert answer == ToolAnswer(not_kept_bytes=102)
+    answer = await connect(small, echo=lambda **_: ToolAnswer(structured={"n": "x" * 100}, is_error=True)).invoke(invocation())
+    assert isinstance(answer, ToolAnswer)
+    assert answer == ToolAnswer(not_kept_bytes=answer.not_kept_bytes, is_error=True)
 
 
 async def test_the_listing_names_the_registered_functions() -> None:

@@ -198,11 +198,11 @@ class Executor:
             case ToolAnswer() if earlier is not None:
                 text, released, state, code = b"", earlier.released, "succeeded", ""
                 detail = f"the tool is unstable: answered with what {earlier.call_id} released"
-            case ToolAnswer() if result.not_kept_bytes and not result.is_error:
-                detail = f"the answer is {result.not_kept_bytes} bytes long, which is more than is kept"
+            case ToolAnswer() if (result.not_kept_bytes or result.unreadable) and not result.is_error:
+                detail = result.unreadable or f"the answer is {result.not_kept_bytes} bytes long, which is more than is kept"
                 text, released = b"", Released(withheld=detail, not_kept=True)
-                reads = work.contract.is_read_only
-                state, code = ("failed", "result_too_large") if reads else ("succeeded", "")
+                of_reading = "failed", "result_unreadable" if result.unreadable else "result_too_large"
+                state, code = of_reading if work.contract.is_read_only else ("succeeded", "")
             case ToolAnswer():
                 raw, text, released = _read(result, filtered)
                 state, code, detail = _state_of_answer(work, result, released)
@@ -381,7 +381,7 @@ def _read(result: ToolAnswer, filtered: Filter) -> tuple[RawOutput, bytes, Relea
     withheld; that the tool answered, and whether well, is known all the same.
     """
     raw = RawOutput(
-        content=(_LONG_ERROR,) if result.not_kept_bytes else result.content,
+        content=(_LONG_ERROR,) if result.not_kept_bytes else (_UNREADABLE_ERROR,) if result.unreadable else result.content,
         structured=result.structured,
         is_error=result.is_error,
         logs=result.logs,

@@ -173,12 +173,19 @@ WORDINGS: Final[dict[str, _Wording]] = {
     ),
     "result_not_kept": _Wording(
         _DENIED,
-        "The call was done. What the tool answered is too long to be kept, so it is not given. Do not send the call again.",
+        "The call was done. What the tool answered cannot be kept here (it is too long, or not JSON), so it is not given. "
+        "Do not send the call again.",
         _DONE,
         "never",
     ),
     "result_too_large": _Wording(
         _UNAVAILABLE, "The tool's answer is too long to be taken in here. Ask for less at a time.", _NONE, "changed_args"
+    ),
+    "result_unreadable": _Wording(
+        _UNAVAILABLE,
+        "What the tool answered is not JSON, so it cannot be taken in here. Whoever runs the tool has to mend that.",
+        _NONE,
+        "never",
     ),
 }
 

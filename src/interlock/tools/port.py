@@ -119,8 +119,8 @@ class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     Of a resource, prompt or completion `structured` is the result as MCP has it. `logs` are log messages (level, logger, data)
     that came before; `asks` is set when there is no answer yet. `error_code` is that of a JSON-RPC error, `needs` what the tool
-    wants of the caller and was not offered. `not_kept_bytes` is how long an answer was that is too long to keep: then all that
-    is known of it is `is_error`.
+    wants of the caller and was not offered. `not_kept_bytes` is how long an answer was that is too long to keep, `unreadable`
+    why one is not JSON: then all that is known of it is `is_error`.
     """
 
     content: tuple[Mapping[str, object], ...] = ()
@@ -131,6 +131,7 @@ class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
     error_code: int = 0
     needs: tuple[str, ...] = ()
     not_kept_bytes: int = 0
+    unreadable: str = ""
 
 
 class ToolFailure(msgspec.Struct, frozen=True, kw_only=True):

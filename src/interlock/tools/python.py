@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,8 @@ class PythonFunction(msgspec.Struct, frozen=True, kw_only=True):
     """One registered function, called with the arguments as keywords.
 
     `function` may be a coroutine function; else it runs in a thread. It returns an object (structured content), a string
-    (text), None, any other JSON value (wrapped as `{"result": ...}`), or a `ToolAnswer`.
+    (text), None, any other JSON value (wrapped as `{"result": ...}`), or a `ToolAnswer`. What is not JSON is not given to the
+    caller; a write is recorded as done all the same.
     """
 
     function: Callable[..., Any]
@@ -184,21 +186,44 @@ class PythonConnector:
         return self._answer(value)
 
     def _answer(self, value: Any) -> ToolAnswer:
-        if isinstance(value, ToolAnswer):
-            return value
+        """What the function returned, or that it returned what cannot be given: it has run all the same."""
         if value is None:
             return ToolAnswer()
+        if inspect.isawaitable(value) or inspect.isgenerator(value) or inspect.isasyncgen(value):
+            if inspect.iscoroutine(value):
+                value.close()
+            raise CallFailedError("protocol", "the function returned something to be run, and nobody runs it")
+        is_error = isinstance(value, ToolAnswer) and value.is_error
         try:
-            text = msgspec.json.encode(value)
+            text = _json(value)
             plain = msgspec.json.decode(text)
-        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-            raise CallFailedError("protocol", f"the function returned what is not JSON: {error}") from None
-        if len(text) > self._limits.response_max_bytes:
-            raise AnswerNotKeptError(is_error=False, size_bytes=len(text))
-        if isinstance(plain, str):
-            return ToolAnswer(content=({"type": "text", "text": plain},))
-        structured = plain if isinstance(plain, dict) else {"result": plain}
-        return ToolAnswer(content=({"type": "text", "text": text.decode()},), structured=structured)
+            why, code = f"{len(text)} bytes long, which is more than is kept", "too_large"
+        except Exception as error:  # noqa: BLE001  # what is returned may do anything when it is looked at
+            text, plain = b"", None
+            why, code = f"not JSON ({type(error).__name__})", "protocol"
+        if text and len(text) <= self._limits.response_max_bytes:
+            return value if isinstance(value, ToolAnswer) else _of(plain, text)
+        # INVARIANT: a question is no answer yet, so nobody says of it that the call was done.
+        if isinstance(value, ToolAnswer) and value.asks is not None:
+            raise CallFailedError(code, f"what the function asks is {why}")
+        if text:
+            raise AnswerNotKeptError(is_error=is_error, size_bytes=len(text))
+        return ToolAnswer(is_error=is_error, unreadable=f"what the function returned is {why}")
+
+
+def _of(plain: Any, text: bytes) -> ToolAnswer:
+    if isinstance(plain, str):
+        return ToolAnswer(content=({"type": "text", "text": plain},))
+    structured = plain if isinstance(plain, dict) else {"result": plain}
+    return ToolAnswer(content=({"type": "text", "text": text.decode()},), structured=structured)
+
+
+def _json(value: Any) -> bytes:
+    """As JSON. Raises whatever the value raises, and `ValueError` for numbers that JSON does not have."""
+    text = msgspec.json.encode(value)
+    if b"null" in text:  # which is what such a number is written as
+        json.dumps(msgspec.to_builtins(value), allow_nan=False)
+    return text
 
 
 class _Begun:
