@@ -27,8 +27,9 @@ import uvloop
 
 from bench.bare_handler import served as bare_served
 from bench.load import Result, load, tools_call
+from interlock.app.memory import give_back_what_is_free, keep_what_is_loaded
 from interlock.app.plane import RecordedSessions
-from interlock.app.system import Settings, keep_what_is_loaded, running
+from interlock.app.system import Settings, running
 from interlock.core.who import Lineage, Session
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
@@ -68,6 +69,7 @@ async def _ping(n: int) -> dict[str, int]:
 
 
 async def _serve(database: Running, state: Path, upstream: str) -> None:
+    give_back_what_is_free()  # as `interlock up` does
     settings = Settings(
         state=state, database_url=database.app_url, environment="bench", release_files=FILES, variables={"UPSTREAM": upstream}
     )
@@ -85,7 +87,7 @@ async def _serve(database: Running, state: Path, upstream: str) -> None:
             )
             await RecordedSessions(Sessions(system.database), system.ids).open(session, "")
             tokens.append(system.plane._tokens.issue(session))  # noqa: SLF001  # the exchange is not what is measured
-        keep_what_is_loaded()  # as `interlock up` does
+        keep_what_is_loaded()  # so does it
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listening.bind((HOST, 0))
         listening.listen(1024)

@@ -28,9 +28,10 @@ from typing import Any, Final
 import uvloop
 
 from interlock.app.containment import Containment, KillAnswer
+from interlock.app.memory import keep_what_is_loaded
 from interlock.app.plane import RecordedSessions
 from interlock.app.sources import SystemClock, SystemIds
-from interlock.app.system import Settings, keep_what_is_loaded, running
+from interlock.app.system import Settings, running
 from interlock.core.who import Lineage, Session
 from interlock.gateway.messages import Proposal
 from interlock.ledger.drafts import draft

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
@@ -93,8 +92,6 @@ from interlock.tools.python import PythonTools
 _log = logging.getLogger(__name__)
 
 HEADS_KEY: Final = "heads"
-# How many new objects the collector lets be before it looks at them. The interpreter's own 700 is less than one call makes.
-YOUNG_OBJECTS: Final = 10_000
 WITNESS: Final = "heads.jsonl"
 
 
@@ -458,16 +455,6 @@ class System:
                 await last()
             except (StoreError, OSError) as error:
                 _log.warning("on leaving: %s", error, extra={"event": "process.left_open"})
-
-
-def keep_what_is_loaded() -> None:
-    """What a serving process has loaded by now stays until it ends: the collector need not look through it again and again.
-
-    While it looks, every thread of the process stands still, the one that acknowledges a kill among them.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 @contextlib.asynccontextmanager

@@ -22,7 +22,8 @@ from cyclopts import Parameter, validators
 
 from interlock.app.leaving import LEAVE_WITHIN_S, LeaveRules
 from interlock.app.marking import KEEP_DAYS
-from interlock.app.system import ReleaseInForceError, Settings, keep_what_is_loaded, running
+from interlock.app.memory import give_back_what_is_free, keep_what_is_loaded
+from interlock.app.system import ReleaseInForceError, Settings, running
 from interlock.cli.access import IN_THE_URL, Secret
 from interlock.cli.common import DEFAULT_STATE, Environment, Json, State, read_variables
 from interlock.cli.output import NO, OK, UNREACHABLE, USAGE, Failure, print_json
@@ -84,6 +85,7 @@ def up(
 ) -> int:
     """Serve the gate: MCP at /mcp, token exchange at /oauth/token, controls at /v1/controls."""
     signal.signal(signal.SIGTERM, _end_before_serving)
+    give_back_what_is_free()  # before there are threads
     lines, otlp = logs(log_format, log_level), collector()
     try:
         if directory is not None:
