@@ -15,6 +15,7 @@ from interlock.ledger.reader import verify_database
 from interlock.store.backup import MANIFEST, back_up, read_manifest, restore
 from interlock.store.errors import BackupError
 from tests.restore.world import resumed
+from tests.store.before import schema
 
 
 def silent(_table, _rows):
@@ -64,6 +65,20 @@ async def test_what_is_loaded_is_what_was_backed_up_and_that_it_was_restored(ban
         await restore(empty_database_urls.owner, tmp_path / "backup", silent)
 
 
+async def test_a_backup_from_before_the_baseline_is_loaded_when_it_was_made_at_it(bank, empty_database_urls, tmp_path):
+    await a_backup(bank, tmp_path / "backup")
+    manifest = json.loads((tmp_path / "backup" / MANIFEST).read_text())
+    digests = [digest for _number, _name, digest in schema.recorded()["migrations"]]
+    manifest["migrations"][:1] = digests[:-1]
+    (tmp_path / "backup" / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BackupError, match="not the first of this version's"):
+        await restore(empty_database_urls.owner, tmp_path / "backup", silent)
+    manifest["migrations"][:40] = digests
+    (tmp_path / "backup" / MANIFEST).write_text(json.dumps(manifest))
+    await restore(empty_database_urls.owner, tmp_path / "backup", silent)
+    assert (await contents(empty_database_urls.owner))["claim"] == (await contents(bank.owner_url))["claim"] != []
+
+
 async def test_a_backup_is_never_written_over_another_nor_readable_by_others(bank, tmp_path):
     await a_backup(bank, tmp_path / "backup")
     with pytest.raises(BackupError, match="is there already"):
@@ -85,7 +100,7 @@ async def test_a_backup_that_is_not_what_it_says_changes_nothing(bank, empty_dat
             (folder / MANIFEST).unlink()
         case _:
             manifest = json.loads((folder / MANIFEST).read_text())
-            manifest["migrations"][3] = "0" * 64
+            manifest["migrations"][0] = "0" * 64
             (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BackupError):
         await restore(empty_database_urls.owner, folder, silent)

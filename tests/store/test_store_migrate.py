@@ -41,21 +41,27 @@ async def test_an_empty_database_is_not_current(empty_database_urls):
 
 
 async def test_the_version_before_starts_on_the_schema_of_this_one_and_the_one_before_it_does_not(database_urls, monkeypatch):
-    assert len(migrations()) > RELEASED
-    before = migrations()[:RELEASED]
+    later = Migration(migrations()[-1].number + 1, "later", "SELECT 1")
+    everything = (*migrations(), later)
+    monkeypatch.setattr(module, "migrations", lambda: everything)
+    assert await migrate(database_urls.owner) == (later.number,)
+    before = [entry for entry in everything if entry.number <= RELEASED]
     connection = await asyncpg.connect(database_urls.app)
     monkeypatch.setattr(module, "migrations", lambda: before)
     assert await why_not(connection) == ""
-    monkeypatch.setattr(module, "migrations", lambda: before[:-1])
+    await connection.close()
+    # One that the version before is not left able to run on.
+    connection = await asyncpg.connect(database_urls.owner)
+    await connection.execute("UPDATE migration SET works_from = $1 WHERE number = $1", later.number)
     assert "use the later version" in await why_not(connection)
     await connection.close()
 
 
-async def test_this_version_does_not_start_on_the_schema_of_the_one_before(empty_database_urls, monkeypatch):
-    before = migrations()[:RELEASED]
-    with monkeypatch.context() as earlier:
-        earlier.setattr(module, "migrations", lambda: before)
-        await migrate(empty_database_urls.owner)
+async def test_this_version_does_not_start_on_a_schema_that_lacks_a_migration(empty_database_urls, monkeypatch):
+    await migrate(empty_database_urls.owner)
+    later = Migration(migrations()[-1].number + 1, "later", "SELECT 1")
+    everything = (*migrations(), later)
+    monkeypatch.setattr(module, "migrations", lambda: everything)
     connection = await asyncpg.connect(empty_database_urls.app)
-    assert f"lacks the migrations from {RELEASED + 1} on" in await why_not(connection)
+    assert f"lacks the migrations from {later.number} on" in await why_not(connection)
     await connection.close()

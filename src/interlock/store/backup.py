@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 
 from interlock.store.errors import BackupError
-from interlock.store.migrate import Migration, apply_to_empty, migrate, migrations
+from interlock.store.migrate import Migration, apply_to_empty, counted, migrate, migrations
 from interlock.store.passwords import Password
 
 FORMAT: Final = "interlock/backup/1"
@@ -164,9 +164,9 @@ async def restore(owner_url: str, folder: Path, tell: Tell, password: Password |
 
 
 def _base(manifest: Manifest) -> tuple[Migration, ...]:
-    known = migrations()
-    base = known[: len(manifest.migrations)]
-    if tuple(entry.digest for entry in base) != manifest.migrations:
+    made_under = counted(manifest.migrations)
+    base = migrations()[: len(made_under)]
+    if tuple(entry.digest for entry in base) != made_under:
         raise BackupError(
             f"the backup was made under {len(manifest.migrations)} migrations that are not the first of this version's; "
             "load it with the version that made it, or a later one"
@@ -179,7 +179,7 @@ async def _refuse_other_schema(connection: asyncpg.Connection[asyncpg.Record]) -
         applied = [row["digest"] for row in await connection.fetch("SELECT digest FROM migration ORDER BY number")]
     except asyncpg.UndefinedTableError as error:
         raise BackupError("this is no database of Interlock's: it was never migrated") from error
-    if applied != [entry.digest for entry in migrations()]:
+    if counted(applied) != tuple(entry.digest for entry in migrations()):
         raise BackupError("the database's schema is not this version's; back it up with the version that runs on it")
 
 

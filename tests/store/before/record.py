@@ -41,7 +41,7 @@ async def record():
     try:
         url = server.url("interlock_owner", await server.empty())
         await migrate(url)
-        told = {"migration": len(migrations()), "statements": await described(url, load())}
+        told = {"migration": migrations()[-1].number, "statements": await described(url, load())}
     finally:
         server.close()
     RECORD.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n")

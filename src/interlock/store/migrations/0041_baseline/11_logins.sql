@@ -1,6 +1,7 @@
 -- Logins of people and of the clients that act for them: what the built-in issuer must remember between two requests.
 -- Whatever opens something (codes, refresh tokens, browsers' handles) is kept as a keyed digest only.
 
+-- Clients that act for people.
 CREATE TABLE oauth_client (
     client_id      text PRIMARY KEY,
     environment    text NOT NULL,
@@ -29,6 +30,7 @@ CREATE TABLE login (
 );
 CREATE INDEX login_by_end ON login (expires_at);
 
+-- Refresh tokens of a login: a spent one that comes again ends it.
 CREATE TABLE login_key (
     digest    bytea PRIMARY KEY,
     login_id  text NOT NULL REFERENCES login ON DELETE CASCADE,
@@ -77,24 +79,20 @@ CREATE TABLE typed_code (
 );
 CREATE INDEX typed_code_by_person ON typed_code (environment, tenant, user_id, at);
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON oauth_client, login, login_key, login_code, spent_proof, typed_code TO interlock_app;
--- The auditor reads who logged in when, and no digests.
-GRANT SELECT ON oauth_client, login TO interlock_auditor;
-
--- End a login and the session it holds. False when it had ended before; then nothing is recorded twice.
-CREATE FUNCTION end_login(p_login text, p_because text, p_kind text, p_body text, p_salt bytea, p_commitment bytea)
-RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    v_session text;
+-- Begin a login with its first key. False when the code it comes from was fetched a second time meanwhile.
+CREATE FUNCTION start_login(
+    p_login text, p_environment text, p_client text, p_tenant text, p_user text, p_agent text, p_task text, p_session text,
+    p_expires timestamptz, p_digest bytea, p_kind text, p_body text, p_salt bytea, p_commitment bytea
+) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE login SET ended_at = clock_timestamp(), ended_because = p_because
-    WHERE login_id = p_login AND ended_at IS NULL RETURNING session_id INTO v_session;
-    IF NOT FOUND THEN
+    PERFORM FROM login_code c WHERE c.login_id = p_login FOR UPDATE;
+    IF EXISTS (SELECT FROM login_code c WHERE c.login_id = p_login AND c.state <> 'spent') THEN
         RETURN false;
     END IF;
-    IF v_session <> '' THEN
-        PERFORM revoke_session(v_session);
-    END IF;
+    INSERT INTO login (login_id, environment, client_id, tenant, user_id, agent, task, session_id, expires_at)
+    VALUES (p_login, p_environment, p_client, p_tenant, p_user, p_agent, p_task, p_session, p_expires);
+    INSERT INTO login_key (digest, login_id) VALUES (p_digest, p_login);
+    UPDATE oauth_client SET used_at = clock_timestamp() WHERE client_id = p_client;
     PERFORM append_control(p_kind, p_body, p_salt, p_commitment);
     RETURN true;
 END $$;
@@ -139,24 +137,6 @@ BEGIN
     END IF;
 END $$;
 
--- Begin a login with its first key. False when the code it comes from was fetched a second time meanwhile.
-CREATE FUNCTION start_login(
-    p_login text, p_environment text, p_client text, p_tenant text, p_user text, p_agent text, p_task text, p_session text,
-    p_expires timestamptz, p_digest bytea, p_kind text, p_body text, p_salt bytea, p_commitment bytea
-) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM FROM login_code c WHERE c.login_id = p_login FOR UPDATE;
-    IF EXISTS (SELECT FROM login_code c WHERE c.login_id = p_login AND c.state <> 'spent') THEN
-        RETURN false;
-    END IF;
-    INSERT INTO login (login_id, environment, client_id, tenant, user_id, agent, task, session_id, expires_at)
-    VALUES (p_login, p_environment, p_client, p_tenant, p_user, p_agent, p_task, p_session, p_expires);
-    INSERT INTO login_key (digest, login_id) VALUES (p_digest, p_login);
-    UPDATE oauth_client SET used_at = clock_timestamp() WHERE client_id = p_client;
-    PERFORM append_control(p_kind, p_body, p_salt, p_commitment);
-    RETURN true;
-END $$;
-
 -- Change a refresh token for the next. Of several that try at once one succeeds; a spent one ends the login.
 CREATE FUNCTION rotate_login(
     p_old bytea, p_new bytea, p_environment text, p_client text,
@@ -187,6 +167,24 @@ BEGIN
     RETURN 'rotated';
 END $$;
 
+-- End a login and the session it holds. False when it had ended before; then nothing is recorded twice.
+CREATE FUNCTION end_login(p_login text, p_because text, p_kind text, p_body text, p_salt bytea, p_commitment bytea)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_session text;
+BEGIN
+    UPDATE login SET ended_at = clock_timestamp(), ended_because = p_because
+    WHERE login_id = p_login AND ended_at IS NULL RETURNING session_id INTO v_session;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF v_session <> '' THEN
+        PERFORM revoke_session(v_session);
+    END IF;
+    PERFORM append_control(p_kind, p_body, p_salt, p_commitment);
+    RETURN true;
+END $$;
+
 -- Forget what is over: codes and proofs at once, logins a day later, clients that nobody used for a month.
 CREATE FUNCTION forget_logins() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -196,6 +194,3 @@ BEGIN
     DELETE FROM login WHERE expires_at < clock_timestamp() - interval '1 day';
     DELETE FROM oauth_client WHERE coalesce(used_at, registered_at + interval '29 days') < clock_timestamp() - interval '30 days';
 END $$;
-
-REVOKE EXECUTE ON FUNCTION end_login, fetch_code, start_login, rotate_login, forget_logins FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION end_login, fetch_code, start_login, rotate_login, forget_logins TO interlock_app;

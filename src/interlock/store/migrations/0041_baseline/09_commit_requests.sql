@@ -1,5 +1,3 @@
--- Claims, records and settlements in half of the statements (docs/decisions/0019). `commit_batch` stays for the version before.
-
 -- One batch of claims, records and settlements of many callers, each answered for itself. Requests are applied in order.
 -- What one request is refused for never touches another. A row that is bad in itself (it raises) fails the batch, which
 -- the writer then sends row by row.
@@ -44,11 +42,12 @@ DECLARE
     v_oldest    timestamptz;
     -- The lineages as they stand, changed by this batch as it goes on; l is the place of the request's own.
     l_id text[]; l_version bigint[]; l_posture text[]; l_tainted boolean[]; l_conf int[]; l_history bigint[]; l_tainter text[];
-    l_secret text[]; l_changed boolean[]; l int;
+    l_secret text[]; l_changed boolean[]; l int; w int;
     v_halted    text[];
     v_halts     text[];
     v_keys      jsonb := '{}';   -- keys this batch has claimed: hex -> [claim, call, call_hash]
     v_rates     jsonb := '{}';   -- calls this batch has claimed: lineage and operation -> count
+    v_works     bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(p_session)]);  -- the same in that of its work
     v_numbers   bigint[] := array_fill(NULL::bigint, ARRAY[cardinality(p_session)]);  -- by request: its number in the history
     v_claims    int[] := '{}';
     v_settles   int[] := '{}';
@@ -171,8 +170,9 @@ BEGIN
                    k.claim_id AS key_claim, k.call_hash AS key_hash,
                    kc.call_id AS key_call, kc.state AS key_state, kc.outcome AS key_outcome, kc.claimed_at AS key_claimed_at,
                    kc.settled_at AS key_settled_at, kc.process_id AS key_process, kc.settle_by AS key_settle_by,
-                   own.state AS own_state, own.attempt AS own_attempt, own.call_hash AS own_hash, own.history_n AS own_n
+                   own.state AS own_state, own.attempt AS own_attempt, own.call_hash AS own_hash, own.history_n AS own_n, own.work_n AS own_work_n
             FROM jsonb_to_recordset(p_requests) AS q(
+                     work text, counts boolean, work_version bigint,
                      n int, kind text, claim_id text, call_id text, operation text, call_hash text,
                      scopes text[], key text, key_window_s int, rates jsonb,
                      control bigint, release bigint, revocation bigint, facts_version bigint,
@@ -190,6 +190,7 @@ BEGIN
             control := v_epoch.control; release := v_epoch.release; revocation := v_epoch.revocation;
             release_digest := v_epoch.release_digest;
             l := array_position(l_id, p_lineage[r.n + 1]);
+            w := array_position(l_id, r.work);
 
             IF r.kind = 'settle' THEN
                 IF r.own_state IS NULL OR r.own_attempt <> r.attempt THEN
@@ -199,6 +200,9 @@ BEGIN
                     v_freed := v_freed OR r.release_key;
                     IF r.own_n IS NOT NULL THEN
                         l_history[l] := l_history[l] + 1; l_changed[l] := true; v_numbers[r.n + 1] := l_history[l];
+                    END IF;
+                    IF r.own_work_n IS NOT NULL AND w IS NOT NULL THEN
+                        l_history[w] := l_history[w] + 1; l_changed[w] := true; v_works[r.n + 1] := l_history[w];
                     END IF;
                 ELSIF r.own_state = r.state THEN
                     answer := 'settled';  -- sent again after a commit whose answer was lost
@@ -210,7 +214,8 @@ BEGIN
                     answer := 'session_ended';
                 ELSIF r.control IS NOT NULL AND (
                     (r.control, r.release, r.revocation) <> (v_epoch.control, v_epoch.release, v_epoch.revocation)
-                    OR r.facts_version <> l_version[l] OR r.history_version <> l_history[l]) THEN
+                    OR r.facts_version <> l_version[l] OR r.history_version <> l_history[l]
+                    OR r.work_version IS NOT NULL AND r.work_version IS DISTINCT FROM l_history[w]) THEN
                     answer := 'stale';
                 ELSIF r.again AND EXISTS (
                     SELECT FROM event e JOIN unnest(p_event_request, p_commitment) AS v(request, commitment)
@@ -232,7 +237,8 @@ BEGIN
             ELSIF l_posture[l] = 'halted' THEN
                 answer := 'halted'; scope := 'lineage'; reason := 'the posture of this lineage is halted';
             ELSIF (r.control, r.release, r.revocation) <> (v_epoch.control, v_epoch.release, v_epoch.revocation)
-                  OR r.facts_version <> l_version[l] OR r.history_version <> l_history[l] THEN
+                  OR r.facts_version <> l_version[l] OR r.history_version <> l_history[l]
+                  OR r.work_version IS NOT NULL AND r.work_version IS DISTINCT FROM l_history[w] THEN
                 -- A decision that read no history is not asked which one.
                 answer := 'stale';
             ELSIF r.key IS NOT NULL AND v_keys ? r.key THEN
@@ -339,6 +345,9 @@ BEGIN
                     IF r.history THEN
                         l_history[l] := l_history[l] + 1; l_changed[l] := true; v_numbers[r.n + 1] := l_history[l];
                     END IF;
+                    IF r.counts THEN
+                        l_history[w] := l_history[w] + 1; l_changed[w] := true; v_works[r.n + 1] := l_history[w];
+                    END IF;
                 END IF;
             END IF;
             v_any := v_any OR v_accepted[r.n + 1];
@@ -354,11 +363,12 @@ BEGIN
 
     IF v_claims <> '{}' THEN
         INSERT INTO claim (claim_id, call_id, session_id, lineage_id, operation, call_hash, release_digest, scopes, key,
-                           process_id, claimed_at, settle_by, reserved, holding, tainted, history_n, remembered)
+                           process_id, claimed_at, settle_by, reserved, holding, tainted, history_n, remembered, work, work_n)
         SELECT q.claim_id, q.call_id, p_session[q.n + 1], p_lineage[q.n + 1], q.operation, q.call_hash, q.release_digest, q.scopes,
                decode(q.key, 'hex'), p_process, v_now, v_now + q.settle_by_ms * interval '1 millisecond',
-               q.reserved, q.holding, coalesce(q.tainted, false), v_numbers[q.n + 1], q.remembered
+               q.reserved, q.holding, coalesce(q.tainted, false), v_numbers[q.n + 1], q.remembered, q.work, v_works[q.n + 1]
         FROM jsonb_to_recordset(p_requests) AS q(
+                 work text,
                  n int, claim_id text, call_id text, operation text, call_hash text,
                  release_digest text, scopes text[], key text, settle_by_ms int, reserved jsonb, holding jsonb,
                  tainted boolean, remembered text)
@@ -401,7 +411,7 @@ BEGIN
         END IF;
         UPDATE claim c SET state = q.state, outcome = p_outcome[q.n + 1], settled_at = v_now,
                            unsent = coalesce(q.release_key, false),
-                           history_n = coalesce(v_numbers[q.n + 1], c.history_n)
+                           history_n = coalesce(v_numbers[q.n + 1], c.history_n), work_n = coalesce(v_works[q.n + 1], c.work_n)
         FROM jsonb_to_recordset(p_requests) AS q(n int, claim_id text, state text, release_key boolean)
         WHERE q.n = ANY (v_settles) AND c.claim_id = q.claim_id;
         IF v_freed THEN
@@ -457,6 +467,3 @@ BEGIN
     FROM unnest(c_id, c_seq, c_link) AS h(id, seq, link)
     WHERE x.chain_id = h.id AND x.chain_id = ANY (e_chain);
 END $$;
-
-REVOKE EXECUTE ON FUNCTION commit_requests FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION commit_requests TO interlock_app;

@@ -1,5 +1,6 @@
--- Revocations: what was issued before one is refused, whoever presents it; and sessions that are found by the grant they rest on.
+-- Revocations: what was issued before one is refused, and sessions that rest on what may be revoked.
 
+-- What was issued before one is refused, whoever presents it.
 CREATE TABLE revocation (
     n            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     environment  text NOT NULL,
@@ -12,17 +13,6 @@ CREATE TABLE revocation (
 );
 CREATE INDEX revocation_by_name ON revocation (environment, kind, name, before_us DESC);
 CREATE TRIGGER revocation_is_immutable BEFORE UPDATE OR DELETE ON revocation FOR EACH ROW EXECUTE FUNCTION refuse_change();
-
-CREATE TABLE granted_session (
-    grant_key   bytea PRIMARY KEY,
-    session_id  text NOT NULL REFERENCES session
-);
-CREATE INDEX session_by_user ON session (environment, tenant, user_id) WHERE NOT revoked;
-CREATE INDEX session_by_agent ON session (environment, agent) WHERE NOT revoked;
-
-GRANT SELECT ON revocation, granted_session TO interlock_app, interlock_auditor;
-GRANT INSERT ON revocation, granted_session TO interlock_app;
-GRANT UPDATE ON granted_session TO interlock_app;
 
 -- Whether proofs of a user and an agent, issued when they say, were revoked since. An agent is revoked in all tenants at once.
 CREATE FUNCTION proofs_revoked(
@@ -46,6 +36,7 @@ DECLARE
     v_epoch bigint;
     v_ended text[];
 BEGIN
+    LOCK TABLE epoch IN EXCLUSIVE MODE;
     UPDATE epoch e SET revocation = e.revocation + 1 WHERE e.id = 1 RETURNING e.revocation INTO v_epoch;
     WITH ended AS (
         UPDATE session s SET revoked = true
@@ -62,9 +53,18 @@ BEGIN
     INSERT INTO revocation (environment, kind, tenant, name, before_us, by_user, reason)
     VALUES (p_environment, p_kind, p_tenant, p_name, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, p_by, p_reason);
     IF p_kind = 'user' THEN
-        -- What they approved and nobody has used yet lifts nothing until a newer token tells of them again.
-        UPDATE person p SET roles = '{}', told_at_us = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
-        WHERE p.tenant = p_tenant AND p.user_id = p_name;
+        -- No token from before gives them a role back; also not that of somebody nobody has told of yet.
+        INSERT INTO person AS p (tenant, user_id, roles, told_at_us)
+        VALUES (p_tenant, p_name, '{}', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+        ON CONFLICT (tenant, user_id) DO UPDATE SET roles = excluded.roles, told_at_us = excluded.told_at_us;
+        -- INVARIANT: what they approved and nobody has used lifts nothing, not even when a newer token tells of them again.
+        PERFORM FROM lineage l WHERE l.lineage_id IN (
+            SELECT a.lineage_id FROM approval a WHERE a.environment = p_environment AND a.tenant = p_tenant
+            AND a.answered_by = p_name AND a.state = 'approved') ORDER BY l.lineage_id FOR NO KEY UPDATE;
+        PERFORM end_approvals(ARRAY(
+            SELECT a.approval_id FROM approval a WHERE a.environment = p_environment AND a.tenant = p_tenant
+            AND a.answered_by = p_name AND a.state = 'approved'),
+            'withdrawn', 'approver_revoked', 'whoever approved it was revoked since', p_by);
     END IF;
     -- A login at the built-in issuer would go on getting new tokens, and what was agreed to and not fetched would begin one.
     UPDATE login l SET ended_at = clock_timestamp(), ended_because = 'revoked'
@@ -81,6 +81,15 @@ BEGIN
     WHERE c.state = 'claimed' AND (c.session_id = ANY (v_ended) OR EXISTS (
         SELECT FROM session s WHERE s.session_id = c.session_id AND s.parents <> '{}' AND s.parents && v_ended));
     RETURN NEXT;
+END $$;
+
+-- End a session before its time.
+CREATE FUNCTION revoke_session(p_session text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    LOCK TABLE epoch IN EXCLUSIVE MODE;
+    UPDATE epoch SET revocation = revocation + 1 WHERE id = 1;
+    UPDATE session SET revoked = true WHERE session_id = p_session;
+    RETURN FOUND;
 END $$;
 
 -- Open a session unless the proofs it rests on were revoked since they were issued; false then, and nothing is opened.
@@ -132,6 +141,12 @@ BEGIN
                             p_max_calls, p_parent_calls, p_most, p_kinds, p_bodies, p_salts, p_commitments);
 END $$;
 
+-- Sessions that are found by the grant they rest on.
+CREATE TABLE granted_session (
+    grant_key   bytea PRIMARY KEY,
+    session_id  text NOT NULL REFERENCES session
+);
+
 -- The live session of a grant, opened if there is none yet. Its end moves on with the grant's newest token. Nothing comes back
 -- when it was revoked, or when it would rest on revoked proofs: a grant that was ended stays ended.
 CREATE FUNCTION session_of_grant(
@@ -170,8 +185,3 @@ BEGIN
     session_id := p_session; expires_at_us := (extract(epoch FROM p_expires) * 1000000)::bigint;
     RETURN NEXT;
 END $$;
-
-REVOKE EXECUTE ON FUNCTION proofs_revoked, revoke, open_proven_session, refresh_proven_session, session_of_grant,
-    open_proven_sub_session FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION proofs_revoked, revoke, open_proven_session, refresh_proven_session, session_of_grant,
-    open_proven_sub_session TO interlock_app;

@@ -1,43 +1,47 @@
--- Leases: a process starts nothing without one, and a kill is answered when every lease has acknowledged it or has run out.
+-- The control plane: the epochs, stops and postures of scopes, and the leases of the gateways.
+--
+-- Every change here waits its turn at the table of epochs: it waits for the claims that are being made, and every later claim sees
+-- it. A mere lock of the row, which each claim shares, would wait until by chance no claim holds it.
 
 -- Which life of the database this is: another system or timeline may have lost the end of the one before.
 CREATE FUNCTION incarnation() RETURNS text LANGUAGE sql VOLATILE AS $$
     SELECT s.system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) FROM pg_control_system() s
 $$;
 
--- `settled` is false until a whole lease has passed in this life, for leases of the one before may still be held.
-ALTER TABLE epoch ADD COLUMN incarnation text NOT NULL DEFAULT '', ADD COLUMN settled boolean NOT NULL DEFAULT true;
-UPDATE epoch SET incarnation = incarnation();
+-- One row that every claim reads FOR SHARE and every control change updates (docs/decisions/0001).
+-- `incarnation` is the life of the database that the numbers count in. `settled` is false until a whole lease has passed in this
+-- life, for leases of the one before may still be held.
+CREATE TABLE epoch (
+    id              int PRIMARY KEY CHECK (id = 1),
+    control         bigint NOT NULL DEFAULT 0,
+    release         bigint NOT NULL DEFAULT 0,
+    revocation      bigint NOT NULL DEFAULT 0,
+    release_digest  text NOT NULL DEFAULT '',
+    incarnation     text NOT NULL DEFAULT '',
+    settled         boolean NOT NULL DEFAULT true
+);
+INSERT INTO epoch (id, incarnation) VALUES (1, incarnation());
 
--- `halted_epoch` is the control epoch at which a scope was last stopped, also when it has been resumed since.
-ALTER TABLE control
-    ADD COLUMN halted_epoch bigint NOT NULL DEFAULT 0,
-    ADD COLUMN posture text NOT NULL DEFAULT 'normal' CHECK (posture IN ('normal', 'guarded', 'read_only', 'halted')),
-    ADD COLUMN posture_by text NOT NULL DEFAULT '',
-    ADD COLUMN posture_reason text NOT NULL DEFAULT '',
-    ALTER COLUMN reason SET DEFAULT '',
-    ALTER COLUMN by_user SET DEFAULT '';
-UPDATE control SET halted_epoch = (SELECT e.control FROM epoch e WHERE e.id = 1) WHERE halted;
+-- What people and machines have stopped or made worried, by scope. `halted_epoch` is the control epoch at which a scope was last
+-- stopped, also when it has been resumed since.
+CREATE TABLE control (
+    scope           text PRIMARY KEY,
+    halted          boolean NOT NULL,
+    reason          text NOT NULL DEFAULT '',
+    by_user         text NOT NULL DEFAULT '',
+    changed_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    halted_epoch    bigint NOT NULL DEFAULT 0,
+    posture         text NOT NULL DEFAULT 'normal' CHECK (posture IN ('normal', 'guarded', 'read_only', 'halted')),
+    posture_by      text NOT NULL DEFAULT '',
+    posture_reason  text NOT NULL DEFAULT ''
+);
 
--- No clock of the database decides about a lease: `renewals` counts, and whoever has watched it stand still for longer than a
--- lease on a clock of its own closes it. `unsent` are the claims that the process has stopped before their first byte.
-ALTER TABLE process
-    ADD COLUMN renewals bigint NOT NULL DEFAULT 0,
-    ADD COLUMN lease_open boolean NOT NULL DEFAULT false,
-    ADD COLUMN acked_control bigint NOT NULL DEFAULT 0,
-    ADD COLUMN unsent text[] NOT NULL DEFAULT '{}';
-
--- Commit to a body as the ledger's writer does: HMAC-SHA256 (RFC 2104) keyed by 16 bytes of salt.
-CREATE FUNCTION commitment_of(p_salt bytea, p_body text) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-    v_inner bytea := decode(repeat('36', 64), 'hex');
-    v_outer bytea := decode(repeat('5c', 64), 'hex');
+-- Append to the control chain, in the order of the epoch row's lock.
+CREATE FUNCTION append_control(p_kind text, p_body text, p_salt bytea, p_commitment bytea) RETURNS void
+LANGUAGE plpgsql AS $$
 BEGIN
-    FOR i IN 0 .. length(p_salt) - 1 LOOP
-        v_inner := set_byte(v_inner, i, get_byte(v_inner, i) # get_byte(p_salt, i));
-        v_outer := set_byte(v_outer, i, get_byte(v_outer, i) # get_byte(p_salt, i));
-    END LOOP;
-    RETURN sha256(v_outer || sha256(v_inner || convert_to(p_body, 'UTF8')));
+    LOCK TABLE epoch IN EXCLUSIVE MODE;
+    PERFORM append_events(ARRAY['control'], ARRAY[p_kind], ARRAY[''], ARRAY[p_body], ARRAY[p_salt], ARRAY[p_commitment]);
 END $$;
 
 -- An event of the control chain that nobody has drafted: what was done by a bare statement. The caller holds the epoch row.
@@ -94,17 +98,16 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER control_is_told AFTER INSERT OR UPDATE ON control FOR EACH ROW EXECUTE FUNCTION control_is_told();
-
 -- INVARIANT: that a scope was stopped is not forgotten; it is resumed by setting `halted` to false.
 CREATE TRIGGER control_is_not_deleted BEFORE DELETE ON control FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER control_is_not_truncated BEFORE TRUNCATE ON control FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
-DROP FUNCTION change_control;
 -- Halt or resume a scope; answers with the new epoch and the calls that were claimed before and may still take effect.
+-- It stands between a kill and its answer while nobody else can claim, and statistics may lag behind a table that grows.
 CREATE FUNCTION change_control(
     p_scope text, p_halted boolean, p_reason text, p_by text, p_kind text, p_body text, p_salt bytea, p_commitment bytea
 ) RETURNS TABLE (epoch bigint, settled boolean, claim_id text, call_id text, operation text, process_id text)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_epoch epoch%ROWTYPE;
@@ -119,9 +122,46 @@ BEGIN
         FROM (SELECT 1) one LEFT JOIN claim c ON c.state = 'claimed' AND p_scope = ANY (c.scopes);
 END $$;
 
+-- Set the posture of a scope, if it is still `p_expected`. Gives the new control epoch, or null.
+CREATE FUNCTION set_scope_posture(
+    p_scope text, p_expected text, p_to text, p_by text, p_reason text,
+    p_kind text, p_body text, p_salt bytea, p_commitment bytea
+) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    LOCK TABLE epoch IN EXCLUSIVE MODE;
+    IF coalesce((SELECT posture FROM control WHERE scope = p_scope), 'normal') <> p_expected THEN
+        RETURN NULL;
+    END IF;
+    PERFORM set_config('interlock.recorded', pg_current_xact_id()::text, true);
+    INSERT INTO control (scope, halted, posture, posture_by, posture_reason) VALUES (p_scope, false, p_to, p_by, p_reason)
+    ON CONFLICT (scope) DO UPDATE
+    SET posture = excluded.posture, posture_by = excluded.posture_by, posture_reason = excluded.posture_reason;
+    PERFORM append_events(ARRAY['control'], ARRAY[p_kind], ARRAY[''], ARRAY[p_body], ARRAY[p_salt], ARRAY[p_commitment]);
+    RETURN (SELECT control FROM epoch WHERE id = 1);
+END $$;
+
+-- The gateways and their leases: a process starts nothing without one, and a kill is answered when every lease has acknowledged it
+-- or has run out. No clock of the database decides about a lease: `renewals` counts, and whoever has watched it stand still for
+-- longer than a lease on a clock of its own closes it. `unsent` are the claims that the process has stopped before their first byte.
+CREATE TABLE process (
+    process_id     text PRIMARY KEY,
+    environment    text NOT NULL,
+    started_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    release_epoch  bigint NOT NULL DEFAULT 0,
+    renewals       bigint NOT NULL DEFAULT 0,
+    lease_open     boolean NOT NULL DEFAULT false,
+    acked_control  bigint NOT NULL DEFAULT 0,
+    unsent         text[] NOT NULL DEFAULT '{}'
+);
+
 -- Renew the lease of a process that has acted on everything up to `p_known`, and tell it what has happened since. No row: the
 -- process is not registered, and gets no lease. The caller counts the lease from before it sent this.
 -- INVARIANT: a renewal is wholly before or wholly after any change of a control, for it shares the epoch's row.
+-- INVARIANT: what a crash of the database may forget of it makes a kill wait longer, never shorter. That a lease is open, and what
+-- another life of the database brings, is on the disk before it is answered. An acknowledgement that is lost is waited for again;
+-- `unsent` that is lost is told as what may still take effect; and `renewals` goes on by a stride of chance, so that a number
+-- that was seen and then lost does not come again and look as if the lease had stood still.
 CREATE FUNCTION renew_lease(p_process text, p_incarnation text, p_known bigint, p_unsent text[])
 RETURNS TABLE (control bigint, incarnation text, settled boolean, stops jsonb, postures jsonb) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -129,6 +169,8 @@ DECLARE
     v_incarnation text := incarnation();
     v_epoch       epoch%ROWTYPE;
     v_known       bigint := p_known;
+    v_new_life    boolean := false;
+    v_open        boolean;
 BEGIN
     PERFORM FROM epoch e WHERE e.id = 1 AND e.incarnation <> v_incarnation;
     IF FOUND THEN
@@ -137,6 +179,7 @@ BEGIN
                            incarnation = v_incarnation, settled = false
         WHERE e.id = 1 AND e.incarnation <> v_incarnation;
         IF FOUND THEN
+            v_new_life := true;
             PERFORM append_own_control_event('database.changed', json_build_object(
                 'kind', 'database.changed', 'incarnation', v_incarnation));
             PERFORM pg_notify('interlock_control', '{}');
@@ -146,21 +189,20 @@ BEGIN
     IF p_incarnation <> v_epoch.incarnation THEN
         v_known := 0;  -- what was known is of another life
     END IF;
-    UPDATE process p
-    SET renewals = p.renewals + 1, lease_open = true, acked_control = v_known, seen_at = clock_timestamp(),
-        unsent = CASE WHEN p_unsent = '{}' THEN p.unsent ELSE (p_unsent || p.unsent)[1:2000] END
-    WHERE p.process_id = p_process;
+    SELECT p.lease_open INTO v_open FROM process p WHERE p.process_id = p_process FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    IF v_open AND NOT v_new_life THEN
+        SET LOCAL synchronous_commit = off;
+    END IF;
+    UPDATE process p
+    SET renewals = p.renewals + 1 + floor(random() * 1000000000)::bigint, lease_open = true, acked_control = v_known,
+        seen_at = clock_timestamp(), unsent = CASE WHEN p_unsent = '{}' THEN p.unsent ELSE (p_unsent || p.unsent)[1:2000] END
+    WHERE p.process_id = p_process;
     RETURN QUERY SELECT v_epoch.control, v_epoch.incarnation, v_epoch.settled,
         CASE WHEN v_epoch.control <> v_known THEN
             (SELECT jsonb_object_agg(c.scope, c.halted_epoch) FROM control c WHERE c.halted_epoch > v_known) END,
         CASE WHEN v_epoch.control <> v_known THEN
             (SELECT jsonb_object_agg(c.scope, c.posture) FROM control c WHERE c.posture <> 'normal') END;
 END $$;
-
-REVOKE EXECUTE ON FUNCTION incarnation, commitment_of, append_own_control_event, control_takes_epoch, control_is_stamped,
-    control_is_told, change_control, renew_lease FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION incarnation, commitment_of, append_own_control_event, control_takes_epoch, control_is_stamped,
-    control_is_told, change_control, renew_lease TO interlock_app;

@@ -1,11 +1,59 @@
--- How approvals end when nobody says so: each end is on record in the chain of its session. An approval is bound to what was shown
--- of the object. Whoever is revoked has approved nothing that is not used yet.
+-- People, and what they approve. Each end of an approval is on record in the chain of its session.
 
-ALTER TABLE approval ADD COLUMN evidence_digest text NOT NULL DEFAULT '';
+-- People, as their latest token told of them.
+CREATE TABLE person (
+    tenant        text NOT NULL,
+    user_id       text NOT NULL,
+    roles         text[] NOT NULL,
+    told_at_us    bigint NOT NULL,
+    PRIMARY KEY (tenant, user_id)
+);
+
+-- What a person's token says of them; an older token changes nothing that a newer one has said.
+CREATE FUNCTION tell_person(p_tenant text, p_user text, p_roles text[], p_told_at_us bigint) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO person AS p (tenant, user_id, roles, told_at_us) VALUES (p_tenant, p_user, p_roles, p_told_at_us)
+    ON CONFLICT (tenant, user_id) DO UPDATE SET roles = excluded.roles, told_at_us = excluded.told_at_us
+    WHERE excluded.told_at_us >= p.told_at_us AND (p.roles, p.told_at_us) <> (excluded.roles, excluded.told_at_us)
+$$;
+
+-- What people are asked to approve, and what they answered. An approval is bound to the call, the release and what was shown.
+CREATE TABLE approval (
+    approval_id     text PRIMARY KEY,
+    tenant          text NOT NULL,
+    environment     text NOT NULL,
+    agent           text NOT NULL,
+    user_id         text NOT NULL,
+    lineage_id      text NOT NULL REFERENCES lineage,
+    session_id      text NOT NULL,
+    call_id         text NOT NULL,
+    task            text NOT NULL,
+    operation       text NOT NULL,
+    call_hash       text NOT NULL,
+    release_digest  text NOT NULL,
+    rule            text NOT NULL,
+    role            text NOT NULL,
+    policy_ids      text[] NOT NULL,
+    arguments       text NOT NULL,
+    show            text[] NOT NULL,
+    evidence        text NOT NULL,
+    say             text NOT NULL,
+    state           text NOT NULL DEFAULT 'open'
+                    CHECK (state IN ('open', 'approved', 'denied', 'withdrawn', 'expired', 'outdated', 'used')),
+    holds_s         int NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at      timestamptz NOT NULL,
+    answered_by     text NOT NULL DEFAULT '',
+    answered_at     timestamptz,
+    note            text NOT NULL DEFAULT '',
+    used_by         text NOT NULL DEFAULT '',
+    used_at         timestamptz,
+    evidence_digest text NOT NULL DEFAULT ''
+) WITH (fillfactor = 80);
 COMMENT ON COLUMN approval.evidence_digest IS 'digest of the object as it was shown; empty when the operation has none';
-ALTER TABLE approval DROP CONSTRAINT approval_state_check;
-ALTER TABLE approval ADD CONSTRAINT approval_state_check
-    CHECK (state IN ('open', 'approved', 'denied', 'withdrawn', 'expired', 'outdated', 'used'));
+-- INVARIANT: for one call of one lineage under one release there is at most one request that is open, a rule.
+CREATE UNIQUE INDEX approval_open ON approval (lineage_id, call_hash, release_digest, rule) WHERE state = 'open';
+CREATE INDEX approval_by_call ON approval (lineage_id, call_hash, release_digest);
+CREATE INDEX approval_by_tenant ON approval (tenant, created_at DESC);
 CREATE INDEX approval_by_end ON approval (expires_at) WHERE state IN ('open', 'approved');
 CREATE INDEX approval_by_approver ON approval (tenant, answered_by) WHERE state = 'approved';
 
@@ -60,8 +108,6 @@ BEGIN
     RETURN end_approvals(v_ids, 'expired', 'expired', '', '');
 END $$;
 
-DROP FUNCTION request_approval(text, text, text, text, text, text, text, text, text, text[], text, text[], text, text, int, int,
-                               text, text, bytea, bytea);
 -- Ask for an approval, or find the request that is open already. `approval_id` is empty when too many of the lineage are open.
 CREATE FUNCTION request_approval(
     p_id text, p_session text, p_lineage text, p_call text, p_operation text, p_call_hash text, p_release text, p_rule text,
@@ -120,7 +166,8 @@ END $$;
 
 -- Answer or withdraw a request. Gives `done`, or why not: `unknown`, `requester`, `role`, `expired`, `outdated`, or the state
 -- that it is in. An approval that was given and not used may still be withdrawn.
-CREATE OR REPLACE FUNCTION answer_approval(
+-- Who answers must hold the role by their own token and by the latest token of theirs that came by.
+CREATE FUNCTION answer_approval(
     p_id text, p_to text, p_tenant text, p_user text, p_roles text[], p_note text,
     p_kind text, p_body text, p_salt bytea, p_commitment bytea
 ) RETURNS text LANGUAGE plpgsql AS $$
@@ -174,64 +221,3 @@ BEGIN
     PERFORM pg_notify('interlock_approval', p_id);
     RETURN 'done';
 END $$;
-
--- Refuse what a user or an agent was issued before now, and end their sessions; or end one session. Waits for the claims that
--- are being made; every later claim sees it. Gives the new epoch, how many sessions ended, and how many of their calls may
--- still take effect. A session's tenant is `p_tenant`, else it is not found (-1).
-CREATE OR REPLACE FUNCTION revoke(
-    p_environment text, p_kind text, p_tenant text, p_name text, p_by text, p_reason text,
-    p_event_kind text, p_body text, p_salt bytea, p_commitment bytea
-) RETURNS TABLE (epoch bigint, sessions bigint, in_flight bigint) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-    v_epoch bigint;
-    v_ended text[];
-BEGIN
-    UPDATE epoch e SET revocation = e.revocation + 1 WHERE e.id = 1 RETURNING e.revocation INTO v_epoch;
-    WITH ended AS (
-        UPDATE session s SET revoked = true
-        WHERE s.environment = p_environment AND NOT s.revoked AND s.expires_at > clock_timestamp()
-          AND ((p_kind = 'user' AND s.user_id = p_name AND s.tenant = p_tenant)
-               OR (p_kind = 'agent' AND s.agent = p_name)
-               OR (p_kind = 'session' AND s.session_id = p_name AND s.tenant = p_tenant))
-        RETURNING s.session_id
-    ) SELECT coalesce(array_agg(session_id), '{}') INTO v_ended FROM ended;
-    IF p_kind = 'session' AND v_ended = '{}' THEN
-        epoch := v_epoch; sessions := -1; in_flight := 0;
-        RETURN NEXT; RETURN;
-    END IF;
-    INSERT INTO revocation (environment, kind, tenant, name, before_us, by_user, reason)
-    VALUES (p_environment, p_kind, p_tenant, p_name, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, p_by, p_reason);
-    IF p_kind = 'user' THEN
-        -- No token from before gives them a role back; also not that of somebody nobody has told of yet.
-        INSERT INTO person AS p (tenant, user_id, roles, told_at_us)
-        VALUES (p_tenant, p_name, '{}', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
-        ON CONFLICT (tenant, user_id) DO UPDATE SET roles = excluded.roles, told_at_us = excluded.told_at_us;
-        -- INVARIANT: what they approved and nobody has used lifts nothing, not even when a newer token tells of them again.
-        PERFORM FROM lineage l WHERE l.lineage_id IN (
-            SELECT a.lineage_id FROM approval a WHERE a.environment = p_environment AND a.tenant = p_tenant
-            AND a.answered_by = p_name AND a.state = 'approved') ORDER BY l.lineage_id FOR NO KEY UPDATE;
-        PERFORM end_approvals(ARRAY(
-            SELECT a.approval_id FROM approval a WHERE a.environment = p_environment AND a.tenant = p_tenant
-            AND a.answered_by = p_name AND a.state = 'approved'),
-            'withdrawn', 'approver_revoked', 'whoever approved it was revoked since', p_by);
-    END IF;
-    -- A login at the built-in issuer would go on getting new tokens, and what was agreed to and not fetched would begin one.
-    UPDATE login l SET ended_at = clock_timestamp(), ended_because = 'revoked'
-    WHERE l.environment = p_environment AND l.ended_at IS NULL
-      AND ((p_kind = 'user' AND l.user_id = p_name AND l.tenant = p_tenant) OR (p_kind = 'agent' AND l.agent = p_name)
-           OR (p_kind = 'session' AND l.session_id = p_name));
-    UPDATE login_code c SET state = 'denied'
-    WHERE c.environment = p_environment AND c.state = 'approved'
-      AND ((p_kind = 'user' AND c.user_id = p_name AND c.tenant = p_tenant) OR (p_kind = 'agent' AND c.agent = p_name));
-    PERFORM append_events(ARRAY['control'], ARRAY[p_event_kind], ARRAY[''], ARRAY[p_body], ARRAY[p_salt], ARRAY[p_commitment]);
-    PERFORM pg_notify('interlock_revocation', v_epoch::text);
-    epoch := v_epoch; sessions := cardinality(v_ended);
-    SELECT count(*) INTO in_flight FROM claim c
-    WHERE c.state = 'claimed' AND (c.session_id = ANY (v_ended) OR EXISTS (
-        SELECT FROM session s WHERE s.session_id = c.session_id AND s.parents <> '{}' AND s.parents && v_ended));
-    RETURN NEXT;
-END $$;
-
-REVOKE EXECUTE ON FUNCTION end_approvals, expire_approvals, request_approval FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION end_approvals, expire_approvals, request_approval TO interlock_app;

@@ -1,5 +1,8 @@
--- Tools that changed upstream are quarantined until a person accepts them. A quarantine is a control, so claims see it.
+-- Tools: operations that changed upstream are quarantined until a person accepts them; servers are asked what they list; and breakers
+-- open when a tool fails.
 
+-- An operation that changed upstream, and what it is listed as now. It is a control too (`quarantine:<environment>/<operation>`),
+-- so claims see it.
 CREATE TABLE quarantine (
     environment  text NOT NULL,
     operation    text NOT NULL,
@@ -12,6 +15,7 @@ CREATE TABLE quarantine (
     PRIMARY KEY (environment, operation)
 );
 
+-- What people accepted of what changed upstream.
 CREATE TABLE accepted_pin (
     environment  text NOT NULL,
     operation    text NOT NULL,
@@ -24,30 +28,10 @@ CREATE TABLE accepted_pin (
 );
 CREATE TRIGGER accepted_pin_is_immutable BEFORE UPDATE OR DELETE ON accepted_pin FOR EACH ROW EXECUTE FUNCTION refuse_change();
 
--- When each server was last asked what it lists, and what came of it.
-CREATE TABLE tool_health (
-    environment  text NOT NULL,
-    tool         text NOT NULL,
-    asked_at     timestamptz NOT NULL,
-    listed_at    timestamptz,
-    error        text NOT NULL,
-    vanished     text[] NOT NULL,
-    unpinned     text[] NOT NULL,
-    new          text[] NOT NULL,
-    PRIMARY KEY (environment, tool)
-);
-
-GRANT SELECT ON quarantine, accepted_pin, tool_health TO interlock_app, interlock_auditor;
-GRANT INSERT ON accepted_pin TO interlock_app;
-GRANT INSERT, UPDATE, DELETE ON quarantine TO interlock_app;
-GRANT INSERT, UPDATE ON tool_health TO interlock_app;
-
--- Claims come in the order of time: how often operations were used lately is found without reading them all.
-CREATE INDEX claim_by_time ON claim USING brin (claimed_at) WITH (autosummarize = on);
-
 -- Quarantine an operation. False, and nothing changed, when it is for this very listing already, or when it is not quarantined
 -- and the listing is the reviewed one or somebody accepted it. One that is quarantined stays so, whatever is listed now, and
 -- what is to be accepted is what is listed now; of such changes `p_most_told` are put on record.
+-- What is quarantined for this very listing already needs no turn at the table of epochs.
 CREATE FUNCTION quarantine_operation(
     p_environment text, p_operation text, p_reviewed text, p_pin text, p_detail text, p_findings text[], p_most_told int,
     p_kind text, p_body text, p_salt bytea, p_commitment bytea
@@ -55,7 +39,12 @@ CREATE FUNCTION quarantine_operation(
 DECLARE
     v_row quarantine%ROWTYPE;
 BEGIN
-    PERFORM FROM epoch WHERE id = 1 FOR NO KEY UPDATE;
+    PERFORM FROM quarantine q
+    WHERE (q.environment, q.operation, q.reviewed, q.pin) = (p_environment, p_operation, p_reviewed, p_pin);
+    IF FOUND THEN
+        RETURN false;
+    END IF;
+    LOCK TABLE epoch IN EXCLUSIVE MODE;
     SELECT * INTO v_row FROM quarantine q WHERE (q.environment, q.operation) = (p_environment, p_operation);
     IF NOT FOUND THEN
         PERFORM FROM accepted_pin a
@@ -91,7 +80,7 @@ CREATE FUNCTION accept_operation(
 DECLARE
     v_reviewed text;
 BEGIN
-    PERFORM FROM epoch WHERE id = 1 FOR NO KEY UPDATE;
+    LOCK TABLE epoch IN EXCLUSIVE MODE;
     DELETE FROM quarantine q WHERE (q.environment, q.operation, q.pin) = (p_environment, p_operation, p_pin)
     RETURNING q.reviewed INTO v_reviewed;
     IF NOT FOUND THEN
@@ -103,5 +92,51 @@ BEGIN
                            p_kind, p_body, p_salt, p_commitment);
     RETURN true;
 END $$;
-REVOKE EXECUTE ON FUNCTION quarantine_operation, accept_operation FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION quarantine_operation, accept_operation TO interlock_app;
+
+-- When each server was last asked what it lists, and what came of it.
+CREATE TABLE tool_health (
+    environment  text NOT NULL,
+    tool         text NOT NULL,
+    asked_at     timestamptz NOT NULL,
+    listed_at    timestamptz,
+    error        text NOT NULL,
+    vanished     text[] NOT NULL,
+    unpinned     text[] NOT NULL,
+    new          text[] NOT NULL,
+    PRIMARY KEY (environment, tool)
+);
+
+-- Breakers: each process writes rows of its own, once a second, so no row is hot and no call waits for them.
+CREATE UNLOGGED TABLE breaker (
+    process_id   text NOT NULL,
+    environment  text NOT NULL,
+    operation    text NOT NULL,
+    calls        int NOT NULL,
+    failed       int NOT NULL,
+    phase        text NOT NULL CHECK (phase IN ('closed', 'open', 'trying')),
+    waits_ms     int NOT NULL,
+    told_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (process_id, operation)
+);
+CREATE INDEX breaker_by_environment ON breaker (environment, told_at);
+
+-- Write down what a process has counted, and sum up what the others of its environment said within the last three seconds.
+-- What it no longer names has been quiet: its row goes.
+CREATE FUNCTION tell_breakers(
+    p_process text, p_environment text, p_operations text[], p_calls int[], p_failed int[], p_phases text[], p_waits_ms int[]
+) RETURNS TABLE (operation text, calls bigint, failed bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    DELETE FROM breaker b WHERE b.process_id = p_process AND b.operation <> ALL (p_operations);
+    INSERT INTO breaker AS b (process_id, environment, operation, calls, failed, phase, waits_ms)
+    SELECT p_process, p_environment, v.operation, v.calls, v.failed, v.phase, v.waits_ms
+    FROM unnest(p_operations, p_calls, p_failed, p_phases, p_waits_ms) AS v(operation, calls, failed, phase, waits_ms)
+    ON CONFLICT (process_id, operation) DO UPDATE
+    SET calls = excluded.calls, failed = excluded.failed, phase = excluded.phase, waits_ms = excluded.waits_ms,
+        told_at = clock_timestamp();
+    RETURN QUERY
+        SELECT b.operation, sum(b.calls), sum(b.failed) FROM breaker b
+        WHERE b.environment = p_environment AND b.process_id <> p_process
+          AND b.told_at > clock_timestamp() - interval '3 seconds'
+        GROUP BY b.operation;
+END $$;
