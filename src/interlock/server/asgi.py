@@ -61,7 +61,7 @@ def repeated(scope: Scope) -> str | None:
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The value of a header, or None when it is absent. Only for requests that the router let in: see `repeated`."""
-    value = _headers(scope).get(name)
+    value = (scope.get(_HEADERS) or _headers(scope)).get(name)
     return None if value is None else value.decode("latin-1")
 
 

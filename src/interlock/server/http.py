@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from interlock.server.limits import MAX_HEAD_BYTES, REQUEST_READ_S
 
@@ -23,9 +23,9 @@ _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class OpenLine:
-    """What an answer that goes on for ever needs of its connection."""
+    """What an answer that takes its time, or goes on for ever, needs of its connection."""
 
-    def __init__(self, hang_up: Callable[[], None], began_s: float = 0.0) -> None:
+    def __init__(self, hang_up: Callable[[], None], read_on: Callable[[], None], began_s: float) -> None:
         self.began_s = began_s
         """When the first byte of the request was here, on the loop's clock."""
         self.hang_up = hang_up
@@ -34,12 +34,75 @@ class OpenLine:
         """Set by the answer: called when the server shuts down, and then it ends."""
         self.is_over = False
         """The server has shut down, perhaps before `stop` was set: look when setting it."""
+        self.is_gone = False
+        """The client has gone."""
+        self._read_on = read_on
+        self._told: Callable[[], object] | None = None
 
     def end(self) -> None:
         """Tell the answer to end."""
         self.is_over = True
         if self.stop is not None:
             self.stop()
+
+    def tell_when_gone(self, told: Callable[[], object] | None) -> None:
+        """Call `told` when the client goes, at once if it has; with None, nobody any more."""
+        self._told = told
+        if told is not None and self.is_gone:
+            told()
+        elif told is not None:
+            # Of a client that is not read from nobody hears that it left.
+            self._read_on()
+
+    def gone(self) -> None:
+        """The client has gone."""
+        self.is_gone = True
+        if self._told is not None:
+            self._told()
+
+
+class _Outgoing:
+    """A connection as answers see it: the head of one whose length is known leaves with the first of its body.
+
+    uvicorn writes heads apart, which is a system call, a packet and a client woken up for half an answer, with every answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._has_begun = False
+        self.cycle: RequestResponseCycle | None = None
+        """What is served now, or was last."""
+        self.is_closing = transport.is_closing
+
+    def serve(self, cycle: RequestResponseCycle) -> None:
+        """Carry this answer from now on; the one before is complete."""
+        self.cycle, self._has_begun = cycle, False
+        cycle.transport = self  # type: ignore[assignment]  # it writes, closes, and asks whether that was done
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep a head that a body is sure to follow."""
+        cycle = self.cycle
+        if self._head:
+            self._transport.writelines((self._flushed(), data))
+        elif cycle is None or self._has_begun or not cycle.response_started:
+            self._transport.write(data)
+        else:
+            self._has_begun = True
+            if cycle.expected_content_length and cycle.scope["method"] != "HEAD":
+                self._head = data
+            else:
+                self._transport.write(data)
+
+    def close(self) -> None:
+        """Close when all is written, a head without its body too."""
+        if self._head:
+            self._transport.write(self._flushed())
+        self._transport.close()
+
+    def _flushed(self) -> bytes:
+        head, self._head = self._head, b""
+        return head
 
 
 def waited_s(scope: Mapping[str, Any]) -> float:
@@ -63,6 +126,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._earlier_bytes = 0  # of the head at hand, in chunks after the one it began in
         self._has_begun = False
         self._in_head = False
+        self._outgoing: _Outgoing
         self._in_message = True  # a connection that says nothing is as slow as one that stops half-way
         self._refused = False
         self._is_last = False  # of this connection's requests: the one that is arriving
@@ -71,6 +135,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         """Start the time for the first request."""
         super().connection_made(transport)
+        self._outgoing = _Outgoing(transport)
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
             # asyncio does this only for listeners made with IPPROTO_TCP; without it, every answer waits 40 ms for an ACK.
@@ -78,9 +143,18 @@ class BoundedHttp(HttpToolsProtocol):
         self._deadline = self.loop.call_later(REQUEST_READ_S, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the time."""
+        """Forget the time, and tell the answer under way."""
         self._stop_waiting()
         super().connection_lost(exc)
+        served = self._outgoing.cycle
+        if served is None or served.response_complete:
+            return
+        # uvicorn tells the request that came last, which may still wait behind this one.
+        served.disconnected = True
+        served.message_event.set()
+        line = served.scope.get(LINE)
+        if isinstance(line, OpenLine):
+            line.gone()
 
     def data_received(self, data: bytes) -> None:
         """Parse, unless this client was refused; what has begun must end in time."""
@@ -156,7 +230,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._has_begun = self._in_message = self._in_head = True
         self._earlier_bytes = 0
         super().on_message_begin()
-        self.scope[LINE] = OpenLine(self.transport.abort, self.loop.time())  # type: ignore[typeddict-unknown-key]  # ours
+        line = OpenLine(self.transport.abort, self.flow.resume_reading, self.loop.time())
+        self.scope[LINE] = line  # type: ignore[typeddict-unknown-key]  # ours
 
     def shutdown(self) -> None:
         """Close when the answer under way is done; one without an end is told to end. A request that arrives is served."""
@@ -185,6 +260,11 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
         if self._is_last and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Serve a request whose turn it is."""
+        self._outgoing.serve(cycle)
+        super()._start_asgi_task(cycle, app)
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 from interlock import __version__
@@ -22,7 +22,7 @@ from interlock.server.asgi import (
     header,
     read_body,
 )
-from interlock.server.http import waited_s
+from interlock.server.http import LINE, OpenLine, waited_s
 from interlock.server.limits import MAX_BODY_BYTES
 from interlock.server.listening import LISTEN, Listening
 from interlock.server.mcp_methods import CALLS, LISTS, NAMED, Gate, Methods, result_of
@@ -119,7 +119,7 @@ class StatelessMcp:
             proposal = await self._methods.proposal(session, method, params, tool, came)
             caller, told = _caller(params, answering), params.meta or {}
             if caller is NOBODY:
-                called = await _while_connected(self._gate.call(session, proposal), receive)
+                called = await _while_connected(self._gate.call(session, proposal), scope[LINE])
             else:
                 called = await answering.until(self._gate.call(session, proposal, caller), receive)
             if isinstance(called, Returned):
@@ -161,20 +161,24 @@ def _caller(params: rpc.CallParams, answering: Answering) -> Caller:
     return Caller(offers=offers, progress=progress if has_token else None, log_level=str(level) if level in LEVELS else None)
 
 
-async def _while_connected(call: Any, receive: Receive) -> CallResult:
-    """Wait for the gate as long as the client does. When it leaves, the gate is told; a claimed call settles all the same."""
-    working: asyncio.Task[CallResult] = asyncio.ensure_future(call)
-    listening = asyncio.ensure_future(receive())
+async def _while_connected(call: Coroutine[Any, Any, CallResult], line: OpenLine) -> CallResult:
+    """Wait for the gate as long as the client does. When it leaves, the gate is told; a claimed call settles all the same.
+
+    Raises `DisconnectedError`. The task of the request itself waits for the gate, and the connection cancels it: a task for the
+    call and one that listens would cost as much as reading the request.
+    """
+    waiting = asyncio.current_task()
+    assert waiting is not None  # noqa: S101  # requests are served by tasks
+    line.tell_when_gone(waiting.cancel)
     try:
-        await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise DisconnectedError
+        return await call
+    except asyncio.CancelledError:
+        # Whoever else ends this request means it.
+        if line.is_gone and not waiting.uncancel():
+            raise DisconnectedError from None
+        raise
     finally:
-        listening.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+        line.tell_when_gone(None)
 
 
 def _check_version(version: Any) -> None:
