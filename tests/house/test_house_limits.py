@@ -13,7 +13,7 @@ ROOMS = {
     "Values": "interlock.core.canonical",
     "The gate": "interlock.gateway.limits",
     "Tools": "interlock.tools.limits",
-    "Texts that are looked through": "interlock.core.disguise interlock.provenance.tokens interlock.risk.injection",
+    "Texts that are looked through": "interlock.core.disguise interlock.provenance.tokens interlock.provenance.files interlock.risk.injection",
     "Tokens of identity": "interlock.identity.tokens interlock.identity.jwks",
     "Issuers outside": "interlock.identity.fetch interlock.identity.outside",
     "Logging in": "interlock.identity.login.codes interlock.identity.login.provider",

@@ -5,8 +5,9 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from interlock.core import disguise
 from interlock.core.disguise import loose, strict, unfolded
-from interlock.provenance import readings, tokens
+from interlock.provenance import items, readings, tokens
 from tests.provenance.test_provenance_trace import TOKENIZER
 
 ODD, MASK = tokens._ODD, 2**64 - 1
@@ -83,3 +84,49 @@ def test_so_are_spans(text):
             span = pair(span, word)
         wanted.append(span)
     assert TOKENIZER.spans(text) == TOKENIZER.of_other_text(text).spans == wanted
+
+
+@example("a%41b")
+@example("evil\u200b.io")
+@example("70617920657669")
+@given(TEXT)
+def test_a_text_is_read_one_way_only_when_nothing_is_hidden_in_it(text):
+    if disguise.reads_one_way(text):
+        assert not disguise._decoded(text)
+        assert loose(text) == strict(text)
+
+
+@example("0")
+@example("2027")
+@example("24")
+@example("9007199254740991")
+@given(st.one_of(st.integers(0, 10**16).map(str), TEXT))
+def test_a_whole_number_is_read_as_in_the_plain_way_and_so_is_every_other_value(text):
+    plain = strict(text).strip()
+    short = plain.strip(readings.EDGES)
+    if readings._WHOLE_NUMBER.fullmatch(short):
+        assert [*readings._read(plain)] == [*readings._read_number(short), *readings._moments(short)]
+        assert not readings._ACCOUNT.fullmatch(short)
+        assert not readings._BARE_VALUE.fullmatch(short)
+    sure = {"+".join(reading.tokens) for reading in readings._read(plain) if reading.grade is not readings.Grade.PART}
+    if len(plain) <= readings.MAX_VALUE_CHARS:
+        assert set(readings.forms(plain, included=True)) == ({plain} | sure if plain else set())
+
+
+@example("evil\u200b.io")
+@given(TEXT)
+def test_a_field_at_its_place_is_the_field_and_the_place(text):
+    place = TOKENIZER.place("a.b", "rows[].id")
+    fields, places = TOKENIZER.of_field_at(place, text)
+    assert set(fields) == TOKENIZER.of_field(text)
+    assert set(places) == TOKENIZER.of_place(place, text)
+
+
+@given(st.dictionaries(TEXT, st.recursive(st.one_of(TEXT, st.integers(), st.booleans(), st.none()), st.lists, max_leaves=6)))
+def test_names_and_values_that_come_again_add_nothing(structured):
+    def taken(value):
+        return items.of_result(TOKENIZER, "a.b", "call_1", structured=value, texts=(), trusted=())
+
+    once = taken({"rows": [structured, structured]})
+    assert once == taken({"rows": [structured] * 5})
+    assert all(once.tokens.values())

@@ -24,6 +24,8 @@ MAX_MARKS: Final = 30
 _JOINER: Final = "\u034f"  # a letter to the algorithm, and nothing to a reader
 _FOREIGN: Final = re.compile(rf"[^\x00-\x7f]{{{MAX_MARKS + 1},}}")
 _BASE64: Final = re.compile(rf"[A-Za-z0-9+/_-]{{{MIN_BASE64_CHARS},}}={{0,2}}")
+# Printable ASCII without the signs that the other encodings begin with; what is hexadecimal is found by `_BASE64` as well.
+_UNENCODED: Final = re.compile(r"[\t\n\r !-$'-<>-\[\]-~]*")
 _HEX: Final = re.compile(r"\b(?:[0-9A-Fa-f]{2}){6,}\b")
 _PERCENTS: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _ENTITY: Final = re.compile(r"&(?:#\d+|#[xX][0-9A-Fa-f]+);?|&[A-Za-z][A-Za-z0-9]+;")
@@ -75,7 +77,7 @@ def strict(text: str) -> str:
 
     Lowered, not folded: folding takes ß for ss, and two domains that differ in it belong to two people (RFC 5894, section 7.2).
     """
-    return normalized("NFC", text).lower()
+    return text.lower() if text.isascii() else normalized("NFC", text).lower()
 
 
 def loose(text: str) -> str:
@@ -127,7 +129,14 @@ def _of_value(text: str) -> Unfolded:
     return _unfolded(text)
 
 
+def reads_one_way(text: str) -> bool:
+    """Whether nothing is hidden or encoded in a text, so that its strict form and its loose form are all its `variants`."""
+    return _UNENCODED.fullmatch(text) is not None and (len(text) < MIN_BASE64_CHARS or _BASE64.search(text) is None)
+
+
 def _unfolded(text: str) -> Unfolded:
+    if reads_one_way(text):
+        return Unfolded((strict(text),), is_complete=True)
     found = [loose(text)]
     layer, followed, kept = [text], {text}, set(found)
     for level in range(MAX_VARIANT_DEPTH_LEVELS + 1):

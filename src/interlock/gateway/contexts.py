@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -29,21 +28,21 @@ from interlock.gateway.limits import (
 )
 from interlock.gateway.ports import ContextShelf, Watch
 from interlock.gateway.spreading import Spreading
+from interlock.gateway.told import chars, every_text, told, told_beside
 from interlock.provenance.index import NOTHING, Index
 from interlock.provenance.items import of_assertion, of_input, of_result
 from interlock.provenance.labels import Standing
-from interlock.provenance.tokens import Tokenizer
-from interlock.provenance.trace import held, points, texts_in, trace
+from interlock.provenance.tokens import tokenizer_of
+from interlock.provenance.trace import held, points, trace
 
 T = TypeVar("T")
-MIN_FILE_CHARS: Final = 256
 _OF_THE_SESSION: Final = Standing.USER | Standing.POINTED
 
 
 class _Known:
     def __init__(self, session: Session) -> None:
         self.index = Index()
-        self.tokenizer = Tokenizer(session.lineage.id)
+        self.tokenizer = tokenizer_of(session.lineage.id)
         self.n = 0
         self.updating = asyncio.Lock()
 
@@ -80,7 +79,7 @@ class Contexts:
         if not contract.targets and not contract.content:
             return {}
         known = await self._current(session)
-        size = sum(_chars(arguments.get(name)) for name in (*contract.targets, *contract.content))
+        size = chars([arguments.get(name) for name in (*contract.targets, *contract.content)], INLINE_TRACE_CHARS)
         looking = partial(trace, contract, arguments, known.index, known.tokenizer, tainted=tainted)
         found = await _bounded(size, INLINE_TRACE_CHARS, looking)
         return {
@@ -109,10 +108,9 @@ class Contexts:
         """
         if released.is_empty:
             return None
-        pointed = not released.is_error and await self._points(session, contract, arguments)
-        texts, beside = () if released.structured is not None else _texts(released), _beside(released)
-        structured = None if released.structured is None else _without_media(released.structured)
-        tokenizer = Tokenizer(session.lineage.id)
+        pointed = bool(contract.targets) and not released.is_error and await self._points(session, contract, arguments)
+        structured, texts, beside = released.structured, told(released), told_beside(released)
+        tokenizer = tokenizer_of(session.lineage.id)
 
         def cut() -> Item:
             return of_result(
@@ -127,20 +125,15 @@ class Contexts:
                 choices=() if released.is_error else choices,
             )
 
-        return await _bounded(_chars(structured) + sum(map(len, (*texts, *beside))), INLINE_TOKENS_CHARS, cut)
+        size = chars(structured, INLINE_TOKENS_CHARS) + sum(map(len, texts)) + sum(map(len, beside))
+        return cut() if size <= INLINE_TOKENS_CHARS else await asyncio.to_thread(cut)
 
     async def returned(self, session: Session, contract: Contract, call_id: str, released: Released) -> None:
         """Look for evidence in what has entered. Call it before the release, and release nothing when it fails."""
         if released.is_empty:
             return
 
-        def entering() -> tuple[str, ...]:
-            # Where there is structured content, the text beside it is only the same again.
-            structured = released.structured
-            own = _texts(released) if structured is None else texts_in(_without_media(structured))
-            return (*own, *_beside(released))
-
-        await self._watch.entered(session, contract.operation, call_id, entering)
+        await self._watch.entered(session, contract.operation, call_id, partial(every_text, released))
 
     async def labelled(
         self, session: Session, state: LineageState, worst: Labels, call_id: str, operation: str, released: Released
@@ -162,7 +155,7 @@ class Contexts:
         await self.returned(session, contract, call_id, released)
 
     async def _points(self, session: Session, contract: Contract, arguments: bytes) -> bool:
-        if not contract.targets or Effect.READ not in contract.effects:
+        if Effect.READ not in contract.effects:
             return False
         known = await self._current(session)
         return points(contract, msgspec.json.decode(arguments, type=dict[str, Any]), known.index, known.tokenizer)
@@ -177,7 +170,7 @@ class Contexts:
 
     async def asserted(self, session: Session, input_id: str, text: str) -> None:
         """Take up what the agent says, of itself or of the user."""
-        cut = partial(of_assertion, Tokenizer(session.lineage.id), input_id, text)
+        cut = partial(of_assertion, tokenizer_of(session.lineage.id), input_id, text)
         item = await _bounded(len(text), INLINE_TOKENS_CHARS, cut)
         await self._shelf.add(session.lineage.id, session.session_id, item)
         await self._watch.entered(session, "asserted", input_id, lambda: (text,))
@@ -228,70 +221,3 @@ async def _whole(work: Coroutine[Any, Any, None]) -> None:
     if left is not None:
         raise left
     task.result()
-
-
-def _chars(value: Any) -> int:
-    """About how many characters there are in a value."""
-    size, pending = 0, [value]
-    while pending:
-        match pending.pop():
-            case str() as text:
-                size += len(text)
-            case dict() as found:
-                pending += [*found.keys(), *found.values()]
-            case list() | tuple() as found:
-                pending += found
-            case _:
-                size += 8  # a number has about as many
-    return size
-
-
-def _texts(released: Released) -> tuple[str, ...]:
-    """What the blocks of a result without structure say."""
-    return tuple(text for block in released.content for text in _of_block(block))
-
-
-def _beside(released: Released) -> tuple[str, ...]:
-    """What comes with a result and is read, too: log messages, what the tool asks, and blocks beside structured content.
-
-    The text among those is the structure again (`outputs.release_output`); links and embedded resources are not.
-    """
-    asks = () if released.asks is None else tuple(released.asks.requests.values())
-    others = () if released.structured is None else [block for block in released.content if block.get("type") != "text"]
-    told = tuple(text for item in (*released.logs, *asks) for text in texts_in(dict(item)))
-    return (*told, *(text for block in others for text in _of_block(block)))
-
-
-def _of_block(block: Mapping[str, Any]) -> Iterator[str]:
-    """Text, text inside resources that a block carries, names and descriptions of links: all of it is read."""
-    readable = _without_media(block)
-    if block.get("type") == "text":
-        if isinstance(text := readable.get("text"), str):
-            yield text
-        readable = {name: value for name, value in readable.items() if name not in {"text", "type"}}
-    yield from texts_in(readable)
-
-
-def _without_media(value: Any) -> Any:
-    """Without pictures, sounds and files. What merely says that it is one, and could be read as a text, stays."""
-    match value:
-        case dict():
-            media = {"blob", "data"} if isinstance(value.get("mimeType"), str) else set()
-            return {name: _without_media(inside) for name, inside in value.items() if not (name in media and _is_file(inside))}
-        case list() | tuple():
-            return [_without_media(inside) for inside in value]
-        case _:
-            return value
-
-
-def _is_file(value: Any) -> bool:
-    """Whether this is base64 of something that is no text; what is short is read anyway."""
-    if not isinstance(value, str) or len(value) < MIN_FILE_CHARS:
-        return False
-    try:
-        base64.b64decode(value, validate=True).decode("utf-8")
-    except UnicodeDecodeError:
-        return True
-    except ValueError:
-        return False
-    return False

@@ -47,11 +47,11 @@ class Index:
         `own`: it entered in this session, and counts for where a plan says that a value comes from.
         """
         self._sources.append(intern(item.source))  # few names, and thousands of items
-        number = len(self)
+        number, ignored = len(self), int(ignore)
         self.is_complete = self.is_complete and item.is_complete
         source = self._bit(item.source) if own else 0
         for standing, hashes in item.tokens.items():
-            if standing & ignore:
+            if standing & ignored:
                 continue
             if self.tokens > MAX_INDEX_TOKENS:
                 self.is_complete = False

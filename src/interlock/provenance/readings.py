@@ -43,6 +43,7 @@ _NUMBER: Final = re.compile(
     rf"(?:({_UNIT_WORDS})\b|(?![\w]|[.,]\d)(?: ?([€$£¥%])| ?({_UNIT_WORDS})\b)?)"
 )
 _NUMBER_VALUE: Final = re.compile(rf"([$€£¥]? ?)([-+]?(?:{_WRITTEN}))( ?(?:[€$£¥%]|(?:{_UNIT_WORDS}))?)")
+_WHOLE_NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 _COMMA_DECIMAL: Final = re.compile(r"[-+]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d{1,2}")
 _PADDED: Final = re.compile(r"[-+]?0[\d,_'’ ]")
 _GROUPED: Final = re.compile(r"[-+]?\d{1,3}(?:[, ]\d{3})+")
@@ -127,6 +128,19 @@ def readings(plain: str) -> tuple[Reading, ...]:
     return tuple(_read(plain)) if len(plain) <= MAX_VALUE_CHARS else ()
 
 
+def forms(plain: str, *, included: bool) -> tuple[str, ...]:
+    """A value, and each of its readings that means all of it; with `included` also those of what it includes."""
+    if included and _WHOLE_NUMBER.fullmatch(plain):
+        return plain, f"number:{plain}", f"padded:{plain}"  # as below, for the most usual value that is always another
+    if not plain:
+        return ()
+    found = readings(plain)
+    if not found:
+        return (plain,)
+    unsure = {Grade.PART} if included else {Grade.PART, Grade.LESS}
+    return (plain, *("+".join(reading.tokens) for reading in found if reading.grade not in unsure))
+
+
 def is_amount_or_time(plain: str) -> bool:
     """Whether a value says how much or when, and is too small a number to name anybody's account."""
     text = plain.strip(EDGES)
@@ -142,11 +156,15 @@ def is_amount_or_time(plain: str) -> bool:
 
 def _read(plain: str) -> Iterator[Reading]:
     text = plain.strip(EDGES)
-    yield from _read_number(text)
-    yield from _moments(text)
-    if _ACCOUNT.fullmatch(text):
-        yield Reading((f"account:{re.sub(r'[ -]', '', text)}",))
-    if URL.fullmatch(text):
+    if _WHOLE_NUMBER.fullmatch(text):
+        yield from _as_number(text, Grade.WHOLE)  # and nothing else; most numbers are such
+        return
+    if _DIGIT.search(text):
+        yield from _read_number(text)
+        yield from _moments(text)
+        if _ACCOUNT.fullmatch(text):
+            yield Reading((f"account:{re.sub(r'[ -]', '', text)}",))
+    if "://" in text and URL.fullmatch(text):
         scheme, _, rest = text.partition("://")
         page = _page(rest)
         if scheme not in _WEB:
@@ -158,7 +176,7 @@ def _read(plain: str) -> Iterator[Reading]:
             yield Reading((f"url:{page}",), Grade.LESS)
         else:
             yield Reading((f"url:{page}",))
-    elif _BARE_VALUE.fullmatch(text):
+    elif "." in text and _BARE_VALUE.fullmatch(text):
         yield Reading((f"url:{_page(text)}",))
         yield Reading((f"url:http://{_page(text)}",), Grade.LESS)
 
@@ -226,7 +244,11 @@ def _read_number(text: str) -> Iterator[Reading]:
         grade = Grade.LESS
     else:
         grade = Grade.PART if _GROUPED.fullmatch(written) else Grade.WHOLE  # grouped, it may be a list of several
-    yield Reading((number,), grade)
+    yield from _as_number(said, grade)
+
+
+def _as_number(said: str, grade: Grade) -> Iterator[Reading]:
+    yield Reading((f"number:{said}",), grade)
     yield Reading((f"joined:{said}",), max(grade, Grade.PART))
     yield Reading((f"padded:{said}",), Grade.LESS)
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-import sys
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 import msgspec
 
-from interlock.core.disguise import loose, strict, unfolded, variants
-from interlock.provenance.readings import EDGES, URL, Grade, derived, is_amount_or_time, readings
+from interlock.core.disguise import loose, reads_one_way, strict, unfolded, variants
+from interlock.provenance.readings import EDGES, URL, Grade, derived, forms, is_amount_or_time, readings
 
 MAX_TEXT_CHARS: Final = 4 * 1024 * 1024
+MAX_REMEMBERED_KEYS: Final = 1_024
 RUN_CHUNKS: Final = 4
 _HASH_BYTES: Final = 8
 _MASK: Final = 2**64 - 1
@@ -66,6 +65,8 @@ class Tokenizer:
     def __init__(self, key: str) -> None:
         self.key = key
         self._keyed = hashlib.blake2b(digest_size=_HASH_BYTES, key=key.encode()[:64])
+        self._field = self._keyed.copy()
+        self._field.update(b"field ")
 
     def hashed(self, token: str) -> int:
         """The 64-bit hash that stands for a token in an index."""
@@ -75,15 +76,7 @@ class Tokenizer:
 
     def hashes(self, tokens: Iterable[str]) -> list[int]:
         """The hashes of many tokens, in their order."""
-        copy, digests = self._keyed.copy, []
-        for token in tokens:
-            made = copy()
-            made.update(token.encode())
-            digests.append(made.digest())
-        found = array("Q", b"".join(digests))
-        if sys.byteorder == "little":
-            found.byteswap()
-        return found.tolist()
+        return _hashes(self._keyed, tokens)
 
     def of_user_text(self, text: str) -> frozenset[int]:
         """What a text of the user vouches for: its tokens in strict form, and up to `RUN_CHUNKS` words in a row."""
@@ -109,30 +102,39 @@ class Tokenizer:
                 first = row
         return Hostile(frozenset(found), _spans(first), is_complete and len(text) <= MAX_TEXT_CHARS)
 
-    def of_field(self, value: str) -> frozenset[int]:
+    def of_field(self, value: str) -> set[int]:
         """How a whole field is found: as it is, or as another writing of the same number, day, account or address."""
-        return frozenset(self.hashed(f"field {form}") for plain in variants(value) for form in _given(plain.strip()))
+        return {token for plain in variants(value) for token in self._forms(plain)}
 
     def as_field(self, value: str) -> tuple[Way, ...]:
         """The ways in which a value may be a whole field, however it is disguised."""
         return tuple(
-            Way(tokens=(self.hashed(f"field {form}"),), exact=place == 0)
+            Way(tokens=(token,), exact=place == 0)
             for plain in variants(value)
-            for place, form in enumerate(_asked(plain.strip()))
+            for place, token in enumerate(_hashes(self._field, forms(plain.strip(), included=False)))
         )
 
-    def of_place(self, source: str, path: str, value: str) -> frozenset[int]:
+    def place(self, source: str, path: str) -> int:
+        """What stands for the place of a field."""
+        return self.hashed(f"place {source} {path}")
+
+    def of_place(self, place: int, value: str) -> set[int]:
         """A whole field as it stands at a place, and other writings of the same number, day, account or address."""
-        place = self.hashed(f"place {source} {path}")
-        return frozenset(_pair(place, self.hashed(f"field {form}")) for form in _given(strict(value).strip()))
+        return set(_after(place, self._forms(strict(value))))
+
+    def of_field_at(self, place: int, value: str) -> tuple[Collection[int], Collection[int]]:
+        """What `of_field` and `of_place` give: nearly always of the same forms, which are hashed once."""
+        found = self._forms(strict(value))
+        return (found if reads_one_way(value) else self.of_field(value)), _after(place, found)
+
+    def _forms(self, plain: str) -> list[int]:
+        return _hashes(self._field, forms(plain.strip(), included=True))
 
     def at_place(self, source: str, path: str, value: str) -> tuple[Way, ...]:
         """The ways in which a value may stand at a place. Strictly: what only looks like it is not what stands there."""
-        place = self.hashed(f"place {source} {path}")
-        forms = _asked(strict(value).strip())
-        return tuple(
-            Way(tokens=(_pair(place, self.hashed(f"field {form}")),), exact=number == 0) for number, form in enumerate(forms)
-        )
+        found = _hashes(self._field, forms(strict(value).strip(), included=False))
+        there = _after(self.place(source, path), found)
+        return tuple(Way(tokens=(token,), exact=number == 0) for number, token in enumerate(there))
 
     def _row(self, plain: str) -> list[int]:
         return self.hashes(_chunks(plain))
@@ -192,18 +194,19 @@ class Tokenizer:
         return tuple(found)
 
 
-def _given(plain: str) -> tuple[str, ...]:
-    """What a whole field says: itself, and what it is in other writings."""
-    if not plain:
-        return ()
-    return (plain, *("+".join(reading.tokens) for reading in readings(plain) if reading.grade is not Grade.PART))
+def _hashes(begun: hashlib.blake2b, texts: Iterable[str]) -> list[int]:
+    copy, number, found = begun.copy, int.from_bytes, []
+    for text in texts:
+        made = copy()
+        made.update(text.encode())
+        found.append(number(made.digest()))
+    return found
 
 
-def _asked(plain: str) -> tuple[str, ...]:
-    """What a whole field must say for a value to be that field, the exact one first."""
-    if not plain:
-        return ()
-    return (plain, *("+".join(reading.tokens) for reading in readings(plain) if reading.grade is Grade.WHOLE))
+def _after(place: int, tokens: list[int]) -> list[int]:
+    """Each of some tokens as a pair with the same one before it."""
+    before = place * _ODD
+    return [(before + token) & _MASK for token in tokens]
 
 
 def _longer(run: list[int], words: list[int]) -> list[int]:
@@ -286,6 +289,12 @@ def _parts(url: str) -> Iterator[str]:
     if host:
         yield host
         yield f"{host}{slash}{path}".rstrip("/")
+
+
+@functools.lru_cache(MAX_REMEMBERED_KEYS)
+def tokenizer_of(key: str) -> Tokenizer:
+    """The tokenizer of a lineage; made anew it costs as much as the tokens of a small result."""
+    return Tokenizer(key)
 
 
 def is_short(value: str) -> bool:
