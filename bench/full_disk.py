@@ -24,6 +24,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
+from interlock.app.readiness import ROOM_AGAIN_LOOKS, ROOM_EVERY_S
 from interlock.gateway.messages import Proposal, Refusal
 from interlock.ledger.reader import verify_database
 from interlock.store.embedded import server
@@ -39,6 +40,7 @@ NO_ROOM: Final = "1m"
 ROUNDS: Final = 3
 ENDS_WITHIN_S: Final = 120.0
 MAX_LOG_PIECES: Final = 40
+READY_WITHIN_S: Final = (ROOM_AGAIN_LOOKS + 2) * ROOM_EVERY_S
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     executed: dict[str, int]
     slowest_ms: int
     kill: str
+    ready: bool
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +68,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         found = [] if self.intact else ["the ledger does not verify"]
         for phase in self.phases:
             full = phase.name.startswith("no room")
+            if phase.ready == full:
+                found.append(f"{phase.name}: `/readyz` says the contrary")
             if full and any(code == "done" for name, codes in phase.told.items() for code in codes if name != "read"):
                 found.append(f"{phase.name}: a write was said to be done")
             if not full and any(set(codes) != {"done"} for codes in phase.told.values()):
@@ -109,6 +114,7 @@ class Drill:
                 executed=dict(executed),
                 slowest_ms=int(slowest_s * 1000),
                 kill=await self._killed(),
+                ready=await self._ready_as(is_full=name.startswith("no room")),
             )
         )
 
@@ -143,6 +149,23 @@ class Drill:
         sent = msgspec.json.encode({"item": f"n{self._number}"})
         answer = await self._made.gate.call(self._session, Proposal(operation=f"act.{EFFECTS[effect]}", arguments=sent))
         return answer.code if isinstance(answer, Refusal) else "done"
+
+    async def _ready_as(self, *, is_full: bool) -> bool:
+        """What `/readyz` says, which may take it a few looks."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_WITHIN_S):
+                await until(self._unready if is_full else self._ready)
+        return await self._ready()
+
+    async def _ready(self) -> bool:
+        try:
+            await self._made.system.plane.ready()
+        except StoreError:
+            return False
+        return True
+
+    async def _unready(self) -> bool:
+        return not await self._ready()
 
     async def _killed(self) -> str:
         try:
@@ -210,7 +233,7 @@ def text(report: Report) -> str:
     """For people."""
     lines = []
     for phase in report.phases:
-        lines.append(f"{phase.name} (slowest call {phase.slowest_ms} ms; a kill: {phase.kill})")
+        lines.append(f"{phase.name} (slowest call {phase.slowest_ms} ms; a kill: {phase.kill}; ready: {phase.ready})")
         lines += [f"  {effect:12} {codes}" for effect, codes in phase.told.items()]
     lines += [
         f"well again {report.well_again_ms} ms after there was room",

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
+from interlock.app.readiness import ROOM_EVERY_S
 from interlock.app.upstream_watch import WATCH_S
 from interlock.store.errors import StoreUnavailableError
 
@@ -27,6 +28,7 @@ def begin_chores(system: System) -> list[asyncio.Task[None]]:
         asyncio.create_task(_every(HEARTBEAT_S, system.heartbeat), name="heartbeat"),
         asyncio.create_task(_every(HEARTBEAT_S, system.gate.given_up.round), name="given-up"),
         asyncio.create_task(_every(HEARTBEAT_S, system.reconcile), name="reconcile"),
+        asyncio.create_task(_every(ROOM_EVERY_S, system.plane.readiness.look_for_room), name="room"),
         asyncio.create_task(_every(HEARTBEAT_S, system.keeper.close_run_out), name="leases"),
         asyncio.create_task(_every(HEARTBEAT_S, system.flush_refusals), name="refusals"),
         asyncio.create_task(_every(HEARTBEAT_S, system.breakers.tend), name="breakers"),

@@ -191,11 +191,12 @@ class Plane:
         ids: Ids,
         load_now: Callable[[], Awaitable[None]],
         holds_lease: Callable[[], bool],
+        room: Callable[[], Awaitable[None]],
         leaving: Leaving,
     ) -> None:
         self.clock = clock
         self.leaving = leaving
-        self._readiness = Readiness(self._look, clock)
+        self.readiness = Readiness(self._look, room, clock)
         self._holds_lease = holds_lease
         self.answers = answers
         self.logins: LoginDesk | None = None
@@ -324,13 +325,13 @@ class Plane:
         return self._keys.jwks(SESSION_KEY, "heads")
 
     async def ready(self) -> Ready:
-        """The database answers, a lease is held, a release is in force and loads, and we stay. Raises otherwise."""
+        """The database answers and takes things up, a lease is held, the release in force loads, and we stay. Else raises."""
         self.leaving.watched()
         if self.leaving.has_begun():
             raise StoreUnavailableError("this process is leaving")
         if not self._holds_lease():
             raise StoreUnavailableError("this process holds no lease, so it starts nothing")
-        await self._readiness.check()
+        await self.readiness.check()
         return Ready()
 
     async def _look(self) -> None:

@@ -71,7 +71,7 @@ from interlock.store.doubts import Doubts
 from interlock.store.errors import StoreError
 from interlock.store.history import PastCalls
 from interlock.store.labels import LabelRows
-from interlock.store.leases import LeaseLine, Leases, Told
+from interlock.store.leases import LeaseLine, Leases
 from interlock.store.live import LiveRows
 from interlock.store.logins import Logins
 from interlock.store.passwords import Password
@@ -81,6 +81,7 @@ from interlock.store.processes import ClaimWatch, Processes
 from interlock.store.releases import Proposals
 from interlock.store.revocations import Revocations
 from interlock.store.risk import RiskRows
+from interlock.store.room import check_room
 from interlock.store.sessions import Sessions
 from interlock.store.tools import ToolRecords
 from interlock.store.traces import RefusalCount, Traces
@@ -150,7 +151,7 @@ class System:
         self.lease = Lease(self.clock)
         self.guard = pause_guard(lambda: self.lease.until_s)
         self.leases = Leases(database)
-        line = LeaseLine(database, self.process_id, self._told)
+        line = LeaseLine(database, self.process_id, lambda told: self.keeper.told(told))  # noqa: PLW0108  # made below
         self.keeper = LeaseKeeper(lease=self.lease, line=line, leases=self.leases, clock=self.clock)
         ours = partial(Connectors, environment=settings.environment, python=python)
         self.connectors = ours(clock=self.clock) if connectors is None else connectors(self.clock)
@@ -324,6 +325,7 @@ class System:
             ids=self.ids,
             load_now=self.heartbeat,
             holds_lease=self.lease.is_valid,
+            room=partial(check_room, database),
             leaving=self.leaving,
         )
         if settings.trust_dev_issuer and settings.directory is not None:
@@ -386,9 +388,6 @@ class System:
         epochs, digest = await self.controls.epochs()
         governed = await self.governing.in_force(digest, epochs.release) if digest else None
         return await self.gate.reconciler.round(governed)
-
-    def _told(self, told: Told) -> None:
-        self.keeper.told(told)
 
     async def flush_refusals(self) -> None:
         """Store what was counted; what cannot be stored is counted again."""

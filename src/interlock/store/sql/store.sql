@@ -347,3 +347,11 @@ FROM session WHERE ($1 = '' OR tenant = $1) GROUP BY agent ORDER BY agent
 -- The newest live session of one lineage: what is known of its user now.
 SELECT session_id FROM session WHERE lineage_id = $1 AND NOT revoked AND expires_at > clock_timestamp()
 ORDER BY opened_at DESC LIMIT 1
+
+-- name: room
+-- Whether half a megabyte has room where the tables are, and may be written: it is spilled, and leaves nothing behind.
+DO $$ BEGIN
+    IF current_setting('transaction_read_only')::boolean THEN RAISE read_only_sql_transaction; END IF;
+    PERFORM set_config('work_mem', '64kB', true);
+    PERFORM count(*) FROM unnest(array_fill(repeat('x', 8000), ARRAY[64]));
+END $$
