@@ -104,14 +104,16 @@ class _Opened(Secret, ABC):
         """The URL of the embedded database for who this is."""
 
 
+def _url_of_one(who: str, env_var: str) -> Parameter:
+    return Parameter(help=f"URL of the database {who}; the embedded one when not given.", env_var=env_var)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class AsOwner(_Opened):
     """Commands take it as `database: AsOwner = OWNER`."""
 
-    database_url: Annotated[
-        str, Parameter(help="URL of the database as its owner; the embedded one when not given.", env_var="INTERLOCK_OWNER_URL")
-    ] = ""
+    database_url: Annotated[str, _url_of_one("as its owner", "INTERLOCK_OWNER_URL")] = ""
 
     def _of(self, running: Running) -> str:
         return running.owner_url
@@ -122,10 +124,7 @@ class AsOwner(_Opened):
 class AsApp(_Opened):
     """Commands take it as `database: AsApp = APP`."""
 
-    database_url: Annotated[
-        str,
-        Parameter(help="URL of the database as the app; the embedded one when not given.", env_var="INTERLOCK_DATABASE_URL"),
-    ] = ""
+    database_url: Annotated[str, _url_of_one("as the app", "INTERLOCK_DATABASE_URL")] = ""
 
     def _of(self, running: Running) -> str:
         return running.app_url
@@ -136,9 +135,7 @@ class AsApp(_Opened):
 class AsAuditor(_Opened):
     """Commands take it as `database: AsAuditor = AUDITOR`."""
 
-    database_url: Annotated[
-        str, Parameter(help="URL of the database as auditor; the embedded one when not given.", env_var="INTERLOCK_AUDITOR_URL")
-    ] = ""
+    database_url: Annotated[str, _url_of_one("as auditor", "INTERLOCK_AUDITOR_URL")] = ""
 
     def _of(self, running: Running) -> str:
         return running.auditor_url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
@@ -16,40 +17,37 @@ from interlock.cli.output import NO, OK, USAGE, Failure, print_json, print_table
 from interlock.cli.shown import Text
 
 TONES: Final = {"plain": "", "good": "green", "bad": "red", "wait": "yellow", "doubt": "magenta"}
-Since = Annotated[str, Parameter(help="Only calls at or after this time, ISO 8601.")]
-Until = Annotated[str, Parameter(help="Only calls before this time, ISO 8601.")]
-Decision = Annotated[str, Parameter(help="allow, deny or require_approval.")]
 Outcome = Annotated[str, Parameter(help="succeeded, failed, in_doubt, denied, needs_approval, replayed…")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which calls. Commands take it as `wanted: Wanted = ALL`."""
+
+    agent: OfAgent = ""
+    user: OfUser = ""
+    session: OfSession = ""
+    operation: OfOperation = ""
+    decision: Annotated[str, Parameter(help="allow, deny or require_approval.")] = ""
+    outcome: Outcome = ""
+    since: Annotated[str, Parameter(help="Only calls at or after this time, ISO 8601.")] = ""
+    until: Annotated[str, Parameter(help="Only calls before this time, ISO 8601.")] = ""
+
+
+ALL: Final = Wanted()
 
 
 def list_traces(
     *,
-    agent: OfAgent = "",
-    user: OfUser = "",
-    session: OfSession = "",
-    operation: OfOperation = "",
-    decision: Decision = "",
-    outcome: Outcome = "",
-    since: Since = "",
-    until: Until = "",
+    wanted: Wanted = ALL,
     limit: Limit = 50,
     page: Annotated[str, Parameter(name="--next", help="What the page before said.")] = "",
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Recorded calls, newest first: your own, or with the role `traces` those of your tenant."""
-    asked = {
-        "agent": agent,
-        "user": user,
-        "session": session,
-        "operation": operation,
-        "decision": decision,
-        "outcome": outcome,
-        "since": since,
-        "until": until,
-        "next": page,
-    }
-    found = caller.ask(f"/v1/traces?{query(asked, limit=str(limit))}")
+    found = caller.ask(f"/v1/traces?{query(asdict(wanted), next=page, limit=str(limit))}")
     if as_json:
         print_json(found)
         return OK
@@ -101,30 +99,13 @@ def tell(console: Console, lines: list[dict[str, Any]]) -> None:
 def export(
     *,
     written: Annotated[str, Parameter(name="--format", help="json (a line each) or csv.")] = "json",
-    agent: OfAgent = "",
-    user: OfUser = "",
-    session: OfSession = "",
-    operation: OfOperation = "",
-    decision: Decision = "",
-    outcome: Outcome = "",
-    since: Since = "",
-    until: Until = "",
+    wanted: Wanted = ALL,
     caller: Caller = ANYBODY,
 ) -> int:
     """Every recorded call of your tenant that matches, on standard output, for the role `audit`."""
     if written not in {"json", "csv"}:
         raise Failure(f"{written!r} is no format; say json or csv", code=USAGE)
-    asked = {
-        "agent": agent,
-        "user": user,
-        "session": session,
-        "operation": operation,
-        "decision": decision,
-        "outcome": outcome,
-        "since": since,
-        "until": until,
-    }
-    for chunk in stream(caller.server, f"/v1/traces/export?{query(asked, format=written)}", token=caller.token()):
+    for chunk in stream(caller.server, f"/v1/traces/export?{query(asdict(wanted), format=written)}", token=caller.token()):
         sys.stdout.buffer.write(chunk)
     sys.stdout.flush()
     return OK
