@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -56,19 +56,9 @@ class Sessions:
 
     async def open(self, session: Session, event: EventDraft) -> bool:
         """Store a new session and its first event; its lineage is made when it is new. False when its proofs were revoked."""
-        lineage = session.lineage
         row = await self._database.row(
             "open_session",
-            session.session_id,
-            lineage.id,
-            lineage.tenant,
-            lineage.environment,
-            lineage.agent,
-            lineage.user,
-            session.task,
-            list(session.roles),
-            msgspec.json.encode(session.attributes).decode(),
-            float(session.expires_at_us),
+            *_columns(session),
             event.kind,
             event.body,
             event.salt,
@@ -83,20 +73,11 @@ class Sessions:
 
         A session that is found goes on until its newest token ends, with the roles and attributes that this token tells.
         """
-        lineage, events = session.lineage, (opened, refreshed)
+        events = (opened, refreshed)
         row = await self._database.row(
             "session_of_grant",
             grant,
-            session.session_id,
-            lineage.id,
-            lineage.tenant,
-            lineage.environment,
-            lineage.agent,
-            lineage.user,
-            session.task,
-            list(session.roles),
-            msgspec.json.encode(session.attributes).decode(),
-            float(session.expires_at_us),
+            *_columns(session),
             session.user_told_at_us,
             session.agent_told_at_us,
             [event.kind for event in events],
@@ -241,3 +222,20 @@ class Sessions:
             )
             for row in rows
         )
+
+
+def _columns(session: Session) -> tuple[Any, ...]:
+    """A session as the functions that open one take it, but for its proofs and events."""
+    lineage = session.lineage
+    return (
+        session.session_id,
+        lineage.id,
+        lineage.tenant,
+        lineage.environment,
+        lineage.agent,
+        lineage.user,
+        session.task,
+        list(session.roles),
+        msgspec.json.encode(session.attributes).decode(),
+        float(session.expires_at_us),
+    )
