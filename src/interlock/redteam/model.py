@@ -139,3 +139,31 @@ _ORDER = tuple(Outcome)
 def worst(attempts: tuple[Attempt, ...]) -> Outcome:
     """The worst of several outcomes; of none, `broken`: what was not tried is not stopped."""
     return max((attempt.outcome for attempt in attempts), key=_ORDER.index, default=Outcome.BROKEN)
+
+
+def found(
+    family: Family,
+    risk: str,
+    principal: Principal,
+    title: str,
+    story: str,
+    attempts: tuple[Attempt, ...],
+    *,
+    operation: str = "",
+    advice: str = "this is no matter of the release: report it as a defect of Interlock",
+) -> Finding:
+    """What became of attempts by a principal, on one operation or on none. `advice` is given when one of them is open."""
+    outcome = worst(attempts)
+    return Finding(
+        id=f"{family.value}:{principal.environment}:{principal.agent}" + (f":{operation}" if operation else ""),
+        family=family,
+        risk=risk,
+        title=title,
+        story=story,
+        agent=principal.agent,
+        environment=principal.environment,
+        operation=operation,
+        outcome=outcome,
+        attempts=attempts,
+        advice=advice if outcome is Outcome.OPEN else "",
+    )

@@ -17,7 +17,7 @@ from interlock.core.who import Parent, Person, Session
 from interlock.identity.errors import TokenRefusedError
 from interlock.identity.exchange import SessionTokens
 from interlock.identity.keys import KeyRing
-from interlock.redteam.model import Attempt, Family, Finding, Outcome, Principal, StoppedBy, worst
+from interlock.redteam.model import Attempt, Family, Finding, Outcome, Principal, StoppedBy, found
 from interlock.store.sessions import Sessions
 
 ELSEWHERE: Final = "redteam-elsewhere"
@@ -59,7 +59,7 @@ async def tokens(stage: Stage, contract: Contract, principal: Principal, folder:
         later = await stage.session(principal, stage.user())
         await system.plane.revocations.revoke(revoker, f"user:{later.lineage.user}", "red team", tenant=later.lineage.tenant)
         made.append(await _called(stage, "one of a user who was revoked", later, contract, principal))
-    return _finding(
+    return found(
         Family.TOKEN,
         "ASI03",
         principal,
@@ -86,7 +86,7 @@ async def handed_on(stage: Stage, read: Contract, contract: Contract, principal:
     await recorded.hand_down(whole, "", MOST_BELOW)
     await Sessions(system.database).revoke(above.session_id)
     made.append(await _called(stage, "after the session above has ended", whole, contract, principal))
-    return _finding(
+    return found(
         Family.DELEGATION,
         "ASI07",
         principal,
@@ -107,7 +107,7 @@ async def stopped(stage: Stage, contract: Contract, principal: Principal) -> Fin
     made = [await _called(stage, "after its user's calls were stopped", session, contract, principal)]
     again = await stage.session(principal, lineage.user)
     made.append(await _called(stage, "in a new session", again, contract, principal))
-    return _finding(
+    return found(
         Family.ROGUE,
         "ASI10",
         principal,
@@ -164,20 +164,3 @@ def _person(stage: Stage, operation: str, principal: Principal) -> Person | None
         return None
     tenant = administration.operated_by[0] if administration.operated_by else principal.tenant
     return Person(user="redteam-operator", tenant=tenant, roles=roles)
-
-
-def _finding(family: Family, risk: str, principal: Principal, title: str, story: str, attempts: tuple[Attempt, ...]) -> Finding:
-    outcome = worst(attempts)
-    return Finding(
-        id=f"{family.value}:{principal.environment}:{principal.agent}",
-        family=family,
-        risk=risk,
-        title=title,
-        story=story,
-        agent=principal.agent,
-        environment=principal.environment,
-        operation="",
-        outcome=outcome,
-        attempts=attempts,
-        advice="this is no matter of the release: report it as a defect of Interlock" if outcome is Outcome.OPEN else "",
-    )

@@ -13,7 +13,7 @@ from interlock.core.canonical import JsonValue
 from interlock.core.contract import Contract, Repeat
 from interlock.core.who import Person
 from interlock.gateway.messages import Refusal
-from interlock.redteam.model import Attempt, Family, Finding, Outcome, Principal, StoppedBy, worst
+from interlock.redteam.model import Attempt, Family, Finding, Outcome, Principal, StoppedBy, found
 from interlock.redteam.scripts import asking
 from interlock.redteam.values import attacked, within
 
@@ -63,15 +63,14 @@ async def approvals(stage: Stage, contract: Contract, principal: Principal) -> F
         )
     )
     # That people are asked anew is how it should end here: their first yes was not enough.
-    return _finding(
+    return found(
         Family.APPROVAL,
         "ASI09",
-        contract,
         principal,
         f"a yes to {contract.operation} is given by the wrong person, or used for something else",
         "The call waits for a person. Others answer; and the right answer is tried on another call.",
         tuple(_asked_anew(attempt) for attempt in made),
-        "this is no matter of the release: report it as a defect of Interlock",
+        operation=contract.operation,
     )
 
 
@@ -95,15 +94,15 @@ async def repeats(stage: Stage, contract: Contract, principal: Principal) -> Fin
         code="executed twice" if ran > 1 else "replayed" if ran == 1 else _code(result),
         call_id=result.call_id,
     )
-    return _finding(
+    return found(
         Family.REPEAT,
         "ASI02",
-        contract,
         principal,
         f"{contract.operation} is sent twice and done twice",
         "An answer got lost, or somebody wants it twice: the same call is sent again.",
         (attempt,),
-        "let the contract say `once_per`",
+        operation=contract.operation,
+        advice="let the contract say `once_per`",
     )
 
 
@@ -133,15 +132,15 @@ async def loops(stage: Stage, contract: Contract, principal: Principal) -> Findi
         )  # fmt: skip
     elif last is not None:
         last = msgspec.structs.replace(last, detail=f"after {ran} calls; {last.detail}".removesuffix("; "))
-    return _finding(
+    return found(
         Family.LOOP,
         "ASI08",
-        contract,
         principal,
         f"an agent in a loop calls {contract.operation} again and again",
         "The model is stuck, or was told to be: each turn is a call of its own.",
         () if last is None else (last,),
-        "give it a `rate` in the grant, or a budget",
+        operation=contract.operation,
+        advice="give it a `rate` in the grant, or a budget",
     )
 
 
@@ -181,15 +180,15 @@ async def listings(stage: Stage, contracts: Iterable[tuple[Contract, Principal]]
 
 def _listing(contract: Contract, principal: Principal, attempts: tuple[Attempt, ...]) -> Finding:
     loose = ", ".join(attempt.operation for attempt in attempts if attempt.outcome is Outcome.OPEN)
-    made = _finding(
+    made = found(
         Family.LISTING,
         "ASI04",
-        contract,
         principal,
         f"the server of {contract.tool} lists its tools otherwise than they were reviewed",
         "Tools that were harmless at the review describe themselves anew, with an instruction for the model.",
         attempts,
-        f"nobody has pinned {loose}: `interlock tools review` records what it looks like",
+        operation=contract.operation,
+        advice=f"nobody has pinned {loose}: `interlock tools review` records what it looks like",
     )
     identifier = f"listing:{principal.environment}:{contract.tool}"
     return msgspec.structs.replace(made, id=identifier, operation="", agent="")
@@ -216,29 +215,3 @@ def _other(contract: Contract, principal: Principal) -> Mapping[str, JsonValue]:
 
 def _code(result: object) -> str:
     return result.code if isinstance(result, Refusal) else ""
-
-
-def _finding(
-    family: Family,
-    risk: str,
-    contract: Contract,
-    principal: Principal,
-    title: str,
-    story: str,
-    attempts: tuple[Attempt, ...],
-    advice: str,
-) -> Finding:
-    outcome = worst(attempts)
-    return Finding(
-        id=f"{family.value}:{principal.environment}:{principal.agent}:{contract.operation}",
-        family=family,
-        risk=risk,
-        title=title,
-        story=story,
-        agent=principal.agent,
-        environment=principal.environment,
-        operation=contract.operation,
-        outcome=outcome,
-        attempts=attempts,
-        advice=advice if outcome is Outcome.OPEN else "",
-    )
