@@ -83,4 +83,4 @@ async def test_a_caller_who_leaves_while_it_is_taken_up_leaves_it_whole(shop, mo
     assert (await other)["to"].origin is Origin.USER
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    assert len(made._known[session.session_id].index) == 1
+    assert len(made._known.get(session.session_id).index) == 1

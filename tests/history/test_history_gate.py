@@ -6,7 +6,6 @@ import itertools
 import pytest
 import pytest_asyncio
 
-from interlock.gateway import histories
 from interlock.gateway.limits import LONGEST_SESSION_S
 from interlock.gateway.messages import Refusal, Returned
 from interlock.ledger.story import tell
@@ -133,7 +132,7 @@ async def test_a_fact_declared_later_knows_earlier_calls_and_takes_their_argumen
     pool = one.system.database.pool()
     await pool.execute("UPDATE claim SET remembered = NULL, history_n = NULL WHERE session_id = $1", session.session_id)
     for lineage_id in list(one.system.histories._known):
-        one.system.histories._forget(lineage_id)
+        one.system.histories._known.pop(lineage_id)
     assert (await one.call(session, "pay", order_id="A1", amount="1.00")).code == "forbidden"
 
 
@@ -145,21 +144,20 @@ async def test_the_labels_say_which_call_brought_them(one, session):
 
 
 async def test_past_calls_are_forgotten_to_save_memory_and_count_all_the_same(one, monkeypatch):
-    monkeypatch.setattr(histories, "MAX_CACHED_PAST_CALLS", 5)
+    monkeypatch.setattr(one.system.histories._known, "most_size", 5)
     sessions = [await one.session(user=f"u{next(USERS)}") for _ in range(6)]
     for _ in range(3):
         for session in sessions:
             assert isinstance(await one.call(session, "note", text="x"), Returned)
     known = one.system.histories
-    assert known._calls == sum(len(log.calls) for log in known._known.values())
-    # The lineage that calls is kept whatever it holds; what its last call added is seen at the next look.
-    assert known._calls <= 5 + 3
+    assert 0 < known._known.size <= 5
+    assert known._known.size == sum(len(known._known.get(name).calls) for name in list(known._known))
     for session in sessions:
         assert (await one.call(session, "note", text="x")).code == "forbidden"
 
 
 async def test_lineages_whose_past_is_empty_are_bounded_by_their_number(one, monkeypatch):
-    monkeypatch.setattr(histories, "MAX_CACHED_LINEAGES", 3)
+    monkeypatch.setattr(one.system.histories._known, "most", 3)
     for _ in range(6):
         session = await one.session(user=f"u{next(USERS)}")
         assert isinstance(await one.call(session, "stock", item="tea"), Returned)
@@ -170,9 +168,9 @@ async def test_calls_that_are_older_than_every_window_are_forgotten(one, session
     for _ in range(3):
         assert isinstance(await one.call(session, "note", text="x"), Returned)
     known = one.system.histories
-    assert len(known._known[session.lineage.id].calls) == 3
+    assert len(known._known.get(session.lineage.id).calls) == 3
     clock = LaterClock()
     clock.later_s = LONGEST_SESSION_S + 3_600
     monkeypatch.setattr(known, "_clock", clock)
     assert isinstance(await one.call(session, "stock", item="tea"), Returned)
-    assert known._known[session.lineage.id].calls == {}
+    assert known._known.get(session.lineage.id).calls == {}

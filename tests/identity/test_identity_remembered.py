@@ -32,3 +32,13 @@ def test_there_are_never_more_than_were_allowed_and_the_newest_is_among_them(com
         known.keep(f"t{name}", now_s, until_s=now_s + holds_s, now_s=now_s)
         assert known.get(f"t{name}") == now_s
         assert len(known) <= most
+
+
+def test_a_token_itself_is_not_kept():
+    known = Remembered(10)
+    token = "a.token.that" * 10
+    known.keep(token, 1, until_s=10, now_s=0)
+    assert known.get(token) == 1
+    assert token not in repr(vars(known))
+    known.drop(token)
+    assert known.get(token) is None

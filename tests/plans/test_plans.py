@@ -11,7 +11,6 @@ from interlock.app.plane import RecordedSessions
 from interlock.core.claim import LineageState
 from interlock.core.terms import Posture
 from interlock.core.who import Lineage, Parent, Person
-from interlock.gateway import plans
 from interlock.gateway.messages import Proposal, Returned
 from interlock.gateway.plans import PlanRefusedError
 from interlock.release.load import from_files
@@ -365,7 +364,7 @@ async def test_by_http_and_mcp_and_for_people_to_see(shop):
 
 
 async def test_plans_are_forgotten_to_save_memory_and_read_again(shop, monkeypatch):
-    monkeypatch.setattr(plans, "MAX_CACHED_PLAN_BYTES", 2_000)
+    monkeypatch.setattr(shop.system.plans._known, "most_size", 2_000)
     sessions = [await told(shop, await begun(shop)) for _ in range(6)]
     for session in sessions:
         await shop.system.plans.seal(session, text("shop.stock"))
@@ -373,6 +372,6 @@ async def test_plans_are_forgotten_to_save_memory_and_read_again(shop, monkeypat
     assert len(known._known) < 6
     for session in sessions:
         assert isinstance(await shop.call(session, "stock", item="tea"), Returned)
-        assert known._bytes == sum(kept.size for kept in known._known.values()) <= 2_000
+        assert known._known.size <= 2_000
     kinds = [kind for session in sessions for kind in await shop.kinds(session.session_id)]
     assert kinds.count("plan.sealed") == 6

@@ -8,6 +8,7 @@ from interlock.cli.access import AsApp
 from interlock.cli.backup import reconcile as reconcile_command
 from interlock.core.terms import Posture
 from interlock.core.who import Person
+from interlock.gateway import contexts, histories, plans
 from interlock.gateway.messages import Returned
 from interlock.store.mark import Standing, parts_of, read_part
 from tests.doubt.world import RELEASE
@@ -233,9 +234,9 @@ async def test_a_gateway_that_ran_through_a_restore_believes_nothing_of_what_it_
         session = await made.session()
         assert isinstance(await pay(made, session, "A1"), Returned)
         system = made.system
-        for memory in (system.contexts, system.plans):
-            memory._known["of before"] = memory._known.get(session.session_id)
-        system.histories._known["of before"] = None
+        system.contexts._known.put("of before", contexts._Known(session))
+        system.plans._known.put("of before", plans._Known(0, None, 1))
+        system.histories._known.put("of before", histories._Log("of before"))
         system.marking._restores = -1
         await system.marking.note_controls()
         for memory in (system.contexts, system.plans, system.histories):

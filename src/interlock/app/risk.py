@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from interlock.core.ports import Clock, Ids
+from interlock.core.recent import Recent
 from interlock.core.risk import RiskRules, Signal, SignalKind
 from interlock.core.terms import Posture
 from interlock.core.who import Session
@@ -29,8 +30,9 @@ INLINE_CHARS: Final = 1_024
 MAX_TEXT_CHARS: Final = 1_000_000
 MAX_BEHIND: Final = 64
 MAX_CALLS_QUEUED: Final = 2_000
-MAX_LINEAGES: Final = 10_000
+MAX_LINEAGES: Final = 4_000
 MAX_AGENTS: Final = 1_000
+MAX_FEATURES: Final = 50_000
 NOTED_AGAIN_US: Final = 60_000_000
 FAILED_SCORE: Final = 20
 # The user's own words are orders to a model by right: only the rules look at them.
@@ -62,9 +64,9 @@ class RiskWatch:
         self._behind: set[asyncio.Task[None]] = set()
         self._calls: asyncio.Queue[tuple[Session, Done, CalledAs]] = asyncio.Queue(MAX_CALLS_QUEUED)
         self._windows = Windows()
-        self._baselines: OrderedDict[tuple[str, str], dict[str, int]] = OrderedDict()
+        self._baselines: Recent[tuple[str, str], dict[str, int]] = Recent(MAX_AGENTS, most_size=MAX_FEATURES, size=len)
         self._learnt: Counter[tuple[str, str, str]] = Counter()
-        self._noted: OrderedDict[tuple[str, str, str], tuple[int, int]] = OrderedDict()
+        self._noted: Recent[tuple[str, str, str], tuple[int, int]] = Recent(MAX_LINEAGES)
         self._overrun: dict[str, Session] = {}
         self._worker: asyncio.Task[None] | None = None
 
@@ -217,19 +219,16 @@ class RiskWatch:
         except BaseException:
             # INVARIANT: what was not noted and acted upon is news when it is seen again.
             for signal in fresh:
-                self._noted.pop(_key(session, signal), None)
+                self._noted.pop(_key(session, signal))
             raise
 
     def _is_fresh(self, session: Session, signal: Signal, now_us: int) -> bool:
         """Whether a signal says more than was noted of this lineage in the last minute, so that none can fill the ledger."""
         key = _key(session, signal)
-        at_us, score = self._noted.get(key, (0, -1))
+        at_us, score = self._noted.get(key) or (0, -1)
         if signal.score <= score and now_us - at_us < NOTED_AGAIN_US:
             return False
-        self._noted[key] = (now_us, signal.score)
-        self._noted.move_to_end(key)
-        while len(self._noted) > MAX_LINEAGES:
-            self._noted.popitem(last=False)
+        self._noted.put(key, (now_us, signal.score))
         return True
 
     async def _ratchet(self, session: Session, to: Posture, why: str, assessment: Assessment | None) -> None:
@@ -309,12 +308,11 @@ class RiskWatch:
 
     async def _baseline(self, tenant: str, agent: str) -> dict[str, int]:
         key = (tenant, agent)
-        if key not in self._baselines:
-            self._baselines[key] = await self._rows.habits(tenant, agent)
-        self._baselines.move_to_end(key)
-        while len(self._baselines) > MAX_AGENTS:
-            self._baselines.popitem(last=False)
-        return self._baselines[key]
+        found = self._baselines.get(key)
+        if found is None:
+            found = await self._rows.habits(tenant, agent)
+        self._baselines.put(key, found)
+        return found
 
 
 async def _in_time(detector: SlowDetector, text: str) -> tuple[Signal, ...]:

@@ -15,7 +15,7 @@ _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstu
 _RESERVED: Final = _UNRESERVED | frozenset(b":/?#[]@!$&'()*+,;=")
 _ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 MAX_URI_CHARS: Final = 2_048
-MAX_COMPILED_TEMPLATES: Final = 2_000
+MAX_COMPILED_TEMPLATES: Final = 512
 
 
 class TemplateError(ValueError):

@@ -185,14 +185,14 @@ def _account(budget: Budget, session: Session, run: str, contract: Contract) -> 
             assert_never(budget.per)
 
 
-@lru_cache(4_096)
+@lru_cache(2_048)
 def _prefix(budget: Budget) -> str:
     # A budget that counts something else, or for others, or over another time, is another counter; another limit is not.
     said = "|".join((budget.counted, budget.per, budget.argument, str(budget.window_s), *budget.on))
     return f"{budget.name}:{hashlib.sha256(said.encode()).hexdigest()[:8]}:{budget.per}:"
 
 
-@lru_cache(16_384)
+@lru_cache(2_048)
 def _shared(prefix: str, *names: str) -> str:
     joined = "".join(f"{len(name)}:{name}" for name in names)
     return prefix + hashlib.sha256(joined.encode()).hexdigest()[:24]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -16,6 +15,7 @@ from interlock.core.context import Item, StoredItem
 from interlock.core.contract import Contract
 from interlock.core.decision import Traced
 from interlock.core.plan import Held, PlannedSource
+from interlock.core.recent import Recent
 from interlock.core.terms import Effect
 from interlock.core.who import Session
 from interlock.gateway.execution import Released
@@ -36,6 +36,7 @@ from interlock.provenance.tokens import tokenizer_of
 from interlock.provenance.trace import held, points, trace
 
 T = TypeVar("T")
+_EMPTY_SIZE: Final = 20  # a context that holds nothing takes about as much as so many tokens
 _OF_THE_SESSION: Final = Standing.USER | Standing.POINTED
 
 
@@ -64,13 +65,13 @@ class Contexts:
         self._shelf = shelf
         self._spreading = spreading
         self._watch = watch
-        self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._size = 0
+        self._known: Recent[str, _Known] = Recent(
+            MAX_CACHED_LINEAGES, most_size=MAX_CACHED_CONTEXT_SIZE, size=lambda known: _EMPTY_SIZE + known.index.size
+        )
 
     def forget(self) -> None:
         """Know nothing any more: the database has another past now, and gives the numbers of its items again."""
         self._known.clear()
-        self._size = 0
 
     async def trace(
         self, session: Session, contract: Contract, arguments: Mapping[str, JsonValue], *, tainted: bool
@@ -178,10 +179,9 @@ class Contexts:
     async def _current(self, session: Session) -> _Known:
         known = self._known.get(session.session_id)
         if known is None:
-            known = self._known[session.session_id] = _Known(session)
-        self._known.move_to_end(session.session_id)
+            known = _Known(session)
+            self._known.put(session.session_id, known)
         async with known.updating:
-            before = known.index.size
             try:
                 while items := await self._shelf.after(session.lineage.id, known.n):
                     size = sum(len(hashes) for stored in items for hashes in stored.item.tokens.values())
@@ -190,18 +190,10 @@ class Contexts:
                     else:
                         await _whole(asyncio.to_thread(known.take_up, items, session.session_id))
             finally:
+                # It has grown. One that was forgotten meanwhile serves this call, and is read again for the next.
                 if self._known.get(session.session_id) is known:
-                    self._size += known.index.size - before
-        self._forget_some(session.session_id)
+                    self._known.put(session.session_id, known)
         return known
-
-    def _forget_some(self, kept: str) -> None:
-        """Bound the memory: the contexts used longest ago are read again when they are needed."""
-        while self._size > MAX_CACHED_CONTEXT_SIZE or len(self._known) > MAX_CACHED_LINEAGES:
-            session_id = next(iter(self._known))
-            if session_id == kept:
-                return
-            self._size -= self._known.pop(session_id).index.size
 
 
 async def _bounded(size: int, inline: int, work: Callable[[], T]) -> T:

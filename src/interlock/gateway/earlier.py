@@ -13,9 +13,10 @@ from interlock.core.ports import Clock
 from interlock.core.who import Session
 from interlock.gateway.execution import Earlier, Released
 
-MAX_ANSWERS: Final = 10_000
+MAX_ANSWERS: Final = 2_000
 MAX_ANSWER_BYTES: Final = 256 * 1024
-MAX_ALL_ANSWERS_BYTES: Final = 32 * 1024 * 1024
+# As JSON text; the objects that are kept take five to ten times as much.
+MAX_ALL_ANSWERS_BYTES: Final = 4 * 1024 * 1024
 _LOOKED_AT: Final = 2
 
 

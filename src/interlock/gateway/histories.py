@@ -6,7 +6,6 @@ Others' changes are noticed by the version: a claim that was decided on an older
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -17,6 +16,7 @@ from interlock.core.claim import LineageState, OfWork
 from interlock.core.contract import Contract
 from interlock.core.history import Kept, PastCall, Recalled, Span, keep
 from interlock.core.ports import Clock
+from interlock.core.recent import Recent
 from interlock.core.who import Session
 from interlock.gateway.governed import Governed
 from interlock.gateway.limits import MAX_CACHED_LINEAGES, MAX_CACHED_PAST_CALLS, MAX_PAST_CALLS
@@ -58,8 +58,9 @@ class Histories:
     def __init__(self, shelf: PastShelf, clock: Clock) -> None:
         self._shelf = shelf
         self._clock = clock
-        self._known: OrderedDict[str, _Log] = OrderedDict()
-        self._calls = 0
+        self._known: Recent[str, _Log] = Recent(
+            MAX_CACHED_LINEAGES, most_size=MAX_CACHED_PAST_CALLS, size=lambda log: len(log.calls)
+        )
 
     async def of(self, session: Session, governed: Governed, read: ReadProposal, state: LineageState) -> Recollection:
         """The facts about the past that policies read for this call."""
@@ -95,7 +96,6 @@ class Histories:
     def forget(self) -> None:
         """Know nothing any more: the database has another past now."""
         self._known.clear()
-        self._calls = 0
 
     def kept(self, governed: Governed, session: Session, contract: Contract, arguments: Mapping[str, JsonValue]) -> str | None:
         """What is to be stored of a call's arguments; None when no fact counts the operation."""
@@ -123,17 +123,16 @@ class Histories:
         # Only the very next change is known to be the only one that is missing.
         if log is None or log.version + 1 != version:
             return
-        self._calls += call.claim_id not in log.calls
         log.calls[call.claim_id] = call
         log.version = version
+        self._known.put(lineage_id, log)
 
     async def _current(self, lineage_id: str, governed: Governed, version: int | None) -> _Log:
         """What is known of a lineage's past, as of a version at least; with None as of now, whoever made it."""
         log = self._known.get(lineage_id)
         if log is None or log.release_digest != governed.release.digest or len(log.calls) > 2 * MAX_PAST_CALLS:
-            self._forget(lineage_id)
-            log = self._known[lineage_id] = _Log(governed.release.digest)
-        self._known.move_to_end(lineage_id)
+            log = _Log(governed.release.digest)
+            self._known.put(lineage_id, log)
         if version is None or log.version < version:
             async with log.reading:
                 if version is None or log.version < version:
@@ -147,9 +146,7 @@ class Histories:
             before_us = self._clock.wall_us() - window_s * 1_000_000 - LATE_US
             while log.calls and (first := log.calls[next(iter(log.calls))]).at_us < before_us:
                 del log.calls[first.claim_id]
-                self._calls -= 1
-        while len(self._known) > 1 and (self._calls > MAX_CACHED_PAST_CALLS or len(self._known) > MAX_CACHED_LINEAGES):
-            self._forget(next(iter(self._known)))
+            self._known.put(lineage_id, log)
 
     async def _read(self, lineage_id: str, governed: Governed, log: _Log) -> None:
         if log.version < 0:
@@ -162,16 +159,8 @@ class Histories:
             log.is_complete = log.is_complete and len(found) < MAX_PAST_CALLS
         if version <= log.version:
             return  # carried on meanwhile by what this process did itself
-        before = len(log.calls)
         log.calls |= {call.claim_id: call for call in _counted(found, governed.history_counted)}
         log.version = version
-        if self._known.get(lineage_id) is log:
-            self._calls += len(log.calls) - before
-
-    def _forget(self, lineage_id: str) -> None:
-        log = self._known.pop(lineage_id, None)
-        if log is not None:
-            self._calls -= len(log.calls)
 
 
 def of_work(session: Session, governed: Governed, contract: Contract, version: int | None) -> OfWork | None:

@@ -21,10 +21,11 @@ SETTLE_MARGIN_MS: Final = 10_000
 MAX_FREE_DECISION_ROUNDS: Final = 3
 MAX_ORDERED_DECISION_ROUNDS: Final = 20
 RESOURCE_CACHE_S: Final = 5.0
-MAX_CACHED_RESOURCES: Final = 10_000
-MAX_CACHED_LINEAGES: Final = 20_000
+MAX_CACHED_RESOURCES: Final = 2_000
+# What a process keeps of lineages and sessions, of each kind at most this much; whatever is not kept is asked for again.
+MAX_CACHED_LINEAGES: Final = 4_000
 MAX_SPREADING_ROUNDS: Final = 5
-MAX_COMPILED_SCHEMAS: Final = 2_000
+MAX_COMPILED_SCHEMAS: Final = 512
 MAX_CALLS_IN_FLIGHT: Final = 2_000
 PERMIT_HOLDS_S: Final = 10.0
 MAX_OPEN_APPROVALS_PER_LINEAGE: Final = 20
@@ -37,14 +38,14 @@ BUDGET_POLL_MOST_MS: Final = 400
 INLINE_TOKENS_CHARS: Final = 2_048
 INLINE_TRACE_CHARS: Final = 4_096
 INLINE_INDEX_BYTES: Final = 65_536
-# Tokens and items of all contexts that a process keeps; a token takes about 170 bytes, so this is 42 MB.
-MAX_CACHED_CONTEXT_SIZE: Final = 250_000
+# Tokens and items of all contexts that a process keeps; a token takes about 90 bytes, so this is 13 MB.
+MAX_CACHED_CONTEXT_SIZE: Final = 150_000
 MAX_PAST_CALLS: Final = 20_000
 # Past calls of all lineages that a process keeps; one takes about a kilobyte.
-MAX_CACHED_PAST_CALLS: Final = 50_000
+MAX_CACHED_PAST_CALLS: Final = 20_000
 LONGEST_SESSION_S: Final = 31 * 24 * 3600
 MAX_PLAN_BYTES: Final = 32 * 1024
-MAX_CACHED_PLAN_BYTES: Final = 4 * 1024 * 1024
+MAX_CACHED_PLAN_BYTES: Final = 2 * 1024 * 1024
 MAX_PLAN_OPERATIONS: Final = 100
 MAX_PLANNED_VALUES: Final = 100
 MAX_FIELD_PATH_CHARS: Final = 200

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -29,6 +28,7 @@ from interlock.core.plan import (
     planned,
 )
 from interlock.core.ports import Ids
+from interlock.core.recent import Recent
 from interlock.core.terms import Origin
 from interlock.core.who import Session
 from interlock.gateway.governed import Governed, Governing
@@ -74,7 +74,7 @@ class PlanKept(msgspec.Struct, frozen=True, kw_only=True):
     again: bool
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _Known(msgspec.Struct, frozen=True):
     facts_version: int
     sealed: SealedPlan | None
     size: int
@@ -88,13 +88,13 @@ class Plans:
         self._standings = standings
         self._governing = governing
         self._ids = ids
-        self._known: OrderedDict[str, _Kept] = OrderedDict()
-        self._bytes = 0
+        self._known: Recent[str, _Known] = Recent(
+            MAX_CACHED_LINEAGES, most_size=MAX_CACHED_PLAN_BYTES, size=lambda known: known.size
+        )
 
     def forget(self) -> None:
         """Know nothing any more: the database has another past now."""
         self._known.clear()
-        self._bytes = 0
 
     async def seal(self, session: Session, proposed: bytes) -> PlanKept:
         """Seal a plan as it was proposed (JSON text), or find the same one sealed.
@@ -164,22 +164,18 @@ class Plans:
         known = await self._current(session, state)
         return () if known.sealed is None else choices_of(known.sealed.plan, operation)
 
-    async def _current(self, session: Session, state: LineageState) -> _Kept:
+    async def _current(self, session: Session, state: LineageState) -> _Known:
         known = self._known.get(session.session_id)
         if known is None or (known.sealed is None and known.facts_version < state.facts_version):
             version, sealed = await self._shelf.plan(session)
             known = self._keep(session.session_id, version, sealed)
         return known
 
-    def _keep(self, session_id: str, facts_version: int, sealed: SealedPlan | None) -> _Kept:
+    def _keep(self, session_id: str, facts_version: int, sealed: SealedPlan | None) -> _Known:
         size = _EMPTY_BYTES + (0 if sealed is None else len(msgspec.json.encode(sealed)))
-        kept = _Kept(facts_version, sealed, size)
-        self._bytes += kept.size - (self._known[session_id].size if session_id in self._known else 0)
-        self._known[session_id] = kept
-        self._known.move_to_end(session_id)
-        while len(self._known) > MAX_CACHED_LINEAGES or self._bytes > MAX_CACHED_PLAN_BYTES:
-            self._bytes -= self._known.popitem(last=False)[1].size
-        return kept
+        known = _Known(facts_version, sealed, size)
+        self._known.put(session_id, known)
+        return known
 
     async def _refuse(self, session: Session, name: str, why: str, detail: str) -> None:
         body = PlanRefused(digest=name, agent=session.lineage.agent, why=why, detail=detail[:500])

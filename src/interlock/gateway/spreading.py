@@ -6,12 +6,11 @@ hand work on do not speak through the gate, so nobody sees when one tells anothe
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import msgspec
 
 from interlock.core.claim import Labels, LineageState
 from interlock.core.ports import Ids
+from interlock.core.recent import Recent
 from interlock.core.terms import Posture
 from interlock.core.who import Session
 from interlock.gateway.limits import MAX_CACHED_LINEAGES, MAX_SPREADING_ROUNDS
@@ -29,7 +28,7 @@ class Spreading:
         self._standings = standings
         self._ids = ids
         # Labels that have reached everybody. Whoever joins the work later is labelled as it joins, so this stays true.
-        self._reached: OrderedDict[str, LineageState] = OrderedDict()
+        self._reached: Recent[str, LineageState] = Recent(MAX_CACHED_LINEAGES)
 
     async def before_release(
         self, session: Session, state: LineageState, brought: Labels, *, call_id: str, operation: str
@@ -48,7 +47,7 @@ class Spreading:
 
     async def joined(self, session: Session) -> None:
         """Call this when work was handed on to a session, before anybody is given its token: its agent has a past, too."""
-        self._reached.pop(session.lineage.id, None)  # it reached those that were there
+        self._reached.pop(session.lineage.id)  # it reached those that were there
         standing = await self._standings.load(session)
         if standing is not None:
             labels = msgspec.structs.replace(standing.state, facts_version=0, history_version=0, posture=Posture.NORMAL)
@@ -73,7 +72,4 @@ class Spreading:
                 break
         else:
             raise StoreUnavailableError("those at the same work change faster than they can be labelled; try again shortly")
-        self._reached[lineage] = labels
-        self._reached.move_to_end(lineage)
-        while len(self._reached) > MAX_CACHED_LINEAGES:
-            self._reached.popitem(last=False)
+        self._reached.put(lineage, labels)

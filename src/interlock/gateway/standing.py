@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from interlock.core.claim import LineageState, Stale
+from interlock.core.recent import Recent
 from interlock.core.who import Session
 from interlock.gateway.limits import MAX_CACHED_LINEAGES
 from interlock.gateway.ports import Standing, Standings
@@ -15,7 +14,7 @@ class Beliefs:
 
     def __init__(self, standings: Standings) -> None:
         self._standings = standings
-        self._known: OrderedDict[str, Standing] = OrderedDict()
+        self._known: Recent[str, Standing] = Recent(MAX_CACHED_LINEAGES)
 
     async def of(self, session: Session) -> Standing | None:
         """Where the session's lineage stands; None when the session has ended."""
@@ -24,7 +23,7 @@ class Beliefs:
         if found is None:
             found = await self._standings.load(session)
             if found is not None:
-                self._keep(lineage, found)
+                self._known.put(lineage, found)
         return found
 
     async def renewed(self, session: Session) -> Standing | None:
@@ -35,7 +34,7 @@ class Beliefs:
     def correct(self, lineage: str, stale: Stale) -> Standing:
         """Take over what the store says stands now."""
         fresh = Standing(epochs=stale.epochs, release_digest=stale.release_digest, state=stale.state)
-        self._keep(lineage, fresh)
+        self._known.put(lineage, fresh)
         return fresh
 
     def advance(self, lineage: str, state: LineageState) -> None:
@@ -45,14 +44,8 @@ class Beliefs:
             return
         was = known.state
         if state.facts_version >= was.facts_version and state.history_version >= was.history_version and state != was:
-            self._keep(lineage, Standing(epochs=known.epochs, release_digest=known.release_digest, state=state))
+            self._known.put(lineage, Standing(epochs=known.epochs, release_digest=known.release_digest, state=state))
 
     def forget(self, lineage: str) -> None:
         """Ask the store next time."""
-        self._known.pop(lineage, None)
-
-    def _keep(self, lineage: str, standing: Standing) -> None:
-        self._known[lineage] = standing
-        self._known.move_to_end(lineage)
-        while len(self._known) > MAX_CACHED_LINEAGES:
-            self._known.popitem(last=False)
+        self._known.pop(lineage)

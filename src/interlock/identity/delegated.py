@@ -21,7 +21,7 @@ from interlock.identity.remembered import Remembered
 from interlock.identity.tokens import Verifier
 from interlock.release.model import Release
 
-MAX_REMEMBERED: Final = 10_000
+MAX_REMEMBERED: Final = 4_000
 # A session that was ended is refused in the claim, at once. This is how long its token goes on being taken for a live one.
 LOOK_AGAIN_S: Final = 30.0
 

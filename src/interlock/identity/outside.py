@@ -29,8 +29,10 @@ from interlock.identity.remembered import Remembered
 from interlock.release.issuers import Issuer
 
 MAX_TOKEN_CHARS: Final = 16_384
-MAX_CACHED_TOKENS: Final = 10_000
+MAX_CACHED_TOKENS: Final = 4_000
 MAX_PLACES: Final = 256
+# One is opened several times in one request. They are anybody's, and kept whole: 2 MB at the most.
+MAX_OPENED_TOKENS: Final = 128
 MAX_LOGIN_ANSWER_S: Final = 600
 _PARTS: Final = 3
 # Thumbprints of certificates only help to find a key. Keys that travel with the token (jwk, jku, x5u, x5c) and critical
@@ -240,7 +242,7 @@ class Outside:
         return keys
 
 
-@lru_cache(1_024)
+@lru_cache(MAX_OPENED_TOKENS)
 def claimed_issuer(token: str) -> str:
     """Who a token says vouches for it, unproven; empty when it does not say or is no token."""
     try:

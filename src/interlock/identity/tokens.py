@@ -20,7 +20,7 @@ ALGORITHM: Final = "Ed25519"
 OURS: Final = "interlock"
 """The issuer of session tokens, and of the tokens of people who logged in to the page at an issuer elsewhere."""
 MAX_TOKEN_CHARS: Final = 8_192
-MAX_CACHED_TOKENS: Final = 10_000
+MAX_CACHED_TOKENS: Final = 4_000
 LEEWAY_S: Final = 5
 _HEADER_KEYS: Final = frozenset({"alg", "kid", "typ"})
 _PARTS: Final = 3

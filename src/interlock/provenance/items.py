@@ -20,7 +20,7 @@ from interlock.provenance.tokens import SPAN_WORDS, Tokenizer, tokenizer_of
 MAX_ITEM_TOKENS: Final = 400_000
 MAX_FIELD_CHARS: Final = 256
 MAX_NAME_CHARS: Final = 64
-MAX_REMEMBERED_NAMES: Final = 8_192
+MAX_REMEMBERED_NAMES: Final = 2_048
 _NAME: Final = "<name>"
 _PATH_SIGNS: Final = re.compile(r"[.\[\]]")
 _FIELD: Final = re.compile(r"\S{1,64}|[\w.'-]+(?: [\w.'-]+){0,3}")

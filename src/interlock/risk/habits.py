@@ -6,7 +6,7 @@ nothing is unusual: nobody knows yet.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final
@@ -15,6 +15,7 @@ import msgspec
 
 from interlock.core.budget import units_of
 from interlock.core.canonical import JsonValue, canonical, digest
+from interlock.core.recent import Recent
 from interlock.core.risk import Signal, SignalKind
 
 WINDOW_CALLS: Final = 20
@@ -31,9 +32,9 @@ ALL: Final = "all"
 START: Final = "-"
 MAX_NUMBERS: Final = 20
 MAX_COUNTED_A_MINUTE: Final = WINDOW_CALLS * BUSY_TIMES * 4
-MAX_LINEAGES: Final = 10_000
+MAX_LINEAGES: Final = 4_000
 # Calls and times of all windows that a process keeps; a call takes about 700 bytes.
-MAX_WINDOWS_SIZE: Final = 50_000
+MAX_WINDOWS_SIZE: Final = 20_000
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,27 +91,30 @@ class Windows:
     """The windows of the lineages that have called last: bounded by their number, and by all that they hold."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, Window] = OrderedDict()
-        self.size = 0
+        self._kept: Recent[str, Window] = Recent(MAX_LINEAGES, most_size=MAX_WINDOWS_SIZE, size=len)
 
     def __len__(self) -> int:
         """How many lineages are known."""
         return len(self._kept)
 
+    @property
+    def size(self) -> int:
+        """Calls and times of all of them."""
+        return self._kept.size
+
     def of(self, lineage_id: str) -> Window:
         """The window of a lineage that is calling now; take its call up by `add`."""
-        window = self._kept.setdefault(lineage_id, Window())
-        self._kept.move_to_end(lineage_id)
+        window = self._kept.get(lineage_id)
+        if window is None:
+            window = Window()
+            self._kept.put(lineage_id, window)
         return window
 
     def add(self, lineage_id: str, done: Done) -> None:
         """Take up a lineage's next call, and forget those that called longest ago when there is too much."""
         window = self.of(lineage_id)
-        before = len(window)
         window.add(done)
-        self.size += len(window) - before
-        while len(self._kept) > MAX_LINEAGES or (self.size > MAX_WINDOWS_SIZE and len(self._kept) > 1):
-            self.size -= len(self._kept.popitem(last=False)[1])
+        self._kept.put(lineage_id, window)
 
 
 def features(before: str, operation: str, arguments: Mapping[str, JsonValue]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from interlock.ledger.summary import CallSummary, Standing
 from interlock.server.page.html import render
 
 MAX_FILTER_CHARS: Final = 100
-MAX_ROWS_KEPT: Final = 2_000
+MAX_ROWS_KEPT: Final = 256  # for all pages that are told of the same calls at once; one takes 2 KB
 # How each standing is said, its sign (never colour alone), and its tone.
 SAID: Final = {
     Standing.RUNNING: ("running", "▸", "plain"),
