@@ -27,16 +27,14 @@ import uvloop
 
 from bench.bare_handler import served as bare_served
 from bench.load import Result, load, tools_call
+from bench.sessions import opened
 from interlock.app.memory import give_back_what_is_free, keep_what_is_loaded
-from interlock.app.plane import RecordedSessions
 from interlock.app.system import Settings, running
-from interlock.core.who import Lineage, Session
 from interlock.server.http import BoundedHttp
 from interlock.server.router import Router
 from interlock.store.embedded import server as embedded
 from interlock.store.embedded.server import Running
 from interlock.store.migrate import migrate
-from interlock.store.sessions import Sessions
 from interlock.tools.python import PythonFunction, PythonTools
 
 HOST: Final = "127.0.0.1"
@@ -77,15 +75,7 @@ async def _serve(database: Running, state: Path, upstream: str) -> None:
     async with running(settings, python=python) as system:
         tokens = []
         for number in range(32):
-            session = Session(
-                session_id=system.ids.new("ses"),
-                lineage=Lineage(tenant="acme", environment="bench", agent="bot", user=f"user{number} of {os.getpid()}"),
-                task="bench",
-                roles=("Staff",),
-                attributes={},
-                expires_at_us=system.clock.wall_us() + 3_600_000_000,
-            )
-            await RecordedSessions(Sessions(system.database), system.ids).open(session, "")
+            session = await opened(system, f"user{number} of {os.getpid()}")
             tokens.append(system.plane._tokens.issue(session))  # noqa: SLF001  # the exchange is not what is measured
         keep_what_is_loaded()  # so does it
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

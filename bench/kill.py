@@ -27,12 +27,11 @@ from typing import Any, Final
 
 import uvloop
 
+from bench.sessions import opened
 from interlock.app.containment import Containment, KillAnswer
 from interlock.app.memory import keep_what_is_loaded
-from interlock.app.plane import RecordedSessions
 from interlock.app.sources import SystemClock, SystemIds
 from interlock.app.system import Settings, running
-from interlock.core.who import Lineage, Session
 from interlock.gateway.messages import Proposal
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ControlChanged
@@ -41,7 +40,6 @@ from interlock.store.database import Database, open_database
 from interlock.store.embedded import server as embedded
 from interlock.store.leases import Leases
 from interlock.store.migrate import migrate
-from interlock.store.sessions import Sessions
 from interlock.tools.python import PythonFunction, PythonTools
 
 PROCESSES: Final = 8
@@ -91,15 +89,7 @@ async def _gateway(url: str, state: Path, slot: int, shared: Path) -> None:
         keep_what_is_loaded()
 
         async def caller(number: int) -> None:
-            session = Session(
-                session_id=system.ids.new("ses"),
-                lineage=Lineage(tenant="acme", environment="bench", agent="bot", user=f"user{slot}-{number}"),
-                task="bench",
-                roles=("Staff",),
-                attributes={},
-                expires_at_us=system.clock.wall_us() + 3_600_000_000,
-            )
-            await RecordedSessions(Sessions(system.database), system.ids).open(session, "")
+            session = await opened(system, f"user{slot}-{number}")
             n = 0
             while True:
                 n += 1

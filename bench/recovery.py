@@ -23,13 +23,12 @@ import asyncpg
 import uvloop
 
 from bench.governed import FILES
-from interlock.app.plane import RecordedSessions
+from bench.sessions import opened
 from interlock.app.system import Settings, System, running
-from interlock.core.who import Lineage, Session
+from interlock.core.who import Session
 from interlock.gateway.messages import Proposal, Returned
 from interlock.store.embedded import server as embedded
 from interlock.store.migrate import migrate
-from interlock.store.sessions import Sessions
 from interlock.tools.python import PythonFunction, PythonTools
 
 TRIALS: Final = 5
@@ -107,17 +106,7 @@ async def _trials(state: Path, lease: embedded.Lease, trials: int) -> dict[str, 
         variables={"UPSTREAM": "http://127.0.0.1:9/mcp"},
     )
     async with running(settings, python=PythonTools({"local:ping": PythonFunction(function=_ping)})) as system:
-        lineage = Lineage(tenant="acme", environment="bench", agent="bot", user="user")
-        session = Session(
-            session_id=system.ids.new("ses"),
-            lineage=lineage,
-            task="bench",
-            roles=("Staff",),
-            attributes={},
-            expires_at_us=system.clock.wall_us() + 3_600_000_000,
-        )
-        await RecordedSessions(Sessions(system.database), system.ids).open(session, "")
-        caller = Caller(system, session)
+        caller = Caller(system, await opened(system, "user"))
         calling = asyncio.create_task(caller.run())
         found: dict[str, float] = {}
         for name, break_it in (("crash", crash), ("restart", restart)):

@@ -10,26 +10,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-CONTRACT: Final = """
-url: {url}
+_PAYS: Final = """
+    effects: [write]
+    input: {order: string}
+    output: {n: integer}
+    verify: {read: bank.paid, done_when: {"rows[].key": {is: $key}}}
+    settles_within_s: 2
+    timeout_ms: 1500
+    reviewed: {by: bench}"""
+CONTRACT: Final = f"""
 operations:
-  pay:
-    effects: [write]
-    input: {{order: string}}
-    output: {{n: integer}}
-    verify: {{read: bank.paid, done_when: {{"rows[].key": {{is: $key}}}}}}
-    settles_within_s: 2
-    timeout_ms: 1500
-    reviewed: {{by: bench}}
-  once:
-    effects: [write]
+  pay:{_PAYS}
+  once:{_PAYS}
     honours_key: true
-    input: {{order: string}}
-    output: {{n: integer}}
-    verify: {{read: bank.paid, done_when: {{"rows[].key": {{is: $key}}}}}}
-    settles_within_s: 2
-    timeout_ms: 1500
-    reviewed: {{by: bench}}
   paid:
     effects: [read]
     input: {{order: string}}
@@ -46,7 +39,7 @@ def files(url: str) -> dict[str, str]:
         "agents.yaml": "bot:\n  bench: {issuer: interlock-dev, subject: bot}\n"
         "  grants: [{on: [bank.pay, bank.once, bank.paid], for: {roles: [Staff], task: bench}}]\n",
         "tasks.yaml": "bench: {purpose: measure, open_to: [Staff], agents: [bot]}\n",
-        "tools/bank.yaml": CONTRACT.format(url=url),
+        "tools/bank.yaml": f"url: {url}{CONTRACT}",
     }
 
 

@@ -17,14 +17,12 @@ from typing import Any, Final
 import uvloop
 
 from bench.chaos.bank import files
-from interlock.app.plane import RecordedSessions
-from interlock.app.system import Settings, System, running
-from interlock.core.who import Lineage, Session
+from bench.sessions import opened
+from interlock.app.system import Settings, running
 from interlock.gateway.execution import Executor
 from interlock.gateway.gate import Gate
 from interlock.gateway.messages import Proposal, Returned
 from interlock.policy.permit import Permit
-from interlock.store.sessions import Sessions
 from interlock.store.writer import Writer
 
 POINTS: Final = ("decided", "claimed", "before first byte", "sent", "answered", "settling", "settled", "released")
@@ -101,20 +99,6 @@ async def gateway(url: str, state: Path, tool: str) -> None:
                 task = asyncio.create_task(call(*words.split()))
                 calls.add(task)
                 task.add_done_callback(calls.discard)
-
-
-async def opened(system: System, user: str) -> Session:
-    """A session; the same user is the same lineage in every gateway, so that calls repeated elsewhere are the same calls."""
-    session = Session(
-        session_id=system.ids.new("ses"),
-        lineage=Lineage(tenant="acme", environment="bench", agent="bot", user=user),
-        task="bench",
-        roles=("Staff",),
-        attributes={},
-        expires_at_us=system.clock.wall_us() + 3_600_000_000,
-    )
-    await RecordedSessions(Sessions(system.database), system.ids).open(session, "")
-    return session
 
 
 if __name__ == "__main__":

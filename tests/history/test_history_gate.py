@@ -9,9 +9,8 @@ import pytest_asyncio
 from interlock.gateway.limits import LONGEST_SESSION_S
 from interlock.gateway.messages import Refusal, Returned
 from interlock.ledger.story import tell
-from interlock.store.embedded import server
 from tests.support.clock import LaterClock
-from tests.support.shop import FILES, Shop, counter
+from tests.support.shop import FILES, two_processes
 
 HISTORY = """
 notes: {count: shop.note, per: session, with_this: true}
@@ -41,11 +40,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(postgres, tmp_path_factory):
     """Two processes on one database, for all tests; each test has a user of its own."""
-    name = await postgres.clone()
-    url, places = postgres.url(server.APP, name), [tmp_path_factory.mktemp("state") for _ in range(2)]
-    async with counter(url, places[0], files=FILES) as one, counter(url, places[1], shop=Shop(), files=FILES) as two:
-        yield one, two
-    await postgres.drop(name)
+    async with two_processes(postgres, tmp_path_factory, FILES) as both:
+        yield both
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
@@ -12,9 +11,8 @@ from interlock.app.standings import LoadedStandings
 from interlock.core.claim import ClaimRequest, Duplicate, OfWork, Stale
 from interlock.core.who import Parent, Session
 from interlock.gateway.messages import Refusal, Returned
-from interlock.store.embedded import server
 from interlock.store.sessions import Sessions
-from tests.support.shop import FILES, Shop, counter
+from tests.support.shop import FILES, two_processes
 
 STAFF = "{roles: [Staff], task: selling}"
 GUARD = """
@@ -83,20 +81,10 @@ class Work:
         return session
 
 
-async def house(postgres, tmp_path_factory, files):
-    stack = AsyncExitStack()
-    name = await postgres.clone()
-    url = postgres.url(server.APP, name)
-    made = [await stack.enter_async_context(counter(url, tmp_path_factory.mktemp("state"), Shop(), files)) for _ in range(2)]
-    return stack, name, made
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def two(postgres, tmp_path_factory):
-    stack, name, made = await house(postgres, tmp_path_factory, TREE)
-    async with stack:
+    async with two_processes(postgres, tmp_path_factory, TREE) as made:
         yield made
-    await postgres.drop(name)
 
 
 @pytest.fixture
@@ -121,10 +109,8 @@ async def test_a_chain_that_is_split_over_two_sub_agents_is_stopped_in_every_pro
 
 async def test_without_that_scope_it_is_not(postgres, tmp_path_factory):
     files = {**TREE, "history.yaml": HISTORY.replace("per: work, ", "")}
-    stack, name, made = await house(postgres, tmp_path_factory, files)
-    async with stack:
+    async with two_processes(postgres, tmp_path_factory, files) as made:
         assert isinstance(await split(Work(made[0], made), *made), Returned)
-    await postgres.drop(name)
 
 
 async def test_what_made_it_forbidden_is_told(work, two):
@@ -221,15 +207,13 @@ async def test_what_was_counted_by_nothing_when_it_was_done_is_known_to_a_fact_o
     postgres, tmp_path_factory
 ):
     before = {name: text for name, text in TREE.items() if "history" not in name}
-    stack, name, made = await house(postgres, tmp_path_factory, before)
-    async with stack:
+    async with two_processes(postgres, tmp_path_factory, before) as made:
         work = Work(made[0], made)
         root = await work.root()
         reader, sender = await work.below(root, "reader"), await work.below(root, "sender")
         assert isinstance(await made[0].call(reader, "stock", item="tea"), Returned)
         await made[1].system.plane.releases.put_in_force(TREE, by="test")
         assert (await made[1].call(sender, "pay", order_id="A1", amount="5.00")).code == "forbidden"
-    await postgres.drop(name)
 
 
 async def test_a_call_that_goes_on_with_answers_is_compared_with_the_past_of_the_work_too(work, two):

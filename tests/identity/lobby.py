@@ -8,12 +8,10 @@ import asyncpg
 import httpx2
 import msgspec
 
-from interlock.app.system import Settings, running
-from interlock.tools.python import PythonTools
 from tests.identity.house import HERE
-from tests.page.house import served
+from tests.login.world import process
 from tests.support.patience import patient_http
-from tests.support.shop import FILES, Counter, Shop
+from tests.support.shop import FILES, Shop
 
 PERSON = "interlock_person"
 DIRECTORY = """
@@ -126,22 +124,6 @@ def changed(url, **more):
     parts = urlsplit(url)
     kept = {**asked_of(url), **more}
     return parts._replace(query=str(httpx2.QueryParams({k: v for k, v in kept.items() if v is not None}))).geturl()
-
-
-@contextlib.asynccontextmanager
-async def process(urls, folder, shop, files):
-    settings = Settings(
-        state=folder / "state",
-        database_url=urls.app,
-        environment="test",
-        release_files=files,
-        trust_dev_issuer=True,
-        directory=folder / "directory.yaml",
-    )
-    async with running(settings, python=PythonTools(shop.functions())) as system:
-        made = Counter(system, shop)
-        async with served(made) as house:
-            yield house
 
 
 @contextlib.asynccontextmanager

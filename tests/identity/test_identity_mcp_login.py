@@ -12,28 +12,10 @@ from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
 from tests.identity.house import house
 from tests.support.listening import bound
 from tests.support.patience import patient_http
+from tests.support.wallet import Wallet
 
 CALLBACK = "http://127.0.0.1:9/callback"
 DOCUMENT = "https://client.example/oauth/client.json"
-
-
-class Wallet:
-    """Where the client keeps what it got."""
-
-    def __init__(self):
-        self.tokens = self.client = None
-
-    async def get_tokens(self):
-        return self.tokens
-
-    async def set_tokens(self, tokens):
-        self.tokens = tokens
-
-    async def get_client_info(self):
-        return self.client
-
-    async def set_client_info(self, client_info):
-        self.client = client_info
 
 
 class Browser:

@@ -9,23 +9,7 @@ from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata
 
 from tests.login.world import CALLBACK, claims, hidden
 from tests.support.patience import patient_http
-
-
-class Storage:
-    def __init__(self):
-        self.tokens = self.client = None
-
-    async def get_tokens(self):
-        return self.tokens
-
-    async def set_tokens(self, tokens):
-        self.tokens = tokens
-
-    async def get_client_info(self):
-        return self.client
-
-    async def set_client_info(self, client_info):
-        self.client = client_info
+from tests.support.wallet import Wallet
 
 
 class Person:
@@ -49,11 +33,11 @@ class Person:
 
 async def test_the_sdks_client_logs_in_by_itself_and_its_calls_are_of_the_agent_for_the_person(town):
     url = f"{town.house.url}/mcp"
-    storage = Storage()
+    wallet = Wallet()
     async with town.browser("ana") as browser:
         person = Person(browser)
         metadata = OAuthClientMetadata(redirect_uris=[CALLBACK], client_name="A real MCP client")
-        auth = OAuthClientProvider(url, metadata, storage, person.sent, person.came_back)
+        auth = OAuthClientProvider(url, metadata, wallet, person.sent, person.came_back)
         async with patient_http(auth=auth) as http:
             async with Client(streamable_http_client(url, http_client=http)) as client:
                 tools = await client.list_tools()
@@ -62,14 +46,14 @@ async def test_the_sdks_client_logs_in_by_itself_and_its_calls_are_of_the_agent_
                 assert not result.is_error
             # Its token runs out; it renews by itself and asks nobody.
             auth.context.token_expiry_time = 1.0
-            first = storage.tokens.access_token
+            first = wallet.tokens.access_token
             async with Client(streamable_http_client(url, http_client=http)) as client:
                 assert not (await client.call_tool("shop.stock", {"item": "bolt"})).is_error
-    assert storage.tokens.access_token != first
+    assert wallet.tokens.access_token != first
     assert len(person.asked) == 1
     assert "code_challenge_method=S256" in person.asked[0]
     session_id = claims(first)["sid"]
-    assert claims(storage.tokens.access_token)["sid"] == session_id
+    assert claims(wallet.tokens.access_token)["sid"] == session_id
     opened = (await town.house.made.events(session_id))[0]
     assert opened[0] == "session.opened"
     assert (opened[1]["agent"], opened[1]["user"], opened[1]["task"]) == ("bot", "ana", "selling")

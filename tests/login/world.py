@@ -198,12 +198,12 @@ def answered(response):
 
 
 @contextlib.asynccontextmanager
-async def process(urls, folder, shop):
+async def process(urls, folder, shop, files=FILES):
     settings = Settings(
         state=folder / "state",
         database_url=urls.app,
         environment="test",
-        release_files=FILES,
+        release_files=files,
         trust_dev_issuer=True,
         directory=folder / "directory.yaml",
     )

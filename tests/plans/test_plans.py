@@ -14,10 +14,9 @@ from interlock.core.who import Lineage, Parent, Person
 from interlock.gateway.messages import Proposal, Returned
 from interlock.gateway.plans import PlanRefusedError
 from interlock.release.load import from_files
-from interlock.store.embedded import server
 from interlock.store.sessions import Sessions
 from tests.support.office import serving
-from tests.support.shop import FILES, Shop, counter
+from tests.support.shop import FILES, Shop, two_processes
 
 GUARD = """
 @id("outside-the-plan")
@@ -73,11 +72,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(postgres, tmp_path_factory):
     """Two processes on one database, for all tests; each test has users of its own."""
-    name = await postgres.clone()
-    url, places = postgres.url(server.APP, name), [tmp_path_factory.mktemp("state") for _ in range(2)]
-    async with counter(url, places[0], shop=HesitantShop(), files=FILES) as one, counter(url, places[1], files=FILES) as two:
-        yield one, two
-    await postgres.drop(name)
+    async with two_processes(postgres, tmp_path_factory, FILES, HesitantShop()) as both:
+        yield both
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from interlock.app.plane import RecordedSessions
 from interlock.app.system import Settings, running
 from interlock.core.who import Lineage, Person, Session
 from interlock.gateway.messages import Proposal
+from interlock.store.embedded import server
 from interlock.store.sessions import Sessions
 from interlock.tools.port import ToolAnswer
 from interlock.tools.python import PythonFunction, PythonTools
@@ -205,3 +206,13 @@ async def counter(database_url, state, shop=None, files=FILES):
     settings = Settings(state=state, database_url=database_url, environment="test", release_files=files, trust_dev_issuer=True)
     async with running(settings, python=PythonTools(shop.functions())) as system:
         yield Counter(system, shop)
+
+
+@asynccontextmanager
+async def two_processes(postgres, tmp_path_factory, files=FILES, shop=None):
+    """Two processes on one database of their own; the first has this shop behind it."""
+    name = await postgres.clone()
+    url, places = postgres.url(server.APP, name), [tmp_path_factory.mktemp("state") for _ in range(2)]
+    async with counter(url, places[0], shop, files) as one, counter(url, places[1], None, files) as two:
+        yield one, two
+    await postgres.drop(name)
