@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 GENESIS: Final = bytes(32)
+MAX_TOLD_RANGES: Final = 20
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Report:
     unsigned_chains: int = 0
     witness_lines: int | None = None
     not_witnessed_heads: int = 0
+    not_witnessed: list[tuple[int, int]] = field(default_factory=list)
     first_at_us: int = 0
     last_at_us: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -94,8 +96,12 @@ class Report:
         if self.witness_lines is None:
             said.append("no witness file was given: the newest signed heads could have been removed together with their events")
         elif self.not_witnessed_heads:
+            told = self.not_witnessed[:MAX_TOLD_RANGES]
+            which = ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in told)
+            which += ", and others" if len(told) < len(self.not_witnessed) else ""
             said.append(
-                f"{self.not_witnessed_heads} signed heads are not in the witness file given; another process may hold them"
+                f"{self.not_witnessed_heads} signed heads are not in the witness file given ({which}): "
+                "if one of them was removed with its events, this file would not tell; that of another process may"
             )
         if self.forgotten_bodies:
             said.append(
@@ -233,7 +239,19 @@ class Verifier:
                 report.findings.append(Finding(f"signed head {line['n']}", "the witness file has another text"))
                 break
         witnessed = {line["n"] for line in witness}
-        report.not_witnessed_heads = len(set(by_number) - witnessed)
+        missing = sorted(set(by_number) - witnessed)
+        report.not_witnessed_heads, report.not_witnessed = len(missing), _ranges(missing)
+
+
+def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Numbers in order, as first and last of each unbroken range."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
 
 
 def _head_problem(head: Head, public_keys: Mapping[str, bytes], expected: int, previous: str) -> str:

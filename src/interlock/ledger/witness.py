@@ -27,12 +27,12 @@ class _Line(msgspec.Struct, kw_only=True):
     signature: str
 
 
-def append_witness(path: Path, line: Mapping[str, Any]) -> None:
-    """Append one line, on disk before this returns. Keep copies of the file where the database cannot reach.
+def append_witness(path: Path, *lines: Mapping[str, Any]) -> None:
+    """Append lines, on disk before this returns. Keep copies of the file where the database cannot reach.
 
     Raises `OSError`, and then the file is as it was.
     """
-    written = msgspec.json.encode(line) + b"\n"
+    written = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # Processes may share a state folder: what another one is writing is not half a line that was left behind.
@@ -47,6 +47,22 @@ def append_witness(path: Path, line: Mapping[str, Any]) -> None:
             if kept < os.fstat(descriptor).st_size:
                 os.ftruncate(descriptor, kept)
             raise
+    finally:
+        os.close(descriptor)
+
+
+def last_witnessed(path: Path) -> Mapping[str, Any] | None:
+    """The last whole line; None when there is none, or it cannot be read. Raises `OSError`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        end = _whole_bytes(descriptor, os.fstat(descriptor).st_size)
+        start = _whole_bytes(descriptor, max(0, end - 1))
+        return _read(path, 0, os.pread(descriptor, end - start, start).removesuffix(b"\n"))
+    except WitnessError:
+        return None
     finally:
         os.close(descriptor)
 
