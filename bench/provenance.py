@@ -25,7 +25,7 @@ from interlock.core.risk import RiskRules
 from interlock.core.terms import Effect
 from interlock.core.who import Lineage, Session
 from interlock.gateway.contexts import Contexts
-from interlock.gateway.execution import Released
+from interlock.gateway.released import Released
 from interlock.gateway.spreading import Spreading
 from interlock.provenance.items import of_result
 from interlock.provenance.tokens import Tokenizer

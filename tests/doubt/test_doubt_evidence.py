@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from interlock.core.contract import KEY, Evidence, Sign
 from interlock.gateway.evidence import Told, judge
-from interlock.gateway.execution import RawOutput
+from interlock.gateway.released import RawOutput
 
 MARK = Evidence(read="t.list", arguments={}, signs=(Sign(path="rows[].key", argument=KEY),))
 GREW = Evidence(read="t.list", arguments={}, signs=(Sign(path="total", argument="amount", at_least=True),))

@@ -9,7 +9,7 @@ from interlock.core.context import Item
 from interlock.core.terms import Origin
 from interlock.gateway import contexts as module
 from interlock.gateway.contexts import Contexts
-from interlock.gateway.execution import Released
+from interlock.gateway.released import Released
 from interlock.release.load import from_files
 from interlock.store.context import ContextItems
 from interlock.store.database import open_database

@@ -7,7 +7,7 @@ import pytest
 
 from interlock.core.terms import Origin
 from interlock.gateway import contexts as gateway_contexts
-from interlock.gateway.execution import Released
+from interlock.gateway.released import Released
 from tests.provenance.test_provenance_trace import CONTRACT
 from tests.support.shop import counter
 

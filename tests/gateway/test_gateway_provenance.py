@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from interlock.core.who import Person
-from interlock.gateway.execution import Released
 from interlock.gateway.messages import Refusal, Returned
+from interlock.gateway.released import Released
 from interlock.release.load import from_files
 from interlock.store.errors import StoreUnavailableError
 from tests.support.shop import FILES, Shop, counter

@@ -8,7 +8,7 @@ from interlock.core.contract import Contract, RecordShape
 from interlock.core.terms import Effect, Origin
 from interlock.core.who import Lineage, Session
 from interlock.gateway.contexts import Contexts
-from interlock.gateway.execution import Released
+from interlock.gateway.released import Released
 from interlock.provenance.index import Index
 from interlock.provenance.tokens import Tokenizer
 from interlock.provenance.trace import trace

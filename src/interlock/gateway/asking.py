@@ -17,10 +17,10 @@ from interlock.core.contract import Contract, Passes
 from interlock.core.ports import Ids
 from interlock.core.who import Session
 from interlock.gateway.contexts import Contexts
-from interlock.gateway.execution import Released
 from interlock.gateway.limits import MAX_ANSWER_BYTES, MAX_ANSWERS, MAX_ASK_BYTES, MAX_RELEASED_IN_LEDGER_BYTES
 from interlock.gateway.messages import Asked, Caller
 from interlock.gateway.ports import ClaimDesk, Watch
+from interlock.gateway.released import Released
 from interlock.ledger.asks import CallAnswered, CallAsked
 from interlock.ledger.drafts import draft
 from interlock.risk.canaries import Canaries

@@ -10,7 +10,6 @@ from interlock.core.decision import Allow
 from interlock.core.event import EventDraft
 from interlock.gateway.asking import Asker, Asking
 from interlock.gateway.budgeting import Taking, charges, reserved, timed
-from interlock.gateway.execution import Work
 from interlock.gateway.governed import Governed
 from interlock.gateway.histories import Histories
 from interlock.gateway.internal import scopes_of
@@ -20,6 +19,7 @@ from interlock.gateway.ports import Standing
 from interlock.gateway.reading import ReadProposal
 from interlock.gateway.under_way import Call
 from interlock.gateway.ways import Way
+from interlock.gateway.work import Work
 from interlock.ledger.asks import ClaimContinued
 from interlock.ledger.events import CallClaimed
 from interlock.policy.permit import Permit

@@ -18,7 +18,6 @@ from interlock.core.plan import Held, PlannedSource
 from interlock.core.recent import Recent
 from interlock.core.terms import Effect
 from interlock.core.who import Session
-from interlock.gateway.execution import Released
 from interlock.gateway.limits import (
     INLINE_INDEX_BYTES,
     INLINE_TOKENS_CHARS,
@@ -27,6 +26,7 @@ from interlock.gateway.limits import (
     MAX_CACHED_LINEAGES,
 )
 from interlock.gateway.ports import ContextShelf, Watch
+from interlock.gateway.released import Released
 from interlock.gateway.spreading import Spreading
 from interlock.gateway.told import chars, every_text, told, told_beside
 from interlock.provenance.index import NOTHING, Index

@@ -12,7 +12,6 @@ from interlock.core.plan import NONE_PLANNED, Planned
 from interlock.core.ports import Clock
 from interlock.core.terms import Question
 from interlock.gateway.contexts import Contexts
-from interlock.gateway.execution import StoppedError
 from interlock.gateway.governed import Governed
 from interlock.gateway.histories import Histories, of_work
 from interlock.gateway.internal import scopes_of
@@ -20,6 +19,7 @@ from interlock.gateway.lease import Lease
 from interlock.gateway.plans import Plans, as_planned
 from interlock.gateway.ports import Standing
 from interlock.gateway.reading import ReadProposal
+from interlock.gateway.refusals import StoppedError
 from interlock.gateway.resources import Resources
 from interlock.gateway.telemetry import passed
 from interlock.gateway.under_way import Call

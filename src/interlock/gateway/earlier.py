@@ -11,13 +11,22 @@ from interlock.core.contract import Contract
 from interlock.core.decision import Allow
 from interlock.core.ports import Clock
 from interlock.core.who import Session
-from interlock.gateway.execution import Earlier, Released
+from interlock.gateway.released import Released
 
 MAX_ANSWERS: Final = 2_000
 MAX_ANSWER_BYTES: Final = 256 * 1024
 # As JSON text; the objects that are kept take five to ten times as much.
 MAX_ALL_ANSWERS_BYTES: Final = 4 * 1024 * 1024
 _LOOKED_AT: Final = 2
+
+
+class Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier call released: which one, and when, on this process's clock and by the wall clock."""
+
+    released: Released
+    call_id: str
+    at_s: float
+    at_us: int
 
 
 class EarlierKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from interlock.core.contract import KEY, Evidence, Sign
-from interlock.gateway.execution import RawOutput
+from interlock.gateway.released import RawOutput
 
 
 class Told(StrEnum):

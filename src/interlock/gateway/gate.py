@@ -44,7 +44,7 @@ from interlock.gateway.calls import Calls
 from interlock.gateway.claiming import Claiming
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.deciding import Deciding
-from interlock.gateway.execution import Executor, Released, StoppedError, Work
+from interlock.gateway.execution import Executor
 from interlock.gateway.given_up import GivenUp
 from interlock.gateway.governed import Governed, Governing
 from interlock.gateway.histories import Histories, past_call
@@ -71,7 +71,8 @@ from interlock.gateway.ports import ApprovalDesk, ClaimDesk, DoubtDesk, Settleme
 from interlock.gateway.reading import ReadProposal, UnreadableProposalError, read_proposal
 from interlock.gateway.reconciling import Reconciler
 from interlock.gateway.recording import Recording
-from interlock.gateway.refusals import of_approval, of_budget, of_denial, of_deny, of_halt, of_shut, refusal
+from interlock.gateway.refusals import StoppedError, of_approval, of_budget, of_denial, of_deny, of_halt, of_shut, refusal
+from interlock.gateway.released import Released
 from interlock.gateway.replaying import Replays
 from interlock.gateway.resources import Resources
 from interlock.gateway.sealing import Seals
@@ -81,6 +82,7 @@ from interlock.gateway.streams import OpenStreams
 from interlock.gateway.telemetry import Path, Telemetry, TimedDesk, Untold, follow
 from interlock.gateway.under_way import Call, called_as, ended_as, result_of
 from interlock.gateway.ways import Way, Ways
+from interlock.gateway.work import Work
 from interlock.ledger.events import CallDecided
 from interlock.policy.permit import mint
 from interlock.store.errors import StoreUnavailableError

@@ -27,14 +27,16 @@ from interlock.core.ports import Clock, Ids
 from interlock.core.terms import QUARANTINE
 from interlock.core.who import Session
 from interlock.gateway.budgeting import lookup_charges
-from interlock.gateway.execution import Executor, MoreEvents, RawOutput, Released, StoppedError, Work
+from interlock.gateway.execution import Executor, MoreEvents
 from interlock.gateway.keys import call_hash
 from interlock.gateway.lease import Lease
 from interlock.gateway.limits import LEASE_WAIT_MS, MAX_ORDERED_DECISION_ROUNDS, PERMIT_HOLDS_S, SETTLE_MARGIN_MS
 from interlock.gateway.ports import ClaimDesk, Standing
-from interlock.gateway.refusals import say_of_shut
+from interlock.gateway.refusals import StoppedError, say_of_shut
+from interlock.gateway.released import RawOutput, Released
 from interlock.gateway.stability import Place, Shut, Stability
 from interlock.gateway.standing import Beliefs
+from interlock.gateway.work import Work
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallClaimed, CallProposed
 from interlock.policy.permit import mint

@@ -16,10 +16,10 @@ from interlock.core.decision import Allow
 from interlock.core.texts import MOMENTS, taints
 from interlock.gateway import filters, media
 from interlock.gateway.asking import released_asks
-from interlock.gateway.execution import WITHHELD_ERROR, RawOutput, Released
 from interlock.gateway.limits import MAX_COMPILED_SCHEMAS
 from interlock.gateway.messages import Asked, CallResult, Effected, Returned
 from interlock.gateway.refusals import refusal
+from interlock.gateway.released import WITHHELD_ERROR, RawOutput, Released
 from interlock.tools.port import Asks
 
 

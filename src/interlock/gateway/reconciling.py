@@ -22,7 +22,6 @@ from interlock.core.ports import Clock, Ids
 from interlock.core.terms import Posture
 from interlock.core.who import Session
 from interlock.gateway.evidence import Told, judge
-from interlock.gateway.execution import RawOutput, Released, StoppedError, Work
 from interlock.gateway.governed import Governed
 from interlock.gateway.internal import InternalCalls, scopes_of
 from interlock.gateway.keys import call_hash
@@ -39,7 +38,10 @@ from interlock.gateway.limits import (
 )
 from interlock.gateway.outputs import worst_labels
 from interlock.gateway.ports import DoubtDesk, Standing
+from interlock.gateway.refusals import StoppedError
+from interlock.gateway.released import RawOutput, Released
 from interlock.gateway.stability import Place, Shut
+from interlock.gateway.work import Work
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallSettled, ClaimRetried, DoubtAsked, DoubtResolved
 from interlock.policy.permit import mint

@@ -20,6 +20,20 @@ NOTHING_CHANGED: Final = "Nothing was changed."
 BEFORE_IT_ASKED: Final = "The answers were not given to the tool; what it did before it asked is not known."
 
 
+class StoppedError(Exception):
+    """The call this read was for must end: `code` is a refusal code, `after_ms` when to come back where that is known.
+
+    `over` is the budget that had no room for the read.
+    """
+
+    def __init__(self, code: str, say: str = "", after_ms: int = 0, over: tuple[Budget, OverBudget] | None = None) -> None:
+        super().__init__(code)
+        self.over = over
+        self.code = code
+        self.say = say
+        self.after_ms = after_ms
+
+
 class _Wording(NamedTuple):
     outcome: RefusalOutcome
     text: str

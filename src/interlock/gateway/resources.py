@@ -15,8 +15,9 @@ from interlock.core.decision import ResourceFacts
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.who import AttributeValue, Session
-from interlock.gateway.execution import RawOutput, StoppedError
 from interlock.gateway.limits import MAX_CACHED_RESOURCES, RESOURCE_CACHE_S
+from interlock.gateway.refusals import StoppedError
+from interlock.gateway.released import RawOutput
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ResourceRead
 

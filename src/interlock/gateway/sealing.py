@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from interlock.core.who import Session
-from interlock.gateway.execution import Work
 from interlock.gateway.messages import CallResult, Returned
+from interlock.gateway.work import Work
 
 _STATE: Final = b"interlock/request-state"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from interlock.gateway.execution import Released
+from interlock.gateway.released import Released
 from interlock.provenance.files import without_files
 from interlock.provenance.trace import texts_in
 

@@ -9,8 +9,8 @@ import msgspec
 
 from interlock.core.decision import Allow
 from interlock.core.ports import Clock
-from interlock.gateway.earlier import EarlierAnswers, earlier_key
-from interlock.gateway.execution import Earlier, Ending, Work
+from interlock.gateway.earlier import Earlier, EarlierAnswers, earlier_key
+from interlock.gateway.execution import Ending
 from interlock.gateway.messages import CallResult
 from interlock.gateway.outputs import Stale, to_caller
 from interlock.gateway.ports import Settlements
@@ -18,6 +18,7 @@ from interlock.gateway.reading import ReadProposal
 from interlock.gateway.refusals import of_doubt, refusal
 from interlock.gateway.stability import UNSTABLE, Place, Shut, Stability
 from interlock.gateway.under_way import Call
+from interlock.gateway.work import Work
 
 _FAILURES = frozenset({"tool_failed", "tool_unavailable"})
 
