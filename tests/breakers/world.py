@@ -60,7 +60,7 @@ class Weak:
                 if self.go_on is not None:
                     await self.go_on.wait()
                 if self.weak:
-                    return object()
+                    return (nothing for nothing in ())  # something to be run, and nobody runs it
                 found = {"n": len(self.calls)}
                 return {**found, "email": "jane@private.example"} if name == "glance" else found
 
