@@ -35,6 +35,7 @@ from interlock.server.api.common import handlers
 from interlock.server.api.document import document
 from interlock.server.api.once import REPLAYED
 from interlock.server.api.who import NOBODY, door, make_guard
+from interlock.server.application import Application
 from interlock.server.limits import MAX_FORM_BYTES, MAX_REQUEST_ID_CHARS
 
 _REQUEST_ID: Final = b"x-request-id"
@@ -50,7 +51,7 @@ def make_api(plane: Plane, gate: Gate) -> Litestar:
             written.append(document([*routes(plane, gate), openapi]))
         return Response(written[0], media_type="application/json")
 
-    return Litestar(
+    return Application(
         route_handlers=[*routes(plane, gate), openapi],
         guards=[make_guard(plane)],
         request_max_body_size=MAX_FORM_BYTES,

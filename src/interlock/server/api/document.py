@@ -17,6 +17,7 @@ from litestar.routes import HTTPRoute
 from interlock import __version__
 from interlock.server.api.common import PROBLEM, Problem
 from interlock.server.api.who import NOBODY, PERSON, body_of, gives_of, is_once, media_of, refuses_of, tells_of, who_of
+from interlock.server.application import Application
 
 _SCHEMES: Final = {
     "person": "A person's own token: of the identity provider, or of the development issuer.",
@@ -73,7 +74,7 @@ def made_for_documents(handlers: list[HTTPRouteHandler]) -> Litestar:
         components=Components(security_schemes=schemes),  # type: ignore[arg-type]  # Mapping is invariant in its values
         operation_id_creator=lambda handler, _, __: _operation_id(handler),
     )
-    return Litestar(route_handlers=handlers, openapi_config=config, on_app_init=[first], logging_config=None)
+    return Application(route_handlers=handlers, openapi_config=config, on_app_init=[first], logging_config=None)
 
 
 def document(handlers: list[HTTPRouteHandler]) -> dict[str, Any]:

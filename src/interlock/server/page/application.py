@@ -14,6 +14,7 @@ from litestar.params import FromPath
 from interlock.app.administration import NotPermittedError
 from interlock.app.plane import Plane
 from interlock.identity.errors import TokenRefusedError
+from interlock.server.application import Application
 from interlock.server.limits import MAX_FORM_BYTES
 from interlock.server.page import acts, board, login, trace
 from interlock.server.page.cookie import COOKIE, came_by_https, clear_login
@@ -38,7 +39,7 @@ def make_page(
 
     `browser` takes login codes and ends logins; `more` are routes of other rooms that look like this page.
     """
-    return Litestar(
+    return Application(
         route_handlers=[
             _static_file,
             *login.routes(plane, ways, browser),
