@@ -222,8 +222,7 @@ async def test_what_comes_behind_a_body_is_no_header(at):
         assert at.gate.proposals == [], name
 
 
-async def test_a_second_request_hidden_in_the_body_of_one_that_is_refused_is_not_read(hasty, monkeypatch):
-    monkeypatch.setattr("interlock.server.http.REQUEST_READ_S", 1.0)  # for the one that says more than it sends
+async def test_a_second_request_hidden_in_the_body_of_one_that_is_refused_is_not_read(hasty):
     hidden = request(LENGTH).replace(b"connection: close", b"connection: keep-alive")
     length = f"content-length: {len(hidden)}"
     for name, (first, code) in {
@@ -231,11 +230,23 @@ async def test_a_second_request_hidden_in_the_body_of_one_that_is_refused_is_not
         "another host": (request(length, "host: evil.example", body=hidden, without="host"), 403),
         "another origin": (request(length, "origin: null", body=hidden), 403),
         "nothing there": (request(length, body=hidden, line="POST /nowhere HTTP/1.1"), 404),
-        "too much": (request("content-length: 999999999", body=hidden), 408),
+        "too much": (request("content-length: 999999999", body=hidden), 413),
     }.items():
         answer = await hasty.bytes(first.replace(b"connection: close", b"connection: keep-alive"), b"")
         assert answer.startswith(b"HTTP/1.1 %d " % code), (name, answer[:200])
         assert hasty.gate.proposals == [], name
+
+
+@pytest.mark.parametrize("version", [STATELESS, "2025-11-25"])
+async def test_a_request_that_says_it_is_too_long_is_refused_before_it_comes_and_once(monkeypatch, version):
+    monkeypatch.setattr("interlock.server.http.REQUEST_READ_S", 0.1)  # after which its connection ends
+    async with door() as at:
+        sent = request(
+            "content-length: 999999999", f"mcp-protocol-version: {version}", body=b"", without="mcp-protocol-version"
+        )
+        answer = await at.bytes(sent.replace(b"connection: close", b"connection: keep-alive"))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
 
 
 async def test_behind_a_request_that_offers_another_protocol_the_next_one_is_read(at):

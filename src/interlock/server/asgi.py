@@ -89,8 +89,10 @@ def set_base(scope: Scope, url: str) -> None:
     scope[_BASE] = url
 
 
-async def read_body(receive: Receive, *, max_bytes: int) -> bytes:
-    """The whole body. Raises `BodyTooLargeError` or `DisconnectedError`."""
+async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
+    """The whole body. Raises `BodyTooLargeError`, at once where the request says how long it is, or `DisconnectedError`."""
+    if int(header(scope, b"content-length") or 0) > max_bytes:
+        raise BodyTooLargeError
     chunks: list[bytes] = []
     size = 0
     while True:

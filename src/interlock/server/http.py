@@ -308,5 +308,6 @@ class BoundedHttp(HttpToolsProtocol):
         if not self._has_begun:
             return False
         if cycle is None or cycle.response_complete:
-            return True
+            # A request that was answered before all of it was here has its answer.
+            return cycle is None or cycle.scope is not self.scope
         return cycle.more_body and not cycle.response_started and not self.pipeline

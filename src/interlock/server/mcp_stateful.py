@@ -128,7 +128,7 @@ class StatefulMcp:
         method, params = "", None
         if scope["method"] == "POST":
             try:
-                body = await read_body(receive, max_bytes=MAX_BODY_BYTES)
+                body = await read_body(scope, receive, max_bytes=MAX_BODY_BYTES)
                 method, params = _request_in(body)
             except DisconnectedError:
                 return

@@ -68,7 +68,7 @@ class StatelessMcp:
         request_id: int | str | None = None
         answering = Answering(send, may_stream=wants_events(scope))
         try:
-            body = await read_body(receive, max_bytes=MAX_BODY_BYTES)
+            body = await read_body(scope, receive, max_bytes=MAX_BODY_BYTES)
             message = rpc.read_envelope(body)
             if not isinstance(message.id, (int, str)):
                 # Whatever a notification names, nothing is done: this revision has none that a server acts on.
