@@ -145,6 +145,21 @@ async def test_one_session_holds_so_many_calls_and_no_more(held, monkeypatch):
             assert "action=accept" in (await client.call(ASKS, **answering(one)))["content"][0]["text"]
 
 
+async def test_a_call_is_held_no_longer_than_its_session_and_its_tool_is_told_that_nobody_answers(held):
+    async with held() as it:
+        token, session = await it.token()
+        client = Raw(it, token)
+        told = await client.asked()
+        await it.system.database.rows("revoke_session", session.session_id)
+
+        async def settled():
+            return "call.settled" in await it.events(session)
+
+        await until(settled)
+        assert it.system.gate._holding._held == it.system.gate.streams._open == {}
+        assert decision(await client.call(ASKS, **answering(told)))["code"] == "session_ended"
+
+
 async def test_a_process_that_leaves_tells_the_tool_that_nobody_answers(held):
     async with held() as it:
         token, session = await it.token()

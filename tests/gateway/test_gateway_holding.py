@@ -8,6 +8,7 @@ from interlock.core.who import Lineage, Session
 from interlock.gateway.holding import Holding
 from interlock.gateway.messages import Caller, Proposal, Returned
 from interlock.gateway.sealing import Seals
+from interlock.gateway.streams import OpenStreams
 
 CALLER = Caller(offers=frozenset({"elicitation"}))
 PROPOSAL = Proposal(operation="shop.pay", arguments=b'{"n":1}')
@@ -25,9 +26,14 @@ class Ids:
         return f"{kind}_1"
 
 
+class Standing:
+    async def over(self, sessions):
+        return frozenset()
+
+
 @pytest.fixture
 def holding():
-    return Holding(Seals(b"secret"), Ids())
+    return Holding(Seals(b"secret"), Ids(), OpenStreams(Standing()))
 
 
 def done(text):

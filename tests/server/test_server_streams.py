@@ -11,6 +11,7 @@ from interlock.core.changes import Changed, Listing
 from interlock.gateway.messages import Returned
 from interlock.server import mcp_stateful
 from interlock.server.limits import MAX_LISTENERS_PER_SESSION
+from tests.server.standin import INITIALIZE
 from tests.support.patience import PATIENCE_S, patient_http, until
 from tests.support.served import served
 from tests.support.shop import OPERATOR, counter
@@ -190,6 +191,23 @@ async def test_a_client_of_an_older_revision_is_told_nothing_when_its_session_ha
             assert await asked.get() is False
         shop.gate.streams.stands = stands
     assert told == []
+
+
+async def test_the_stream_of_a_client_of_an_older_revision_ends_with_its_session(shop):
+    session = await shop.session()
+    headers = {
+        "authorization": f"Bearer {shop.system.plane._tokens.issue(session)}",
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": "2025-11-25",
+    }
+    async with patient_http(headers=headers) as http:
+        opened = (await http.post(shop.url, json=INITIALIZE)).headers["mcp-session-id"]
+        async with http.stream("GET", shop.url, headers={"mcp-session-id": opened}) as stream:
+            assert stream.status_code == 200
+            assert len(shop.gate.streams._open) == 1
+            await ended(shop, session)
+            assert await stream.aread() == b""
+    assert shop.gate.streams._open == {}
 
 
 async def test_of_a_client_of_an_older_revision_that_was_just_gone_nothing_is_kept(shop, monkeypatch):

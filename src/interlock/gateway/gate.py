@@ -137,7 +137,7 @@ class Gate:
         self.reconciler = Reconciler(internal, doubts=doubts, session_of=session_of, clock=clock, ids=ids)
         self._offering = Offering(beliefs=self._beliefs, governing=governing, lease=lease, clock=clock)
         self._seals = seals
-        self._holding = Holding(seals, ids)
+        self._holding = Holding(seals, ids, self.streams)
         self._asking = Asking(desk=desk, contexts=contexts, watch=watch, ids=ids)
         self._approving = Approving(approvals, clock=clock, ids=ids)
         self._contexts = contexts

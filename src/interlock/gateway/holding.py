@@ -20,6 +20,7 @@ from interlock.gateway.asking import read_answers
 from interlock.gateway.limits import MAX_ARGUMENT_BYTES, MAX_HELD_CALLS, MAX_HELD_CALLS_PER_SESSION
 from interlock.gateway.messages import Asked, Caller, CallResult, Effected, Proposal, Returned
 from interlock.gateway.sealing import Sealed, Seals
+from interlock.gateway.streams import OpenStreams
 
 Make: TypeAlias = Callable[[Session, Proposal, Caller, str], Awaitable[CallResult]]
 _Question: TypeAlias = tuple[Mapping[str, Any], asyncio.Future[Mapping[str, Any] | None]]
@@ -37,6 +38,7 @@ class _Held:
         self.open: dict[str, _Question] = {}
         self.news = asyncio.Event()
         self.task: asyncio.Task[CallResult] | None = None
+        self.let_go: Callable[[], None] | None = None
         self._asked = 0
         self._hold = hold
         self._is_over = False
@@ -80,9 +82,10 @@ class _Held:
 
 
 class Holding:
-    """The held calls of one process."""
+    """The held calls of one process. One whose session is over is held no longer: its tool is told that nobody answers."""
 
-    def __init__(self, seals: Seals, ids: Ids) -> None:
+    def __init__(self, seals: Seals, ids: Ids, streams: OpenStreams) -> None:
+        self._streams = streams
         self._seals = seals
         self._ids = ids
         self._held: dict[str, _Held] = {}
@@ -161,10 +164,14 @@ class Holding:
         if len(self._held) >= MAX_HELD_CALLS or own >= MAX_HELD_CALLS_PER_SESSION:
             return False
         self._held[held.call_id] = held
+        held.let_go = self._streams.add(held.session, lambda: self._ended(held))
         return True
 
     def _ended(self, held: _Held) -> None:
+        """The call, or the session that it is of, is over."""
         self._held.pop(held.call_id, None)
+        if held.let_go is not None:
+            held.let_go()
         held.ended()
 
 

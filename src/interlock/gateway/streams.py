@@ -1,4 +1,4 @@
-"""Streams that stay open beyond a request, and end with whoever they belong to."""
+"""What stays open beyond a request, streams and held calls, and ends with whoever it belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers without an end that others make end when the process leaves: they are told that their client has gone."""
+"""Answers without an end that others make: they hear that their client has gone when it is time to end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ from interlock.server.asgi import Message, Receive, Scope, Send
 from interlock.server.http import LINE, OpenLine
 
 
-async def until_told(scope: Scope, receive: Receive, send: Send, serve: Callable[[Receive, Send], Awaitable[None]]) -> None:
-    """Serve with `receive` and `send` that know when this connection is told to end."""
+async def until_told(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    serve: Callable[[Receive, Send], Awaitable[None]],
+    belongs: Callable[[Callable[[], None]], Callable[[], None]],
+) -> None:
+    """Serve with `receive` and `send` that know when this connection is told to end.
+
+    `belongs` is given what ends the answer with whoever it belongs to, and gives what to call when it has ended.
+    """
     told = asyncio.Event()
     line = scope.get(LINE)
     if isinstance(line, OpenLine):
@@ -34,6 +43,10 @@ async def until_told(scope: Scope, receive: Receive, send: Send, serve: Callable
         ended = message["type"] == "http.response.body" and not message.get("more_body", False)
         await send(message)
 
-    await serve(hear, say)
+    ended_with = belongs(told.set)
+    try:
+        await serve(hear, say)
+    finally:
+        ended_with()
     if begun and not ended:
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -135,7 +135,13 @@ class Router:
         if version is None or version in rpc.HANDSHAKES:
             older = await self._older()
             if scope["method"] == "GET":
-                await until_told(scope, receive, send, lambda hear, say: older(scope, hear, say, session, tool))
+                await until_told(
+                    scope,
+                    receive,
+                    send,
+                    lambda hear, say: older(scope, hear, say, session, tool),
+                    lambda end: self._gate.streams.add(session, end),
+                )
             else:
                 await older(scope, receive, send, session, tool)
         else:
