@@ -36,6 +36,11 @@ async def test_the_baseline_gives_the_schema_that_the_migrations_before_it_gave(
     assert rows == recorded["rows"]
 
 
+def test_the_baseline_is_never_edited():
+    """Databases that began with it know its digest: not even a comment of it changes. What changes is a file with the next number."""
+    assert migrations()[0].digest == schema.recorded()["baseline"]
+
+
 @pytest.mark.parametrize(
     "harm",
     [

@@ -61,7 +61,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup says of itself. `migrations` are digests by number; `made_at_us` is when its snapshot was taken."""
+    """What a backup says of itself. `migrations` are digests in their order; `made_at_us` is when its snapshot was taken."""
 
     format: str
     database_id: str
