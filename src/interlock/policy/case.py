@@ -13,7 +13,6 @@ from interlock.core.decision import Facts, Obligations, PolicyRef, Reason, Requi
 from interlock.core.terms import LAYER_QUESTION, Effect, Layer, Posture, Question
 from interlock.policy.codes import LAYER_CODE, SPEAKING_LAYERS, Code
 from interlock.policy.encoding import (
-    ArgumentEncoder,
     Section,
     json_text,
     moving_sections,
@@ -23,17 +22,16 @@ from interlock.policy.encoding import (
     standing_sections,
 )
 from interlock.policy.errors import FactsRefusedError, ObligationError, PolicyError
-from interlock.policy.evaluate import Memo, Outcome, evaluate, failed
+from interlock.policy.evaluate import Outcome, evaluate, failed
 from interlock.policy.limits import first_unmet
 from interlock.policy.obligations import NONE, fill, meet
-from interlock.policy.pinned import PIN_AFTER_USES, PINNED_MAX_ENTRIES, Pin, pinned
+from interlock.policy.prepared import Prepared, Standing
 from interlock.policy.reads import WHOLE, Step
-from interlock.policy.slices import USER_LAYERS, Handle, LayerSlice, OperationSlices, Rule, Slices
-from interlock.release.model import ApprovalRule, Limit, Release
+from interlock.policy.slices import Handle, LayerSlice, OperationSlices, Rule
+from interlock.release.model import ApprovalRule, Limit
 
 READ_ONLY_EFFECTS: Final = frozenset({Effect.READ})
 CANARY_ID: Final = "canary:"
-STANDING_MAX_ENTRIES: Final = 4_096
 GUARDED_ID: Final = "posture:guarded"
 GUARDED_SAY: Final = "Under the present posture a person looks at every change first."
 
@@ -47,31 +45,6 @@ class StoppedError(PolicyError):
         self.reasons = reasons
 
 
-class Standing:
-    """The standing sections of the context, and the JSON texts of what has been shown of them."""
-
-    __slots__ = ("sections", "texts")
-
-    def __init__(self, sections: dict[str, Section]) -> None:
-        self.sections = sections
-        self.texts: dict[tuple[Step, ...], str] = {}
-
-
-class Prepared:
-    """A release made ready for deciding: indexed policies, argument encoders, and what has been worked out before."""
-
-    __slots__ = ("arguments", "memo", "people", "pins", "release", "slices", "standing")
-
-    def __init__(self, *, release: Release, slices: Slices, memo: Memo[Outcome]) -> None:
-        self.release = release
-        self.slices = slices
-        self.arguments = {name: ArgumentEncoder(contract) for name, contract in release.contracts.items()}
-        self.memo = memo
-        self.standing: Memo[Standing] = Memo(STANDING_MAX_ENTRIES)
-        self.people: Memo[cedarpy.Entities] = Memo(STANDING_MAX_ENTRIES)
-        self.pins: Memo[Pin] = Memo(PINNED_MAX_ENTRIES)
-
-
 class Case:
     """One decision in the making. Used once and thrown away."""
 
@@ -79,6 +52,7 @@ class Case:
         "_attributes",
         "_encoded",
         "_entities",
+        "_holding",
         "_known",
         "_prepared",
         "_refusal",
@@ -108,12 +82,14 @@ class Case:
         self.obligations: Obligations = NONE
         self._encoded: dict[str, Section] = {}
         self._refusal: FactsRefusedError | None = None
+        self._holding: frozenset[str] | set[str] | None = None
         self._entities: dict[tuple[bool, bool], cedarpy.Entities] = {}
         self._attributes: dict[str, Any] = {}
 
     def answer(self) -> None:
         """Ask the seven questions. Raises `StoppedError` at the first No."""
         self.prepare()
+        self._holding = self._at_once()
         self._layer(Layer.IDENTITY)
         self._task()
         self._layer(Layer.DELEGATION)
@@ -181,7 +157,7 @@ class Case:
         if piece.full is None:
             self._no(layer)
             return
-        outcome = self.ask(piece.full, layer)
+        outcome = self.ask(piece.full)
         self._no_errors(outcome)
         if outcome.allowed:
             self._fired(outcome.fired)
@@ -202,7 +178,7 @@ class Case:
         if both is None or piece.permits is None:
             self._layer(layer)
             return None
-        outcome = self.ask(both, layer)
+        outcome = self.ask(both)
         if outcome.errors:
             self._layer(layer)
             return None
@@ -223,7 +199,7 @@ class Case:
         if fired is None:
             if piece.full is None:
                 return
-            outcome = self.ask(piece.full, layer)
+            outcome = self.ask(piece.full)
             self._no_errors(outcome)
             if outcome.allowed:
                 return
@@ -238,7 +214,7 @@ class Case:
         if piece.permits is None:
             self._no(piece.layer)
             return
-        outcome = self.ask(piece.permits, piece.layer)
+        outcome = self.ask(piece.permits)
         self._no_errors(outcome)
         if not outcome.allowed:
             self._no(piece.layer)
@@ -323,7 +299,39 @@ class Case:
             detail = f"unknown about the resource: {', '.join(sorted(missing)) or 'everything'}"
             raise StoppedError(LAYER_QUESTION[piece.layer], Reason(code=Code.RESOURCE_UNKNOWN, detail=detail))
 
-    def ask(self, handle: Handle, layer: Layer) -> Outcome:
+    def ask(self, handle: Handle) -> Outcome:
+        """What a policy set says: known already, where all policies of the operation were asked at once."""
+        return self._evaluated(handle) if self._holding is None else _said(handle, self._holding)
+
+    def _at_once(self) -> frozenset[str] | set[str] | None:
+        """The names of all policies of the operation that hold; None when each layer has to be asked by itself.
+
+        INVARIANT: what an operation's policies come to under a standing is a function of which standing conditions hold.
+        """
+        if self._refusal is not None:
+            return None
+        try:
+            apart = self._prepared.apart(self.slices)
+            if apart is None:
+                return None
+            outcomes = [self._evaluated(handle) for handle in apart.standing]
+            if any(outcome.errors for outcome in outcomes):
+                return None
+            pinned = self._prepared.pins.of(apart, tuple(outcome.fired for outcome in outcomes))
+            if not pinned.parts:
+                return pinned.certain
+            holding = set(pinned.certain)
+            for part in pinned.parts:
+                outcome = self._evaluated(part.conditions)
+                if outcome.errors:  # told in the words of the policies as they were written, by the layer that they are in
+                    return None
+                for name in outcome.fired:
+                    holding.update(part.policies[name])
+        except (PolicyError, ValueError):
+            return None
+        return holding
+
+    def _evaluated(self, handle: Handle) -> Outcome:
         """Evaluate a policy set, given only the part of the facts that it reads; remembered by exactly these bytes.
 
         INVARIANT: the answer is a function of what is passed to Cedar, and all that is passed is in the key.
@@ -331,45 +339,24 @@ class Case:
         facts = self.facts
         try:
             if handle.is_volatile:
-                return self._fresh(handle, layer)
+                return self.evaluate(handle)
             context = self.context(handle)
-            is_user = layer in USER_LAYERS
-            key = (handle.number, facts.user if is_user else facts.agent, facts.roles if is_user else (), context)
+            if handle.as_user:
+                key = (handle.number, facts.user if handle.names_users else "", facts.roles, context)
+            else:
+                key = (handle.number, facts.agent, (), context)
             outcome = self._prepared.memo.get(key)
             if outcome is None:
-                outcome = evaluate(handle.policies, self._request(handle, layer, context), self.entities(handle, layer))
-                self._prepared.memo.put(key, outcome)
-        except (FactsRefusedError, ValueError) as error:
+                outcome = evaluate(handle.policies, self._request(handle, context), self.entities(handle))
+                if not outcome.errors:  # which name the user, whom the key may leave out
+                    self._prepared.memo.put(key, outcome)
+        except (PolicyError, ValueError) as error:
             return failed(error)
         return outcome
 
-    def _fresh(self, handle: Handle, layer: Layer) -> Outcome:
-        """Evaluate what differs from call to call; what stands is written into the policies where it comes again and again."""
-        policies = self._pinned(handle)
-        if policies is not None:
-            request = self._request(handle, layer, json_text(self._moving(handle)))
-            outcome = evaluate(policies, request, self.entities(handle, layer))
-            if not outcome.errors:  # else it is told in the words of the policies as they were written
-                return outcome
-        return self.evaluate(handle, layer)
-
-    def _pinned(self, handle: Handle) -> cedarpy.PolicySet | None:
-        """INVARIANT: what is written into the policies is a function of the standing text, which is in the key."""
-        if not handle.standing:
-            return None
-        key, pins = (handle.number, self._standing_text(handle)), self._prepared.pins
-        pin = pins.get(key)
-        if pin is None:
-            pin = Pin()
-            pins.put(key, pin)
-        pin.uses += 1
-        if pin.uses == PIN_AFTER_USES:
-            pin.policies = pinned(handle, self._known.sections)
-        return pin.policies
-
-    def evaluate(self, handle: Handle, layer: Layer) -> Outcome:
-        """Evaluate a policy set as it was written, and remember nothing."""
-        return evaluate(handle.policies, self._request(handle, layer, self.context(handle)), self.entities(handle, layer))
+    def evaluate(self, handle: Handle) -> Outcome:
+        """Evaluate a policy set, and remember nothing."""
+        return evaluate(handle.policies, self._request(handle, self.context(handle)), self.entities(handle))
 
     def everything(self) -> str:
         """The JSON text of the whole context, for people; arguments that were refused are left out."""
@@ -401,10 +388,10 @@ class Case:
             shown |= _shown(self._encoded, (step,))
         return shown
 
-    def _request(self, handle: Handle, layer: Layer, context: str) -> dict[str, Any]:
+    def _request(self, handle: Handle, context: str) -> dict[str, Any]:
         facts = self.facts
         return {
-            "principal": {"type": "User", "id": facts.user} if layer in USER_LAYERS else {"type": "Agent", "id": facts.agent},
+            "principal": {"type": "User", "id": facts.user} if handle.as_user else {"type": "Agent", "id": facts.agent},
             "action": {"type": "Action", "id": self.slices.action_id},
             "resource": {"type": self.slices.resource_type, "id": self._resource_id() if handle.uses_resource else ""},
             "context": context,
@@ -415,10 +402,10 @@ class Case:
             return self.contract.tool
         return "" if self.facts.resource is None else self.facts.resource.id
 
-    def entities(self, handle: Handle, layer: Layer) -> cedarpy.Entities:
+    def entities(self, handle: Handle) -> cedarpy.Entities:
         """The action with its groups, and where they matter the user with their roles and the resource."""
         resource = self.facts.resource if handle.uses_resource else None
-        kind = (layer in USER_LAYERS, resource is not None and resource.attributes is not None)
+        kind = (handle.as_user, resource is not None and resource.attributes is not None)
         known = self._entities.get(kind)
         if known is not None:
             return known
@@ -468,6 +455,15 @@ class Case:
     def _no_errors(self, outcome: Outcome) -> None:
         if outcome.errors:
             raise StoppedError(self.question, Reason(code=Code.EVALUATION_ERROR, detail="; ".join(outcome.errors)))
+
+
+def _said(handle: Handle, holding: frozenset[str] | set[str]) -> Outcome:
+    """What Cedar says of a policy set of which these hold, and none errs: the forbids, or else the permits."""
+    forbids = handle.forbids & holding
+    if forbids:
+        return Outcome(allowed=False, fired=tuple(sorted(forbids)))
+    permits = handle.permits & holding
+    return Outcome(allowed=bool(permits) or handle.guard_permit, fired=tuple(sorted(permits)))
 
 
 def _shown(sections: Mapping[str, Section], plan: Iterable[Step]) -> dict[str, Any]:

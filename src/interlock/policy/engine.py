@@ -17,13 +17,14 @@ from interlock.core.contract import Contract
 from interlock.core.decision import Allow, Decision, Deny, Facts, PolicyRef, Reason, RequireApproval
 from interlock.core.terms import Effect, Posture, Question
 from interlock.core.who import AttributeValue
-from interlock.policy.case import Case, Prepared, StoppedError, invalid_facts
+from interlock.policy.case import Case, StoppedError, invalid_facts
 from interlock.policy.codes import Code
 from interlock.policy.encoding import RESERVED_ENTITY_TYPES, check_user_attributes
 from interlock.policy.errors import FactsRefusedError, UnusableReleaseError
 from interlock.policy.evaluate import MEMO_MAX_ENTRIES, Memo
 from interlock.policy.explain import Explanation, explain
 from interlock.policy.graver import calmer_than, may_widen, stricter
+from interlock.policy.prepared import Prepared
 from interlock.policy.reads import WHOLE
 from interlock.policy.slices import EFFECT_GROUPS, Slices
 from interlock.policy.visible import VISIBLE_MEMO_MAX_ENTRIES, VISIBLE_TIME_STEP_US, Viewer, reads_the_time, visible
@@ -56,14 +57,14 @@ class Engine:
         self._visible: Memo[tuple[str, ...]] = Memo(VISIBLE_MEMO_MAX_ENTRIES)
 
     def warm(self) -> None:
-        """Parse every slice now instead of on first use, so that no early call pays for it.
+        """Take the policies of every operation apart now instead of on first use, so that no early call pays for it.
 
         Raises:
             UnusableReleaseError: Cedar does not accept a policy.
         """
         for contract in self.release.contracts.values():
             for agent in ("", *self.prepared.slices.named_agents):
-                self.prepared.slices.of(contract, contract.effects, agent)
+                self.prepared.apart(self.prepared.slices.of(contract, contract.effects, agent))
 
     def reads(self, contract: Contract, sections: frozenset[str]) -> bool:
         """Whether a policy that may speak about this operation reads one of these parts of the context."""

@@ -6,9 +6,10 @@ import msgspec
 
 from interlock.core.decision import Allow, Decision, Deny, Facts, Obligations, RequireApproval
 from interlock.core.terms import LAYER_QUESTION, Layer, Question
-from interlock.policy.case import Case, Prepared, StoppedError
+from interlock.policy.case import Case, StoppedError
 from interlock.policy.errors import PolicyError
 from interlock.policy.evaluate import Outcome, failed
+from interlock.policy.prepared import Prepared
 from interlock.policy.slices import Handle, LayerSlice, Rule
 
 
@@ -117,8 +118,7 @@ def _voice(case: Case, rule: Rule) -> PolicyVoice:
 def _alone(case: Case, rule: Rule) -> Outcome:
     """What the policy says with nobody beside it; a forbid gets a permit to stand against."""
     try:
-        handle = Handle(0, (rule,), rule.reads(), guard_permit=rule.is_forbid)
-        return case.evaluate(handle, rule.policy.layer)
+        return case.evaluate(Handle.of(0, (rule,), guard_permit=rule.is_forbid))
     except (PolicyError, ValueError) as error:
         return failed(error)
 

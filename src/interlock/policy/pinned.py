@@ -1,87 +1,240 @@
-"""Policies with what stands about a session written into them, so that each call shows Cedar only what moves.
+"""The policies of an operation for one standing: those that hold whatever comes, and the conditions that are left to ask.
 
-Reading a context costs Cedar more than answering: each attribute about 4 µs, and most of them (who, for whom, under which
-posture) are the same from call to call. So a set of policies that is asked again and again under one standing is parsed once
-more, with `context.session.task` replaced by its value. That changes no answer: an attribute of a record that is known is
-its value. Whatever reads the standing parts in another way is left as it is, and then they are shown as ever.
+Who calls, for whom, in which task, under which posture stays from call to call, and most of what policies ask is just that.
+So each policy is taken apart: the parts of its condition that only read what stands are asked of Cedar once for a standing.
+Where one is false the policy cannot hold and is left out; where all are true and nothing else is left, it holds; of the others
+the rest of the condition is left, each different one once, whichever policies of whichever layers share it. One call of Cedar
+then says which of them hold, and thereby which policies of all layers do.
+
+It changes no answer: Cedar itself evaluates every part, in the order in which they were written, and what the conditions of a
+policy do not share with each other they do not see. Any error leaves everything to the policies as they were written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
-import cedarpy
 import msgspec
 
-from interlock.policy.errors import UnusableReleaseError
-from interlock.policy.reads import WHOLE, access
-from interlock.policy.slices import STANDING, Handle, parse_set
+from interlock.policy.reads import entity_types_of, paths_of, reads_of
+from interlock.policy.slices import STANDING, USER_LAYERS, Handle, Numbers, Rule, parse_set
 
-PINNED_MAX_ENTRIES: Final = 256
-PIN_AFTER_USES: Final = 32
-"""Parsing a set costs as much as some thirty calls save, so it is done when that many have shown that more will come."""
+PINNED_MAX_CONDITIONS: Final = 3_000
+"""Over all standings that are remembered. One takes about 7 KB."""
+
+Est: TypeAlias = dict[str, Any]
+Answers: TypeAlias = tuple[tuple[str, ...], ...]
+"""The names of the standing conditions that hold, for each set of them."""
+
+_ANYTHING: Final[Est] = {"op": "All"}
+_NEVER: Final[Est] = {"Value": False}
+_WHO: Final = frozenset({"User", "Role"})
+_NO_OBJECTS: Final = frozenset({"Action", "Agent", "Tool", *_WHO})
+"""Types of entities that are there, or not, whether or not a policy beside reads the object."""
 
 
-class Pin:
-    """One set of policies under one standing: how often it was asked for, and the set once it is pinned."""
+class UnpinnableError(Exception):
+    """A policy reads something in a way that cannot be taken apart; the operation is decided by its policies as written."""
 
-    __slots__ = ("policies", "uses")
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Some conditions as a set, and by their names the policies that hold where they do."""
+
+    conditions: Handle
+    policies: Mapping[str, tuple[str, ...]]
+
+
+class Pinned(msgspec.Struct, frozen=True, kw_only=True):
+    """`certain` are the policies that hold whatever comes; of those named in `parts` the conditions decide."""
+
+    certain: frozenset[str]
+    parts: tuple[Part, ...]
+
+
+class Pins:
+    """What was pinned most recently, of all operations together bounded by the number of conditions."""
 
     def __init__(self) -> None:
-        self.uses = 0
-        self.policies: cedarpy.PolicySet | None = None
+        self._known: OrderedDict[tuple[int, Answers], Pinned] = OrderedDict()
+        self._conditions = 0
+
+    def of(self, apart: Apart, answers: Answers) -> Pinned:
+        """What an operation's policies come to where just these standing conditions hold.
+
+        Raises:
+            UnusableReleaseError: Cedar does not accept what is left of a policy.
+        """
+        key = (apart.number, answers)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = apart.pinned(answers)
+            self._conditions += _size(known)
+            while self._conditions > PINNED_MAX_CONDITIONS and len(self._known) > 1:
+                self._conditions -= _size(self._known.popitem(last=False)[1])
+        elif len(self._known) > 1:
+            self._known.move_to_end(key)
+        return known
+
+    def __len__(self) -> int:
+        """How many operations are pinned, each for one standing."""
+        return len(self._known)
 
 
-class _UnpinnableError(Exception):
-    """A policy reads the standing parts in a way that cannot be written into it."""
+def _size(pinned: Pinned) -> int:
+    return 1 + sum(len(part.policies) for part in pinned.parts)
 
 
-def pinned(handle: Handle, standing: Mapping[str, Mapping[str, Any]]) -> cedarpy.PolicySet | None:
-    """The handle's policies for exactly this standing; None when they have to be shown it."""
-    try:
-        texts = {rule.policy.id: _rewritten(rule.est, standing) for rule in handle.rules}
-        return parse_set(texts, guard_permit=handle.guard_permit)
-    except (_UnpinnableError, UnusableReleaseError):
-        return None
+class _Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy taken apart. A step is the place of a standing condition, or a moving condition; in their order."""
+
+    name: str
+    scope: Est
+    steps: tuple[tuple[int, str] | Est, ...]
+    as_user: bool
 
 
-def _rewritten(est: str, standing: Mapping[str, Mapping[str, Any]]) -> str:
-    return msgspec.json.encode(_with(msgspec.json.decode(est), standing)).decode()
+class Apart:
+    """The policies of an operation taken apart into what stands and what moves. Made once for an operation and an agent."""
+
+    __slots__ = ("_numbers", "_taken", "number", "standing")
+
+    def __init__(self, rules: Sequence[Rule], numbers: Numbers) -> None:
+        """Raises `UnpinnableError` for policies that cannot be taken apart, `UnusableReleaseError` for such as are none."""
+        parse_set({rule.policy.id: rule.est for rule in rules})  # each is a policy to Cedar, whatever becomes of its parts
+        self.number = numbers.next()
+        self._numbers = numbers
+        asked: tuple[dict[str, str], dict[str, str]] = ({}, {})
+        self._taken = [_taken(rule, asked) for rule in rules]
+        kinds = [index for index, texts in enumerate(asked) if texts]
+        self.standing = tuple(
+            Handle(numbers.next(), {name: text for text, name in asked[kind].items()}, as_user=bool(kind)) for kind in kinds
+        )
+
+    def pinned(self, answers: Answers) -> Pinned:
+        """See `Pins.of`."""
+        held: dict[bool, frozenset[str]] = {
+            handle.as_user: frozenset(names) for handle, names in zip(self.standing, answers, strict=True)
+        }
+        certain: set[str] = set()
+        left: dict[tuple[bool, bool], dict[str, list[str]]] = {}
+        for taken in self._taken:
+            rest = _left(taken, held)
+            if rest is None:
+                continue
+            if not rest and taken.scope == _ANYTHING:
+                certain.add(taken.name)
+                continue
+            made = _permit(resource=taken.scope, conditions=rest)
+            is_volatile = reads_of(made).is_volatile
+            left.setdefault((is_volatile, taken.as_user), {}).setdefault(_text(made), []).append(taken.name)
+        parts = []
+        for (_, as_user), texts in left.items():
+            named = {str(index): text for index, text in enumerate(texts)}
+            parts.append(
+                Part(
+                    conditions=Handle(self._numbers.next(), named, as_user=as_user),
+                    policies={name: tuple(texts[text]) for name, text in named.items()},
+                )
+            )
+        return Pinned(certain=frozenset(certain), parts=tuple(parts))
 
 
-def _with(node: Any, standing: Mapping[str, Mapping[str, Any]]) -> Any:
-    if isinstance(node, list):
-        return [_with(item, standing) for item in node]
-    if not isinstance(node, dict) or "Value" in node:
-        return node
-    # A scope has no variables, and an annotation no syntax tree; both come through as they are.
-    if node.get("Var") == "context":
-        raise _UnpinnableError  # as a whole
-    path = access(node)
-    if path is not None and path[0] == "context":
-        return _read(node, path[1:], standing)
-    return {key: _with(item, standing) for key, item in node.items()}
+def _left(taken: _Taken, held: Mapping[bool, frozenset[str]]) -> list[Est] | None:
+    """The conditions that are left of a policy; None when it can neither hold nor err any more."""
+    rest: list[Est] = []
+    for step in taken.steps:
+        if isinstance(step, dict):
+            rest.append(step)
+            continue
+        kind, name = step
+        if name not in held[bool(kind)]:
+            # What stands before it may err, and so it stays.
+            return [*rest, _NEVER] if rest else None
+    return rest
 
 
-def _read(node: Mapping[str, Any], path: Sequence[str], standing: Mapping[str, Mapping[str, Any]]) -> Any:
-    """An attribute of the context, or the test whether it is there."""
-    section, below = path[0], path[1:]
-    if section not in STANDING:
-        return node
-    if len(below) != 1 or below[0] == WHOLE or section not in standing:
-        raise _UnpinnableError
-    known = standing[section]
-    if "has" in node:
-        return {"Value": below[0] in known}
-    if below[0] not in known:
-        raise _UnpinnableError  # an error of evaluation, which says what is missing
-    return _literal(known[below[0]])
+def _taken(rule: Rule, asked: tuple[dict[str, str], dict[str, str]]) -> _Taken:
+    """Take one policy apart. What is standing is added to `asked`, once for those that ask the same."""
+    est: Est = msgspec.json.decode(rule.est)
+    is_user = rule.policy.layer in USER_LAYERS
+    principal, action, resource = (est[name] for name in ("principal", "action", "resource"))
+    stands = resource.get("op") == "All" or (resource.get("op") == "is" and "in" not in resource)
+    scope = {"principal": principal, "action": action, "resource": resource if stands else _ANYTHING}
+    steps: list[tuple[int, str] | Est] = []
+    run: list[Est] = []
+    as_user = False
+
+    def ask() -> None:
+        """Add what has run up as one standing condition, the scope with the first."""
+        wide = all(item == _ANYTHING for item in scope.values())
+        if run or not wide:
+            made = _permit(**scope, conditions=run)
+            about_who = scope["principal"] != _ANYTHING or any(map(_is_about_who, run))
+            kind = int(is_user and about_who)
+            text = _text(made)
+            steps.append((kind, asked[kind].setdefault(text, str(len(asked[kind])))))
+            run.clear()
+        scope.update(dict.fromkeys(scope, _ANYTHING))
+
+    for part in _conjuncts(est):
+        if _stands(part):
+            run.append(part)
+            continue
+        ask()
+        if is_user and _is_about_who(part):
+            as_user = True
+        steps.append(part)
+    ask()
+    return _Taken(name=rule.policy.id, scope=_ANYTHING if stands else resource, steps=tuple(steps), as_user=as_user)
 
 
-def _literal(value: Any) -> dict[str, Any]:
-    if isinstance(value, (list, tuple)):
-        return {"Set": [_literal(item) for item in value]}
-    if type(value) not in {str, int, bool}:
-        raise _UnpinnableError
-    return {"Value": value}
+def _conjuncts(est: Est) -> Iterator[Est]:
+    """What must all hold, in the order in which Cedar looks at it."""
+    for condition in est["conditions"]:
+        if condition["kind"] not in ("when", "unless"):
+            raise UnpinnableError
+        if condition["kind"] == "unless":
+            yield {"!": {"arg": condition["body"]}}
+            continue
+        pending = [condition["body"]]
+        while pending:
+            part = pending.pop()
+            if part.keys() == {"&&"}:
+                pending += [part["&&"]["right"], part["&&"]["left"]]
+            else:
+                yield part
+
+
+def _stands(part: Est) -> bool:
+    """Whether a condition reads nothing but what stands. One that names objects of a type must read the object."""
+    paths = paths_of(part)
+    others = entity_types_of(part) - _NO_OBJECTS
+    if others and not any(path[0] == "resource" for path in paths):
+        raise UnpinnableError
+    return all(
+        path[0] in ("principal", "action") or (path[0] == "context" and path[1:2] and path[1] in STANDING) for path in paths
+    )
+
+
+def _is_about_who(part: Est) -> bool:
+    """Whether it matters to a condition who the principal is, and in which roles."""
+    return any(path[0] == "principal" for path in paths_of(part)) or bool(entity_types_of(part) & _WHO)
+
+
+def _permit(
+    *, conditions: Sequence[Est], principal: Est = _ANYTHING, action: Est = _ANYTHING, resource: Est = _ANYTHING
+) -> Est:
+    """A permit, whose answer is whether the conditions hold."""
+    return {
+        "effect": "permit",
+        "principal": principal,
+        "action": action,
+        "resource": resource,
+        "conditions": [{"kind": "when", "body": part} for part in conditions],
+    }
+
+
+def _text(est: Est) -> str:
+    return msgspec.json.encode(est).decode()

@@ -34,6 +34,11 @@ class Reads(msgspec.Struct, frozen=True, kw_only=True):
     context: Mapping[str, frozenset[str]] = {}
     resource: frozenset[str] = frozenset()
 
+    @property
+    def is_volatile(self) -> bool:
+        """Whether it differs from call to call, so that remembering an answer is of no use."""
+        return bool(self.resource) or "args" in self.context or "now" in self.context
+
     def plan(self) -> tuple[Step, ...]:
         """The projection of the context: each key with the attributes to keep, None for all of them. In a fixed order."""
         return tuple(
@@ -95,18 +100,36 @@ def reads_of(est: Mapping[str, Any]) -> Reads:
     return _gather(found)
 
 
-def argument_paths(expression: Any) -> Paths:
-    """The paths below `context.args` that an expression reads, such as `("args", "amount")`."""
+def paths_of(expression: Any) -> Paths:
+    """Everything that an expression reads, each path beginning at its variable: `("context", "args", "amount")`."""
     found: set[tuple[str, ...]] = set()
     _walk(expression, found, 0)
-    return frozenset(path[1:] for path in found if path[0] == "context" and path[1:2] == ("args",))
+    return frozenset(found)
+
+
+def entity_types_of(node: Any) -> frozenset[str]:
+    """The types of the entities that an expression or a scope names. Errs on the side of more."""
+    found: set[str] = set()
+    pending = [node]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            if item.keys() == {"type", "id"}:
+                found.add(str(item["type"]))
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item
+    return frozenset(found)
+
+
+def argument_paths(expression: Any) -> Paths:
+    """The paths below `context.args` that an expression reads, such as `("args", "amount")`."""
+    return frozenset(path[1:] for path in paths_of(expression) if path[:2] == ("context", "args"))
 
 
 def reads_other_than_arguments(expression: Any) -> bool:
     """Whether an expression reads anything besides `context.args`."""
-    found: set[tuple[str, ...]] = set()
-    _walk(expression, found, 0)
-    return any(path[:2] != ("context", "args") for path in found)
+    return any(path[:2] != ("context", "args") for path in paths_of(expression))
 
 
 def _gather(found: set[tuple[str, ...]]) -> Reads:

@@ -1,13 +1,14 @@
-"""Which policies can have a say about one operation, parsed once, so that the cost of a call does not grow with the release.
+"""Which policies can have a say about one operation, so that the cost of a call does not grow with the release.
 
-For each operation and layer there are two parsed sets: all policies, and the permits alone (which answer for a call whose
-forbids have all been lifted). Capability and guard share a third, because they share a principal: one evaluation then
-answers both, and is taken apart only when a forbid fires.
+For each operation and layer there are two sets: all policies, and the permits alone (which answer for a call whose forbids
+have all been lifted). Capability and guard share a third, because they share a principal: one evaluation then answers both,
+and is taken apart only when a forbid fires. A set is parsed when it is first asked: most calls are decided by what
+`pinned.py` makes of the policies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import cedarpy
@@ -18,7 +19,7 @@ from interlock.core.decision import PolicyRef
 from interlock.core.terms import Effect, Layer
 from interlock.policy.errors import ObligationError, UnusableReleaseError
 from interlock.policy.obligations import Demand, parse
-from interlock.policy.reads import Reads, Scope, reads_of, scope_of, unite
+from interlock.policy.reads import Reads, Scope, entity_types_of, reads_of, scope_of, unite
 from interlock.release.model import Policy, Release
 
 USER_LAYERS: Final = frozenset({Layer.DELEGATION, Layer.DATA})
@@ -43,7 +44,7 @@ class Rule:
     __slots__ = ("demands", "est", "is_forbid", "is_liftable", "policy", "ref", "scope", "unknown")
 
     def __init__(self, policy: Policy) -> None:
-        est = _decode(policy)
+        est = _tree(policy.id, policy.est)
         if est.get("effect") not in ("permit", "forbid") or est["effect"] != policy.effect:
             raise UnusableReleaseError(f"policy {policy.id!r} says it is a {policy.effect!r}, its text says otherwise")
         if policy.layer is Layer.GUARD and policy.effect == "permit":
@@ -63,37 +64,61 @@ class Rule:
 
     def reads(self) -> Reads:
         """What the policy reads. Decoded on demand: only the slices that are used are analysed."""
-        return reads_of(_decode(self.policy))
+        return reads_of(_tree(self.policy.id, self.policy.est))
 
 
 class Handle:
-    """A parsed policy set and what it needs to be shown. `number` tells handles of one engine apart."""
+    """Policies to be evaluated together and what they need to be shown. `number` tells handles of one engine apart.
+
+    `as_user`: the principal is the user with their roles, else the agent. Parsed when they are first asked.
+    """
 
     __slots__ = (
+        "_parsed",
+        "_texts",
+        "as_user",
+        "forbids",
         "guard_permit",
         "is_volatile",
         "moving",
+        "names_users",
         "number",
-        "plan",
-        "policies",
-        "reads",
-        "rules",
+        "permits",
         "standing",
         "uses_resource",
     )
 
-    def __init__(self, number: int, rules: Sequence[Rule], reads: Reads, *, guard_permit: bool = False) -> None:
+    def __init__(self, number: int, texts: Mapping[str, str], *, as_user: bool, guard_permit: bool = False) -> None:
+        """`texts` are the JSON texts of syntax trees by the ids of the policies; `guard_permit` adds the guard's one permit."""
+        ests = {name: _tree(name, text) for name, text in texts.items()}
+        reads = unite(map(reads_of, ests.values()))
+        plan = reads.plan()
         self.number = number
-        self.reads = reads
-        self.plan = reads.plan()
-        self.standing = tuple(step for step in self.plan if step[0] in STANDING)
-        self.moving = tuple(step for step in self.plan if step[0] not in STANDING)
-        self.uses_resource = bool(reads.resource)
-        self.rules = rules
+        self.as_user = as_user
         self.guard_permit = guard_permit
-        self.policies = parse_set({rule.policy.id: rule.est for rule in rules}, guard_permit=guard_permit)
-        self.is_volatile = self.uses_resource or "args" in reads.context or "now" in reads.context
-        """Whether the answer depends on what differs from call to call, so that remembering it is of no use."""
+        self.names_users = as_user and "User" in entity_types_of(list(ests.values()))
+        self.standing = tuple(step for step in plan if step[0] in STANDING)
+        self.moving = tuple(step for step in plan if step[0] not in STANDING)
+        self.uses_resource = bool(reads.resource)
+        self.is_volatile = reads.is_volatile
+        self.forbids = frozenset(name for name, est in ests.items() if est.get("effect") == "forbid")
+        self.permits = frozenset(ests) - self.forbids
+        self._texts = texts
+        self._parsed: cedarpy.PolicySet | None = None
+
+    @classmethod
+    def of(cls, number: int, rules: Iterable[Rule], *, guard_permit: bool = False) -> Handle:
+        """Policies of layers that share a principal, as they were written."""
+        known = tuple(rules)
+        as_user = any(rule.policy.layer in USER_LAYERS for rule in known)
+        return cls(number, {rule.policy.id: rule.policy.est for rule in known}, as_user=as_user, guard_permit=guard_permit)
+
+    @property
+    def policies(self) -> cedarpy.PolicySet:
+        """The parsed policies. Raises `UnusableReleaseError` when Cedar does not accept one of them."""
+        if self._parsed is None:
+            self._parsed = parse_set(self._texts, guard_permit=self.guard_permit)
+        return self._parsed
 
 
 class LayerSlice:
@@ -104,15 +129,13 @@ class LayerSlice:
     def __init__(self, layer: Layer, rules: tuple[Rule, ...], numbers: Numbers) -> None:
         self.layer = layer
         self.rules = rules
-        reads = {rule.policy.id: rule.reads() for rule in rules}
         permits = [rule for rule in rules if not rule.is_forbid]
         forbids = [rule for rule in rules if rule.is_forbid]
-        self.forbid_resource_reads = unite(reads[rule.policy.id] for rule in forbids).resource
-        guard = layer is Layer.GUARD
-        self.permits = Handle(numbers.next(), permits, unite(reads[rule.policy.id] for rule in permits)) if permits else None
+        self.forbid_resource_reads = unite(rule.reads() for rule in forbids).resource
+        self.permits = Handle.of(numbers.next(), permits) if permits else None
         self.full = self.permits
         if forbids:
-            self.full = Handle(numbers.next(), rules, unite(reads.values()), guard_permit=guard)
+            self.full = Handle.of(numbers.next(), rules, guard_permit=layer is Layer.GUARD)
 
 
 class OperationSlices:
@@ -130,8 +153,12 @@ class OperationSlices:
         capability, guard = layers[Layer.CAPABILITY], layers[Layer.GUARD]
         self.capability_and_guard = capability.full
         if guard.full is not None and capability.permits is not None:
-            both = (*capability.rules, *guard.rules)
-            self.capability_and_guard = Handle(numbers.next(), both, unite(rule.reads() for rule in both))
+            self.capability_and_guard = Handle.of(numbers.next(), (*capability.rules, *guard.rules))
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """All of them, in the order of the layers."""
+        return tuple(rule for piece in self.layers.values() for rule in piece.rules)
 
 
 class Numbers:
@@ -156,7 +183,7 @@ class Slices:
 
     def __init__(self, release: Release) -> None:
         self._contracts = release.contracts
-        self._numbers = Numbers()
+        self.numbers = Numbers()
         self.rules: dict[str, Rule] = {}
         self._by_action: dict[str, list[Rule]] = {}
         self._everywhere: list[Rule] = []
@@ -209,11 +236,11 @@ class Slices:
                 for name in sorted(found)
                 if found[name].policy.layer is layer and (layer in USER_LAYERS or found[name].scope.agent in (None, agent))
             )
-            layers[layer] = LayerSlice(layer, rules, self._numbers)
+            layers[layer] = LayerSlice(layer, rules, self.numbers)
             if layer in USER_LAYERS:
                 self._built_layers[shared] = layers[layer]
         parents = sorted(possible - {contract.operation})
-        return OperationSlices(contract=contract, parents=parents, layers=layers, numbers=self._numbers)
+        return OperationSlices(contract=contract, parents=parents, layers=layers, numbers=self.numbers)
 
 
 def parse_set(ests: Mapping[str, str], *, guard_permit: bool = False) -> cedarpy.PolicySet:
@@ -235,11 +262,11 @@ def parse_set(ests: Mapping[str, str], *, guard_permit: bool = False) -> cedarpy
         raise UnusableReleaseError(f"Cedar does not accept the policies {names}…: {error}") from error
 
 
-def _decode(policy: Policy) -> dict[str, Any]:
+def _tree(name: str, text: str) -> dict[str, Any]:
     try:
-        est: dict[str, Any] = msgspec.json.decode(policy.est, type=dict[str, Any])
+        est: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise UnusableReleaseError(f"policy {policy.id!r} has no readable syntax tree: {error}") from error
+        raise UnusableReleaseError(f"policy {name!r} has no readable syntax tree: {error}") from error
     return est
 
 

@@ -17,9 +17,10 @@ from interlock.core.contract import Contract
 from interlock.core.decision import Facts
 from interlock.core.terms import Layer, Posture
 from interlock.core.who import AttributeValue
-from interlock.policy.case import READ_ONLY_EFFECTS, Prepared
+from interlock.policy.case import READ_ONLY_EFFECTS
 from interlock.policy.encoding import Section, json_text, now_section, sections
 from interlock.policy.errors import PolicyError
+from interlock.policy.prepared import Prepared
 from interlock.policy.slices import USER_LAYERS, Handle, Slices
 
 VISIBLE_MEMO_MAX_ENTRIES: Final = 2_048
