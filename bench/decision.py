@@ -49,18 +49,19 @@ def policies_of(operation: str, agent: str, number: int) -> list[Policy]:
     """What one grant with a limit, an approval, a redaction and a rate compiles to, and the odd exception."""
     bot, staff = f'principal == Agent::"{agent}"', 'principal in Role::"Support"'
     at_agent, at_staff = scope(bot, operation), scope(staff, operation)
+    grantee = f'context.agent.id == "{agent}"'
     name = f"{agent}:{number}"
     found = [
         policy(f"{name}:identity", Layer.IDENTITY, f"permit {at_agent};"),
         policy(
             f"{name}:delegation",
             Layer.DELEGATION,
-            f'permit {at_staff} when {{ {TASK} && context.agent.id == "{agent}" && {OWNED} }};',
+            f"permit {at_staff} when {{ {TASK} && {grantee} && {OWNED} }};",
         ),
         policy(f"{name}:capability", Layer.CAPABILITY, f"permit {at_agent} when {{ {LIMIT} }};"),
-        policy(f"{name}:data", Layer.DATA, f"permit {at_staff} when {{ context.data.rank <= 3 }};"),
+        policy(f"{name}:data", Layer.DATA, f"permit {at_staff} when {{ {grantee} && context.data.rank <= 3 }};"),
         policy(f"{name}:ask", Layer.GUARD, f"forbid {at_agent} when {{ {ASK} }};", approval="refunds"),
-        policy(f"{name}:redact", Layer.DATA, f"forbid {at_staff};", obligations=("redact:email",)),
+        policy(f"{name}:redact", Layer.DATA, f"forbid {at_staff} when {{ {grantee} }};", obligations=("redact:email",)),
         policy(f"{name}:night", Layer.GUARD, f'forbid {at_agent} when {{ context.session.posture == "guarded" }};'),
         policy(f"{name}:taint", Layer.GUARD, f"forbid {at_agent} when {{ context.session.tainted }};"),
         policy(f"{name}:rate", Layer.GUARD, f"forbid {at_agent};", obligations=("rate:1000/60s",)),

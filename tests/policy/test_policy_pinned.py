@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interlock.core.decision import Allow, Decision, Deny, Facts, ResourceFacts
-from interlock.core.terms import Effect, Posture
+from interlock.core.terms import Effect, Posture, Question
 from interlock.policy import case, pinned
 from interlock.policy.codes import Code
 from interlock.policy.engine import Engine
@@ -314,3 +314,31 @@ def test_a_condition_on_who_the_user_is_beside_one_on_the_call_is_asked_of_that_
         assert isinstance(engine.decide(refund(user="ana", roles=("Support", "Boss"))), Deny)
         assert isinstance(engine.decide(refund(user="sam", roles=("Support",))), Allow)
         assert isinstance(engine.decide(refund(user="sam", roles=("Support",), entities=3)), Deny)
+
+
+@given(policies(), facts())
+@settings(max_examples=100)
+def test_an_object_is_looked_up_for_exactly_those_whom_the_first_two_questions_let_pass(
+    made: tuple[world.Policy, ...], asked: Facts
+) -> None:
+    engine = engine_of(made)
+    decision = engine.decide(asked)
+    stopped = isinstance(decision, Deny) and decision.question in {Question.WHICH_TOOL, Question.MAY_THE_AGENT}
+    if asked.posture is Posture.NORMAL and not asked.tainted:
+        assert engine.admits(asked) is not stopped
+    elif stopped:
+        assert not engine.admits(asked)
+
+
+def test_nothing_is_looked_up_for_a_call_that_is_stopped_whoever_makes_it() -> None:
+    engine = world.engine()
+    assert engine.admits(refund())
+    for stopped in (
+        refund(operation="no.such"),
+        refund(posture=Posture.HALTED),
+        refund(posture=Posture.READ_ONLY),
+        refund(canaries=("key",)),
+        refund(agent="other"),
+        refund(user="\ud800"),
+    ):
+        assert not engine.admits(stopped)

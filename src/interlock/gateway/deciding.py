@@ -101,9 +101,10 @@ class Deciding:
         # Objects are read only for agents that may run the operation at all, and never for a call that carries a planted
         # secret, so that a refusal reaches no tool.
         unread = facts_with(ResourceFacts(type=contract.resource.type, id=""))
-        first = governed.engine.decide(unread)
-        if isinstance(first, Deny) and (canaries or first.question in {Question.WHICH_TOOL, Question.MAY_THE_AGENT}):
-            return unread, first
+        if canaries or not governed.engine.admits(unread):
+            first = governed.engine.decide(unread)
+            if isinstance(first, Deny) and (canaries or first.question in {Question.WHICH_TOOL, Question.MAY_THE_AGENT}):
+                return unread, first
         resource = await self._resources.of(
             call.session,
             contract,

@@ -99,6 +99,11 @@ class Case:
         self._guard(guard_fired)
         self._posture()
 
+    def identify(self) -> None:
+        """Ask the first two: which tool, and whether this agent may use it at all. Raises `StoppedError` at a No."""
+        self.prepare()
+        self._layer(Layer.IDENTITY)
+
     def prepare(self) -> None:
         """Question 1: which operation is this, and may anything be decided about it at all."""
         facts, prepared = self.facts, self._prepared
@@ -338,11 +343,11 @@ class Case:
         """
         facts = self.facts
         try:
-            if handle.is_volatile:
+            if handle.needs.is_volatile:
                 return self.evaluate(handle)
             context = self.context(handle)
             if handle.as_user:
-                key = (handle.number, facts.user if handle.names_users else "", facts.roles, context)
+                key = (handle.number, facts.user if handle.needs.names_users else "", facts.roles, context)
             else:
                 key = (handle.number, facts.agent, (), context)
             outcome = self._prepared.memo.get(key)
@@ -365,20 +370,20 @@ class Case:
     def context(self, handle: Handle) -> str:
         """The JSON text of the part of the context that the handle's policies read."""
         standing = self._standing_text(handle)
-        if not handle.moving:
+        if not handle.needs.moving:
             return standing
         moving = json_text(self._moving(handle))
-        return moving if not handle.standing else f"{standing[:-1]},{moving[1:]}"
+        return moving if not handle.needs.standing else f"{standing[:-1]},{moving[1:]}"
 
     def _standing_text(self, handle: Handle) -> str:
-        text = self._known.texts.get(handle.standing)
+        text = self._known.texts.get(handle.needs.standing)
         if text is None:
-            text = self._known.texts[handle.standing] = json_text(_shown(self._known.sections, handle.standing))
+            text = self._known.texts[handle.needs.standing] = json_text(_shown(self._known.sections, handle.needs.standing))
         return text
 
     def _moving(self, handle: Handle) -> dict[str, Any]:
         shown: dict[str, Any] = {}
-        for step in handle.moving:
+        for step in handle.needs.moving:
             key = step[0]
             if key == "now":
                 shown[key] = now_section(self.facts.now_us)
@@ -393,7 +398,7 @@ class Case:
         return {
             "principal": {"type": "User", "id": facts.user} if handle.as_user else {"type": "Agent", "id": facts.agent},
             "action": {"type": "Action", "id": self.slices.action_id},
-            "resource": {"type": self.slices.resource_type, "id": self._resource_id() if handle.uses_resource else ""},
+            "resource": {"type": self.slices.resource_type, "id": self._resource_id() if handle.needs.uses_resource else ""},
             "context": context,
         }
 
@@ -404,7 +409,7 @@ class Case:
 
     def entities(self, handle: Handle) -> cedarpy.Entities:
         """The action with its groups, and where they matter the user with their roles and the resource."""
-        resource = self.facts.resource if handle.uses_resource else None
+        resource = self.facts.resource if handle.needs.uses_resource else None
         kind = (handle.as_user, resource is not None and resource.attributes is not None)
         known = self._entities.get(kind)
         if known is not None:

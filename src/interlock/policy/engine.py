@@ -104,6 +104,21 @@ class Engine:
             decision = stricter(decision, other)
         return decision
 
+    def admits(self, facts: Facts) -> bool:
+        """Whether the agent may run the operation at all, whatever the call's object is: only then may that be looked up.
+
+        False for whatever else stops the call before that is known, too. Never raises; `decide` says why it is False.
+        """
+        try:
+            digest_of(facts)
+            Case(self.prepared, facts).identify()
+            if facts.posture is not Posture.NORMAL or facts.tainted:
+                for calmer in calmer_than(facts, self._widening(facts)):
+                    Case(self.prepared, calmer).identify()
+        except Exception:  # noqa: BLE001 whatever goes wrong here, nothing is looked up
+            return False
+        return True
+
     def _widening(self, facts: Facts) -> frozenset[str]:
         """Which of posture and taint may widen what policies say about this call. For calls that were not denied."""
         key = (facts.operation, facts.effects, facts.agent)

@@ -102,7 +102,10 @@ class Apart:
 
     def __init__(self, rules: Sequence[Rule], numbers: Numbers) -> None:
         """Raises `UnpinnableError` for policies that cannot be taken apart, `UnusableReleaseError` for such as are none."""
-        parse_set({rule.policy.id: rule.est for rule in rules})  # each is a policy to Cedar, whatever becomes of its parts
+        # Each is a policy to Cedar, whatever becomes of its parts.
+        parse_set({rule.policy.id: rule.est for rule in rules if not rule.is_accepted})
+        for rule in rules:
+            rule.is_accepted = True
         self.number = numbers.next()
         self._numbers = numbers
         asked: tuple[dict[str, str], dict[str, str]] = ({}, {})

@@ -8,7 +8,7 @@ and is taken apart only when a forbid fires. A set is parsed when it is first as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import cedarpy
@@ -19,7 +19,7 @@ from interlock.core.decision import PolicyRef
 from interlock.core.terms import Effect, Layer
 from interlock.policy.errors import ObligationError, UnusableReleaseError
 from interlock.policy.obligations import Demand, parse
-from interlock.policy.reads import Reads, Scope, entity_types_of, reads_of, scope_of, unite
+from interlock.policy.reads import Reads, Scope, Step, entity_types_of, reads_of, scope_of, unite
 from interlock.release.model import Policy, Release
 
 USER_LAYERS: Final = frozenset({Layer.DELEGATION, Layer.DATA})
@@ -39,9 +39,12 @@ _GUARD_PERMIT: Final = (
 
 
 class Rule:
-    """A policy of the release as the engine holds it. `demands` is None when an obligation of it is unknown."""
+    """A policy of the release as the engine holds it. `demands` is None when an obligation of it is unknown.
 
-    __slots__ = ("demands", "est", "is_forbid", "is_liftable", "policy", "ref", "scope", "unknown")
+    `is_accepted`: Cedar has parsed it once.
+    """
+
+    __slots__ = ("demands", "est", "is_accepted", "is_forbid", "is_liftable", "policy", "ref", "scope", "unknown")
 
     def __init__(self, policy: Policy) -> None:
         est = _tree(policy.id, policy.est)
@@ -52,6 +55,7 @@ class Rule:
         self.policy = policy
         self.est = policy.est
         self.scope: Scope = scope_of(est)
+        self.is_accepted = False
         self.is_forbid = policy.effect == "forbid"
         self.is_liftable = bool(policy.approval or policy.obligations)
         self.ref = PolicyRef(id=policy.id, layer=policy.layer, effect=policy.effect, owner=policy.owner)
@@ -67,51 +71,53 @@ class Rule:
         return reads_of(_tree(self.policy.id, self.policy.est))
 
 
-class Handle:
-    """Policies to be evaluated together and what they need to be shown. `number` tells handles of one engine apart.
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What policies have to be shown: the parts of the context that stand and those that move, and the call's object."""
 
-    `as_user`: the principal is the user with their roles, else the agent. Parsed when they are first asked.
+    standing: tuple[Step, ...]
+    moving: tuple[Step, ...]
+    uses_resource: bool
+    is_volatile: bool
+    names_users: bool
+
+
+class Handle:
+    """Policies to be evaluated together. `number` tells handles of one engine apart.
+
+    `as_user`: the principal is the user with their roles, else the agent. Looked through and parsed when they are first asked.
     """
 
-    __slots__ = (
-        "_parsed",
-        "_texts",
-        "as_user",
-        "forbids",
-        "guard_permit",
-        "is_volatile",
-        "moving",
-        "names_users",
-        "number",
-        "permits",
-        "standing",
-        "uses_resource",
-    )
+    __slots__ = ("_needs", "_parsed", "_texts", "as_user", "forbids", "guard_permit", "number", "permits")
 
-    def __init__(self, number: int, texts: Mapping[str, str], *, as_user: bool, guard_permit: bool = False) -> None:
+    def __init__(
+        self,
+        number: int,
+        texts: Mapping[str, str],
+        *,
+        as_user: bool,
+        forbids: frozenset[str] = frozenset(),
+        guard_permit: bool = False,
+    ) -> None:
         """`texts` are the JSON texts of syntax trees by the ids of the policies; `guard_permit` adds the guard's one permit."""
-        ests = {name: _tree(name, text) for name, text in texts.items()}
-        reads = unite(map(reads_of, ests.values()))
-        plan = reads.plan()
         self.number = number
         self.as_user = as_user
         self.guard_permit = guard_permit
-        self.names_users = as_user and "User" in entity_types_of(list(ests.values()))
-        self.standing = tuple(step for step in plan if step[0] in STANDING)
-        self.moving = tuple(step for step in plan if step[0] not in STANDING)
-        self.uses_resource = bool(reads.resource)
-        self.is_volatile = reads.is_volatile
-        self.forbids = frozenset(name for name, est in ests.items() if est.get("effect") == "forbid")
-        self.permits = frozenset(ests) - self.forbids
+        self.forbids = forbids
+        self.permits = frozenset(texts) - forbids
         self._texts = texts
+        self._needs: Needs | None = None
         self._parsed: cedarpy.PolicySet | None = None
 
     @classmethod
-    def of(cls, number: int, rules: Iterable[Rule], *, guard_permit: bool = False) -> Handle:
+    def of(cls, number: int, rules: Sequence[Rule], *, guard_permit: bool = False) -> Handle:
         """Policies of layers that share a principal, as they were written."""
-        known = tuple(rules)
-        as_user = any(rule.policy.layer in USER_LAYERS for rule in known)
-        return cls(number, {rule.policy.id: rule.policy.est for rule in known}, as_user=as_user, guard_permit=guard_permit)
+        return cls(
+            number,
+            {rule.policy.id: rule.est for rule in rules},
+            as_user=any(rule.policy.layer in USER_LAYERS for rule in rules),
+            forbids=frozenset(rule.policy.id for rule in rules if rule.is_forbid),
+            guard_permit=guard_permit,
+        )
 
     @property
     def policies(self) -> cedarpy.PolicySet:
@@ -119,6 +125,22 @@ class Handle:
         if self._parsed is None:
             self._parsed = parse_set(self._texts, guard_permit=self.guard_permit)
         return self._parsed
+
+    @property
+    def needs(self) -> Needs:
+        """What they have to be shown. Raises `UnusableReleaseError` for what is no policy."""
+        if self._needs is None:
+            ests = [_tree(name, text) for name, text in self._texts.items()]
+            reads = unite(map(reads_of, ests))
+            plan = reads.plan()
+            self._needs = Needs(
+                standing=tuple(step for step in plan if step[0] in STANDING),
+                moving=tuple(step for step in plan if step[0] not in STANDING),
+                uses_resource=bool(reads.resource),
+                is_volatile=reads.is_volatile,
+                names_users=self.as_user and "User" in entity_types_of(ests),
+            )
+        return self._needs
 
 
 class LayerSlice:
