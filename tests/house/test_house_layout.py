@@ -76,7 +76,6 @@ def test_no_room_is_longer_than_five_hundred_lines():
 # What is longer, and how long it may be at most: none may grow, and none may come. The composition root is a list of what there is.
 LONG_FUNCTIONS = {
     "src/interlock/app/system.py:__init__": 215,
-    "src/interlock/gateway/gate.py:_claim_now": 105,
     "src/interlock/release/contracts.py:_contract": 95,
 }
 

@@ -6,6 +6,7 @@ import os
 import secrets
 import string
 import time
+from functools import partial
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _TIME_CHARS = 10
@@ -24,9 +25,8 @@ class SystemClock:
         """Microseconds since the Unix epoch, UTC."""
         return time.time_ns() // 1000
 
-    def monotonic_s(self) -> float:
-        """Seconds since the machine started; never goes back, and where the system can tell, sleep counts."""
-        return time.clock_gettime(_BOOT_CLOCK)
+    monotonic_s = staticmethod(partial(time.clock_gettime, _BOOT_CLOCK))
+    """Seconds since the machine started; never goes back, and where the system can tell, sleep counts."""
 
 
 class SystemIds:

@@ -258,6 +258,7 @@ class NotSettled(msgspec.Struct, frozen=True, kw_only=True):
     claim_state: str
 
 
-ClaimAnswer: TypeAlias = Claimed | Duplicate | KeyReused | Stale | Halted | OverRate | OverBudget | ApprovalGone | SessionEnded
+NotClaimed: TypeAlias = Duplicate | KeyReused | Stale | Halted | OverRate | OverBudget | ApprovalGone | SessionEnded
+ClaimAnswer: TypeAlias = Claimed | NotClaimed
 RecordAnswer: TypeAlias = Recorded | Stale | SessionEnded
 SettleAnswer: TypeAlias = Settled | NotSettled

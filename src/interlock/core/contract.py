@@ -13,6 +13,7 @@ from interlock.core.terms import Classification, Effect
 
 DEFAULT_ONCE_WINDOW_S = 600
 _NOBODY: tuple[object, ...] = (None, "", [])
+_READS = frozenset({Effect.READ})
 
 
 class LongShape(msgspec.Struct, frozen=True, tag="long"):
@@ -184,7 +185,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_read_only(self) -> bool:
         """Whether the operation changes nothing and sends nothing out."""
-        return self.effects == frozenset({Effect.READ})
+        return self.effects == _READS
 
     @property
     def may_be_sent_again(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import assert_never
@@ -16,6 +17,8 @@ from interlock.core.claim import OverBudget
 from interlock.core.contract import Contract
 from interlock.core.decision import Allow, Reason, RequireApproval, Requirement
 from interlock.core.who import Parent, Session
+from interlock.gateway.governed import Governed
+from interlock.gateway.limits import MAX_CACHED_TAKINGS
 from interlock.gateway.reading import UnreadableProposalError
 from interlock.release.model import ApprovalRule
 
@@ -26,6 +29,39 @@ class Taking(msgspec.Struct, frozen=True, kw_only=True):
     contract: Contract
     arguments: Mapping[str, JsonValue]
     entities: int
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """What one call takes: `reserved` are its charges as they are recorded, `timed` the accounts that count milliseconds.
+
+    What those reserved is the longest the call may take.
+    """
+
+    charges: tuple[Charge, ...]
+    reserved: tuple[Reserved, ...]
+    timed: tuple[str, ...]
+
+
+class Takings:
+    """What calls take from budgets. What does not depend on their arguments is put together once a session and operation."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str, str], tuple[str, Session, Taken]] = OrderedDict()
+
+    def of(self, governed: Governed, session: Session, run: str, taking: Taking, lifted: frozenset[str]) -> Taken:
+        """What this call takes. Raises what `charges` raises."""
+        key = (session.session_id, run, taking.contract.operation)
+        known = self._known.get(key)
+        if known is not None and not lifted and known[0] == governed.release.digest and known[1] == session:
+            return known[2]
+        budgets = governed.budgets(taking.contract)
+        found = charges(budgets, session, run, taking, lifted)
+        taken = Taken(charges=found, reserved=_reserved(budgets, found), timed=_timed(budgets, found))
+        if not lifted and all(_is_steady(budget, taking.contract) for budget in budgets):
+            self._known[key] = (governed.release.digest, session, taken)
+            if len(self._known) > MAX_CACHED_TAKINGS:
+                self._known.popitem(last=False)
+        return taken
 
 
 def charges(
@@ -82,8 +118,7 @@ def _handed_down(session: Session) -> Iterator[Charge]:
             yield Charge(budget=HANDED_DOWN, account=account, amount=1, limit=holder.max_calls, about=about)
 
 
-def reserved(budgets: Iterable[Budget], taken: Iterable[Charge]) -> tuple[Reserved, ...]:
-    """The charges as they are recorded."""
+def _reserved(budgets: Iterable[Budget], taken: Iterable[Charge]) -> tuple[Reserved, ...]:
     named = {budget.name: budget for budget in budgets}
 
     def shown(charge: Charge) -> str:
@@ -93,10 +128,16 @@ def reserved(budgets: Iterable[Budget], taken: Iterable[Charge]) -> tuple[Reserv
     return tuple(Reserved(budget=item.budget, amount=shown(item)) for item in taken if item.account)
 
 
-def timed(budgets: Iterable[Budget], taken: Iterable[Charge]) -> tuple[str, ...]:
-    """The accounts that count milliseconds: what they reserved is the longest the call may take."""
+def _timed(budgets: Iterable[Budget], taken: Iterable[Charge]) -> tuple[str, ...]:
     named = {budget.name for budget in budgets if budget.counted is Counted.WALL_MS}
     return tuple(item.account for item in taken if item.budget in named)
+
+
+def _is_steady(budget: Budget, contract: Contract) -> bool:
+    """Whether every call of this contract takes the same of the budget, whatever its arguments are."""
+    if budget.counted is Counted.ENTITIES:
+        return contract.is_read_only or isinstance(contract.entities, int)
+    return budget.counted is not Counted.SUM
 
 
 def policy_id(budget: Budget) -> str:

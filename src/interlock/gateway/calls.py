@@ -35,11 +35,24 @@ class Calls:
         ended: Callable[[asyncio.Task[CallResult]], object],
     ) -> CallResult:
         """The call's answer. When the caller goes, a call that is not yet claimed is dropped, and one that is goes on."""
+        waiting: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
+
+        def over(task: asyncio.Task[CallResult]) -> None:
+            del self._tasks[task]
+            ended(task)
+            if waiting.done():
+                return  # the caller has gone
+            if task.cancelled():
+                waiting.cancel()
+            elif (error := task.exception()) is not None:
+                waiting.set_exception(error)
+            else:
+                waiting.set_result(task.result())
+
+        # As `asyncio.shield`, in half of its steps.
         task = asyncio.create_task(through)
         self._tasks[task] = call.id
-        task.add_done_callback(self._tasks.pop)
-        task.add_done_callback(ended)
-        waiting = asyncio.shield(task)
+        task.add_done_callback(over)
         self._waiting.add(waiting)
         try:
             return await waiting

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from interlock.core.budget import Charge
-from interlock.core.claim import Claimed, ClaimRequest
+from interlock.core.claim import Claimed, ClaimRequest, Labels
 from interlock.core.decision import Allow
 from interlock.core.event import EventDraft
 from interlock.gateway.asking import Asker, Asking
-from interlock.gateway.budgeting import Taking, charges, reserved, timed
+from interlock.gateway.budgeting import Taken, Taking, Takings
 from interlock.gateway.governed import Governed
 from interlock.gateway.histories import Histories
 from interlock.gateway.internal import scopes_of
@@ -37,7 +36,8 @@ class Claiming(msgspec.Struct, frozen=True, kw_only=True):
     way: Way
     claim_id: str
     remembered: str | None
-    taken: tuple[Charge, ...]
+    labels: Labels
+    taken: Taken
 
     @classmethod
     def of(
@@ -50,6 +50,7 @@ class Claiming(msgspec.Struct, frozen=True, kw_only=True):
         decided: EventDraft,
         way: Way,
         histories: Histories,
+        takings: Takings,
         new_id: str,
     ) -> Claiming:
         """One of these; `new_id` names a claim that is made anew.
@@ -68,21 +69,21 @@ class Claiming(msgspec.Struct, frozen=True, kw_only=True):
             way=way,
             claim_id=goes_on.claim_id if goes_on else new_id,
             remembered=None if goes_on else histories.kept(governed, call.session, contract, read.arguments),
-            taken=charges(governed.budgets(contract), call.session, call.proposal.run, taking, frozenset(call.lifted)),
+            labels=worst_labels(contract),
+            taken=takings.of(governed, call.session, call.proposal.run, taking, frozenset(call.lifted)),
         )
 
     def request(self) -> ClaimRequest:
         """What the store is asked."""
         call, read, standing = self.call, self.read, self.standing
-        contract, session, labels = read.contract, call.session, worst_labels(read.contract)
-        taken = () if read.continues else self.taken
+        contract, session = read.contract, call.session
         approvals = (*self.decision.approvals, *call.lifted.values())
         claimed = CallClaimed(
             claim_id=self.claim_id,
             operation=contract.operation,
-            worst_labels=labels,
+            worst_labels=self.labels,
             approvals=approvals,
-            reserved=reserved(self.governed.budgets(contract), taken),
+            reserved=() if read.continues else self.taken.reserved,
         )
         events: tuple[EventDraft, ...] = (call.proposed(), self.decided, call.event(claimed))
         if read.continues:
@@ -106,12 +107,12 @@ class Claiming(msgspec.Struct, frozen=True, kw_only=True):
             scopes=scopes_of(session, contract),
             idempotency=read.same.idempotency,
             rates=() if read.continues else self.decision.obligations.rates,
-            worst_labels=labels,
+            worst_labels=self.labels,
             settle_by_ms=contract.timeout_ms + SETTLE_MARGIN_MS,
             events=events,
             approvals=approvals,
             approved_hash=read.call_hash,
-            charges=taken,
+            charges=() if read.continues else self.taken.charges,
             history=self.remembered,
             history_version=call.history_version,
             work=call.work,
@@ -129,10 +130,10 @@ class Claiming(msgspec.Struct, frozen=True, kw_only=True):
             call_hash=read.call_hash,
             claimed=claimed,
             permit=permit,
-            labels=worst_labels(contract),
+            labels=self.labels,
             extra_log=self.decision.obligations.extra_log,
             may_be_repeated=read.same.idempotency is not None,
-            timed=timed(self.governed.budgets(contract), self.taken),
+            timed=self.taken.timed,
             calls_the_tool=self.way.place is not None,
             earlier=self.way.earlier,
             line=asking.line(Asker.of(call.id, call.session, claimed.state, contract, call.caller, self.governed.canaries)),

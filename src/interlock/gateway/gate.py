@@ -24,6 +24,7 @@ from interlock.core.claim import (
     Duplicate,
     Halted,
     KeyReused,
+    NotClaimed,
     NotSettled,
     OverBudget,
     OverRate,
@@ -39,7 +40,7 @@ from interlock.core.terms import Question
 from interlock.core.who import Session
 from interlock.gateway.approving import Approving, TooManyOpenError, denial, lifts
 from interlock.gateway.asking import Asking
-from interlock.gateway.budgeting import given_for, question
+from interlock.gateway.budgeting import Takings, given_for, question
 from interlock.gateway.calls import Calls
 from interlock.gateway.claiming import Claiming
 from interlock.gateway.contexts import Contexts
@@ -144,6 +145,7 @@ class Gate:
         self._plans = plans
         self._watch = watch
         self._histories = histories
+        self._takings = Takings()
         resources = Resources(call=internal, clock=clock, ids=ids)
         self._deciding = Deciding(
             lease=lease, contexts=contexts, plans=plans, histories=histories, resources=resources, clock=clock
@@ -351,10 +353,10 @@ class Gate:
         decided: EventDraft,
         way: Way,
     ) -> CallResult | Standing:
-        contract, session = read.contract, call.session
         if not self._lease.is_valid() and not await self._lease.ready(LEASE_WAIT_MS):
             return await self._recording.tell(call, refusal(call.id, "control_plane_unavailable"), decided, detail="no lease")
-        claiming = Claiming.of(call, read, standing, governed, decision, decided, way, self._histories, self._ids.new("clm"))
+        new_id, histories, takings = self._ids.new("clm"), self._histories, self._takings
+        claiming = Claiming.of(call, read, standing, governed, decision, decided, way, histories, takings, new_id)
         request = claiming.request()
         permit = mint(
             decision,
@@ -365,22 +367,28 @@ class Gate:
             scopes=request.scopes,
         )
         answer = await self._take(call, request)
+        if not isinstance(answer, Claimed):
+            return await self._not_claimed(claiming, facts, answer)
+        contract, session = read.contract, call.session
+        call.may_have_acted = not contract.is_read_only
+        self._beliefs.advance(session.lineage.id, answer.state)
+        if request.history is not None and answer.history_n is not None:
+            past = past_call(session, request.claim_id, call.id, contract, request.history, answer.claimed_at_us)
+            histories.claimed(session, past, answer.history_n)
+        return await self._execute(call, claiming.work(answer, permit, self._asking), decision, way)
+
+    async def _not_claimed(self, claiming: Claiming, facts: Facts, answer: NotClaimed) -> CallResult | Standing:
+        call, standing, decided = claiming.call, claiming.standing, claiming.decided
+        lineage = call.session.lineage.id
         match answer:
-            case Claimed():
-                call.may_have_acted = not contract.is_read_only
-                self._beliefs.advance(session.lineage.id, answer.state)
-                if request.history is not None and answer.history_n is not None:
-                    past = past_call(session, request.claim_id, call.id, contract, request.history, answer.claimed_at_us)
-                    self._histories.claimed(session, past, answer.history_n)
-                return await self._execute(call, claiming.work(answer, permit, self._asking), decision, way)
             case Stale():
-                return self._beliefs.correct(session.lineage.id, answer)
+                return self._beliefs.correct(lineage, answer)
             case Duplicate():
-                return await self._replays.answer(call, read, standing, decision, decided, answer)
+                return await self._replays.answer(call, claiming.read, standing, claiming.decision, decided, answer)
             case KeyReused():
                 return await self._recording.tell(call, refusal(call.id, "idempotency_key_reused"))
             case Halted():
-                self._beliefs.forget(session.lineage.id)
+                self._beliefs.forget(lineage)
                 return await self._recording.tell(call, of_halt(call.id, answer.scope), decided, detail=answer.reason)
             case OverRate():
                 told = refusal(call.id, "rate_limited", retry_after_ms=answer.retry_after_ms)
@@ -388,13 +396,13 @@ class Gate:
                     call, told, decided, detail=f"{answer.rate.limit} in {answer.rate.window_s} s"
                 )
             case OverBudget():
-                return await self._over_budget(call, standing, governed, facts, decision, decided, answer)
+                return await self._over_budget(claiming, facts, answer)
             case ApprovalGone():
                 call.spent |= {answer.approval_id}
                 call.lifted = {name: given for name, given in call.lifted.items() if given != answer.approval_id}
                 return standing  # decide again without it: people are asked anew
             case SessionEnded():
-                self._beliefs.forget(session.lineage.id)
+                self._beliefs.forget(lineage)
                 return refusal(call.id, "session_ended")
             case _:
                 assert_never(answer)
@@ -414,17 +422,10 @@ class Gate:
             await asyncio.sleep(pause_ms / 1000)
             pause_ms = min(2 * pause_ms, BUDGET_POLL_MOST_MS)
 
-    async def _over_budget(
-        self,
-        call: Call,
-        standing: Standing,
-        governed: Governed,
-        facts: Facts,
-        decision: Allow,
-        decided: EventDraft,
-        over: OverBudget,
-    ) -> CallResult | Standing:
+    async def _over_budget(self, claiming: Claiming, facts: Facts, over: OverBudget) -> CallResult | Standing:
         """A hit stops the call; where the budget names a rule, people may let this very call go beyond it."""
+        call, standing, governed = claiming.call, claiming.standing, claiming.governed
+        decision, decided = claiming.decision, claiming.decided
         budget = governed.budget(over.charge)
         rule = governed.release.approvals.get(budget.rule)
         detail = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import assert_never
 
 import msgspec
@@ -25,12 +26,18 @@ from interlock.core.contract import Contract
 from interlock.core.decision import Allow
 from interlock.core.ports import Clock, Ids
 from interlock.core.terms import QUARANTINE
-from interlock.core.who import Session
+from interlock.core.who import Lineage, Parent, Session
 from interlock.gateway.budgeting import lookup_charges
 from interlock.gateway.execution import Executor, MoreEvents
 from interlock.gateway.keys import call_hash
 from interlock.gateway.lease import Lease
-from interlock.gateway.limits import LEASE_WAIT_MS, MAX_ORDERED_DECISION_ROUNDS, PERMIT_HOLDS_S, SETTLE_MARGIN_MS
+from interlock.gateway.limits import (
+    LEASE_WAIT_MS,
+    MAX_CACHED_SCOPES,
+    MAX_ORDERED_DECISION_ROUNDS,
+    PERMIT_HOLDS_S,
+    SETTLE_MARGIN_MS,
+)
 from interlock.gateway.ports import ClaimDesk, Standing
 from interlock.gateway.refusals import StoppedError, say_of_shut
 from interlock.gateway.released import RawOutput, Released
@@ -207,19 +214,27 @@ class InternalCalls:
 
 def scopes_of(session: Session, contract: Contract) -> tuple[str, ...]:
     """Every control scope that can stop a call of this contract in this session."""
-    quarantine = f"{QUARANTINE}:{session.lineage.environment}/{contract.operation}"
-    return (*session_scopes(session), f"tool:{contract.tool}", f"operation:{contract.operation}", quarantine)
+    return _scopes_of(session.lineage, session.session_id, session.parents, contract.tool, contract.operation)
 
 
 def session_scopes(session: Session) -> tuple[str, ...]:
     """Every control scope that can stop this session whatever it calls."""
-    lineage = session.lineage
+    return _session_scopes(session.lineage, session.session_id, session.parents)
+
+
+@lru_cache(MAX_CACHED_SCOPES)
+def _scopes_of(lineage: Lineage, session_id: str, parents: tuple[Parent, ...], tool: str, operation: str) -> tuple[str, ...]:
+    quarantine = f"{QUARANTINE}:{lineage.environment}/{operation}"
+    return (*_session_scopes(lineage, session_id, parents), f"tool:{tool}", f"operation:{operation}", quarantine)
+
+
+def _session_scopes(lineage: Lineage, session_id: str, parents: tuple[Parent, ...]) -> tuple[str, ...]:
     return (
         "fleet",
         f"tenant:{lineage.tenant}",
         f"environment:{lineage.environment}",
-        *dict.fromkeys(f"agent:{agent}" for agent in (lineage.agent, *(parent.agent for parent in session.parents))),
+        *dict.fromkeys(f"agent:{agent}" for agent in (lineage.agent, *(parent.agent for parent in parents))),
         f"user:{lineage.tenant}/{lineage.user}",
-        f"session:{session.session_id}",
-        *(f"session:{parent.session_id}" for parent in session.parents),
+        f"session:{session_id}",
+        *(f"session:{parent.session_id}" for parent in parents),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any, TypeAlias, assert_never
 
 import msgspec
@@ -76,8 +76,10 @@ def _wanted(process_id: str, requests: Sequence[Request], *, again: bool) -> lis
     return wanted
 
 
-def _charged(process_id: str, claims: Iterable[tuple[int, ClaimRequest]]) -> tuple[Collection[_Asked], tuple[str, ...]]:
+def _charged(process_id: str, claims: Sequence[tuple[int, ClaimRequest]]) -> tuple[Collection[_Asked], tuple[str, ...]]:
     """The budgets that claims ask of, and what each claim charges to them, in columns."""
+    if not claims:
+        return (), ("{}",) * 4
     asked: dict[tuple[str, str], _Asked] = {}
     numbers: list[int] = []
     charged_to: list[int] = []
@@ -93,6 +95,8 @@ def _charged(process_id: str, claims: Iterable[tuple[int, ClaimRequest]]) -> tup
 
 
 def _budgets(budgets: Collection[_Asked]) -> tuple[str, ...]:
+    if not budgets:
+        return ("{}",) * 6
     return (
         _texts([budget.account for budget in budgets]),
         _texts([budget.holder for budget in budgets]),
@@ -139,9 +143,13 @@ def _of_work(work: OfWork | None) -> dict[str, Any]:
     return told
 
 
-def _values(values: Iterable[int | None]) -> str:
+def _values(values: Sequence[int | None]) -> str:
     """An array as Postgres reads one. asyncpg looks at each member of an array several times; this is half of the cost."""
-    return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+    if not values:
+        return "{}"
+    if None in values:
+        return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+    return "{" + str(values)[1:-1].rstrip(",") + "}"
 
 
 def _texts(texts: Collection[str | None]) -> str:
@@ -175,23 +183,41 @@ def _may_be_plain(request: Request) -> bool:
 
 def _compared(requests: Sequence[Request]) -> tuple[str, ...]:
     """What is compared for a whole batch at once, in columns: kind, claim, key, facts version, labels, attempt."""
-    rows: list[tuple[Any, ...]] = []
+    kinds: list[str] = []
+    claims: list[str | None] = []
+    keys: list[str | None] = []
+    versions: list[int | None] = []
+    tainted: list[bool | None] = []
+    ranks: list[int | None] = []
+    attempts: list[int | None] = []
     for request in requests:
+        claim_id, key, version, labels, attempt = None, None, None, None, None
         match request:
             case ClaimRequest():
-                key, labels = request.idempotency, request.worst_labels
-                worst = (labels.tainted, labels.confidentiality)
-                rows.append(("claim", request.claim_id, None if key is None else key.key, request.facts_version, *worst, None))
+                kind, claim_id, key = "claim", request.claim_id, request.idempotency
+                version, labels = request.facts_version, request.worst_labels
             case RecordRequest():
-                rows.append(("record", None, None, request.facts_version, None, None, None))
+                kind, version = "record", request.facts_version
             case SettleRequest():
-                rows.append(("settle", request.claim_id, None, None, None, None, request.attempt))
+                kind, claim_id, attempt = "settle", request.claim_id, request.attempt
             case _:
                 assert_never(request)
-    kinds, claims, keys, versions, tainted, ranks, attempts = zip(*rows, strict=True)
-    hexed = [None if key is None else f"\\x{key.hex()}" for key in keys]
-    told = _values(versions), _values(tainted), _values(ranks), _values(attempts)
-    return _texts(kinds), _texts(claims), _texts(hexed), *told
+        kinds.append(kind)
+        claims.append(claim_id)
+        keys.append(None if key is None else f"\\x{key.key.hex()}")
+        versions.append(version)
+        tainted.append(None if labels is None else labels.tainted)
+        ranks.append(None if labels is None else labels.confidentiality)
+        attempts.append(attempt)
+    return (
+        _texts(kinds),
+        _texts(claims),
+        _texts(keys),
+        _values(versions),
+        _values(tainted),
+        _values(ranks),
+        _values(attempts),
+    )
 
 
 def _budget(charge: Charge, process_id: str, asked: dict[tuple[str, str], _Asked]) -> _Asked:
@@ -231,6 +257,8 @@ def _entering(requests: Sequence[Request]) -> tuple[Any, ...]:
         for column, value in zip(columns, row, strict=True):
             column.append(value)
     rows, nth, after, until, sources, references, complete = columns
+    if not rows:
+        return (*("{}",) * 8, [])
     places = _values(rows), _values(nth), _values(after), _values(until)
     return (*places, _texts(sources), _texts(references), _values(complete), _values(standings), tokens)
 

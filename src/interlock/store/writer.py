@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 import asyncpg
@@ -42,6 +42,7 @@ from interlock.store.queries import load
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
+    from asyncpg.prepared_stmt import PreparedStatement
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ _DRAW: Final = "draw"
 _AGAIN: Final = "again"
 _PLAIN: Final = "plain"
 MAX_KNOWN_ACCOUNTS: Final = 16_384
+# The last: a migration gave the statement other columns; it was not done, and is prepared anew.
+_NOT_DONE: Final = (*UNAVAILABLE, asyncpg.InvalidCachedStatementError)
 
 
 class _NoRoom(msgspec.Struct, frozen=True):
@@ -79,9 +82,10 @@ class Writer:
         self._process_id = process_id
         self._sql = load()["commit_requests"]
         self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
+        self._statement: PreparedStatement[asyncpg.Record] | None = None
         self._accounts: OrderedDict[str, None] = OrderedDict()  # of budgets that had rows a moment ago
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUED_REQUESTS)
-        self._left: _Waiting | None = None
+        self._queue: deque[_Waiting] = deque()
+        self._something = asyncio.Event()  # is queued, or it ends
         self._slices = Slices(database, process_id=process_id)
         self._database = database
         self._task: asyncio.Task[None] | None = None
@@ -89,7 +93,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """Requests that are not yet part of a commit."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     def start(self) -> None:
         """Begin to take requests."""
@@ -100,8 +104,7 @@ class Writer:
         task, self._task = self._task, None
         if task is None:
             return
-        await self._queue.join()
-        task.cancel()
+        self._something.set()
         await asyncio.gather(task, return_exceptions=True)
         await self._let_go(broken=False)
 
@@ -181,38 +184,41 @@ class Writer:
     async def _submit(self, request: Request) -> Answer:
         if self._task is None or self._task.done():
             raise StoreUnavailableError("the writer is not running; the process is starting or going down")
+        if len(self._queue) >= MAX_QUEUED_REQUESTS:
+            raise StoreUnavailableError("too many requests wait for the database; try again shortly")
         waiting = _Waiting(request, asyncio.get_running_loop().create_future())
-        try:
-            self._queue.put_nowait(waiting)
-        except asyncio.QueueFull:
-            raise StoreUnavailableError("too many requests wait for the database; try again shortly") from None
+        self._queue.append(waiting)
+        self._something.set()
         return await waiting.future
 
     async def _run(self) -> None:
-        while True:
-            batch = await self._gathered()
+        while batch := await self._gathered():
             try:
                 await self._commit(batch)
             except Exception as error:  # noqa: BLE001  # the writer outlives every batch; its callers fail closed
                 _log.exception("a batch could not be committed", extra={"event": "store.batch_failed"})
                 for waiting in batch:
                     _fail(waiting, error)
-            finally:
-                for _ in batch:
-                    self._queue.task_done()
 
     async def _gathered(self) -> list[_Waiting]:
-        """What waits, up to a batch. Of one claim there is one settlement in it; a second meets what the first did."""
-        first, self._left = self._left or await self._queue.get(), None
-        batch, settled = [first], {_settles(first.request)}
-        while len(batch) < MAX_BATCH_REQUESTS and not self._queue.empty():
-            waiting = self._queue.get_nowait()
-            claim_id = _settles(waiting.request)
-            if claim_id and claim_id in settled:
-                self._left = waiting
+        """What waits, up to a batch; nothing when the writer ends. Of one claim there is one settlement in it.
+
+        A second one meets what the first did.
+        """
+        while not self._queue:
+            if self._task is None:
+                return []
+            self._something.clear()
+            await self._something.wait()
+        batch: list[_Waiting] = []
+        settled: set[str] = set()
+        while self._queue and len(batch) < MAX_BATCH_REQUESTS:
+            claim_id = _settles(self._queue[0].request)
+            if claim_id in settled:
                 break
-            settled.add(claim_id)
-            batch.append(waiting)
+            if claim_id:
+                settled.add(claim_id)
+            batch.append(self._queue.popleft())
         return batch
 
     async def _commit(self, batch: list[_Waiting]) -> None:
@@ -243,10 +249,11 @@ class Writer:
             try:
                 if self._connection is not None and self._connection.is_closed():
                     await self._let_go()
-                if self._connection is None:
-                    self._connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
-                rows = await self._connection.fetch(self._sql, *columns, timeout=COMMAND_TIMEOUT_S)
-            except UNAVAILABLE as error:
+                if self._connection is None or self._statement is None:
+                    self._connection = self._connection or await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
+                    self._statement = await self._connection.prepare(self._sql, timeout=COMMAND_TIMEOUT_S)
+                rows = await self._statement.fetch(*columns, timeout=COMMAND_TIMEOUT_S)
+            except _NOT_DONE as error:
                 last: Exception = error
                 await self._let_go()
                 await asyncio.sleep(RETRY_PAUSE_MS * (attempt + 1) / 1000)
@@ -259,7 +266,7 @@ class Writer:
 
     async def _let_go(self, *, broken: bool = True) -> None:
         """Give the connection back. One that is broken, or whose statement may still be running, is not used again."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._statement = self._connection, None, None
         if connection is not None:
             try:
                 # Of one that was lost the pool has taken leave already; it answers to nothing any more.

@@ -105,6 +105,7 @@ class PythonConnector:
     ) -> None:
         self._prefix = prefix
         self._functions = functions
+        self._coroutines = {name for name, made in functions.items() if inspect.iscoroutinefunction(made.function)}
         self._run_in_thread = run_in_thread
         self._limits = limits
         self._calls: set[asyncio.Task[ToolAnswer]] = set()
@@ -172,7 +173,7 @@ class PythonConnector:
         try:
             asked = attempt.invocation
             fence.enter(None if asked.fence is None else asked.fence(), asked.idempotency_key)
-            if inspect.iscoroutinefunction(function.function):
+            if asked.upstream_name in self._coroutines:
                 value = await _Begun(attempt, partial(function.function, **arguments))
             else:
                 value = await self._run_in_thread(attempt, partial(copy_context().run, function.function, **arguments))
