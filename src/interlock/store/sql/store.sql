@@ -6,7 +6,7 @@ SELECT * FROM commit_requests(
     $17::text::bigint[], $18::text::boolean[], $19::text::int[], $20::text::int[], $21, $22, $23::text::text[],
     $24::text::text[], $25::text::text[], $26::text::bigint[], $27::text::int[], $28::text::bigint[],
     $29::text::int[], $30::text::int[], $31::text::bigint[], $32::text::boolean[], $33::text::int[],
-    $34::text::text[], $35::text::text[], $36, $37, $38, $39::text::int[], $40::text::int[], $41::text::int[],
+    $34::text::text[], $35::text::text[], $36, $37::text::bytea[], $38::text::bytea[], $39::text::int[], $40::text::int[], $41::text::int[],
     $42::text::int[], $43::text::text[], $44::text::text[], $45::text::boolean[], $46::text::int[], $47)
 
 -- name: standing
