@@ -4,24 +4,25 @@ import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from interlock.store.batch import _texts, _values
+from interlock.store.batch import _arrays
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12) | st.sampled_from(
-    ["NULL", "null", "", '"', "\\", '\\"', "{", "}", ",", "{a,b}", " a ", "\n"]
+    ["NULL", "null", "", '"', "\\", '\\"', "{", "}", ",", "{a,b}", " a ", "\n", "],[", "\\x00", "\\\\x"]
 )
 
 
-@given(st.lists(st.none() | texts, max_size=6), st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), max_size=6))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_whatever_stands_in_a_column_arrives_as_it_is(database_urls, told, numbers):
+@given(
+    st.lists(st.none() | texts, max_size=6),
+    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), max_size=6),
+    st.lists(st.binary(max_size=32), max_size=3),
+)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_whatever_stands_in_a_column_arrives_as_it_is(database_urls, told, numbers, hashes):
     connection = await asyncpg.connect(database_urls.app)
+    flags = [None if number is None else number > 0 for number in numbers]
+    columns = _arrays((told, numbers, flags, ["\\x" + one.hex() for one in hashes], ()))
     row = await connection.fetchrow(
-        "SELECT $1::text::text[], $2::text::bigint[], $3::text::boolean[]",
-        _texts(told),
-        _values(numbers),
-        _values([None if number is None else number > 0 for number in numbers]),
+        "SELECT $1::text::text[], $2::text::bigint[], $3::text::boolean[], $4::text::bytea[], $5::text::text[]", *columns
     )
     await connection.close()
-    assert row[0] == told
-    assert row[1] == numbers
-    assert row[2] == [None if number is None else number > 0 for number in numbers]
+    assert list(row) == [told, numbers, flags, hashes, []]
