@@ -87,6 +87,10 @@ def arguments(number: int) -> dict[str, Any]:
     }
 
 
+async def _no_mark() -> None:
+    """Nothing is kept beside this database."""
+
+
 async def longest_wait(found: list[float]) -> None:
     """The longest that the event loop let somebody wait who only wanted to go on, until cancelled; added to `found`."""
     longest, before = 0.0, time.perf_counter()
@@ -131,7 +135,7 @@ async def measure(url: str) -> dict[str, float]:
     # A release without thresholds: nothing is looked for, so that what is measured is provenance alone.
     watch = RiskWatch(
         rows=RiskRows(database, "bench"),
-        postures=Postures(database),
+        postures=Postures(database, _no_mark),
         rules=RiskRules,
         detectors=(),
         slow=lambda _: (),

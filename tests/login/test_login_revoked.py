@@ -15,7 +15,7 @@ async def test_what_began_before_a_revocation_gives_nothing_after_it(town):
     issued = (await town.poll(asked)).json()
     system = town.system
     event = draft(RevocationMade(target="user:oki", tenant="acme", reason="lost laptop", by="sam", roles=()), ids=system.ids)
-    revocations = Revocations(system.database, "test")
+    revocations = Revocations(system.database, "test", system.marking.note_now)
     await revocations.revoke(kind="user", name="oki", tenant="acme", by="sam", reason="lost laptop", event=event)
     assert (await town.refresh("interlock-cli", issued["refresh_token"], town.other)).json()["error"] == "invalid_grant"
     assert (await town.poll(late)).json()["error"] == "access_denied", "nor what was approved and not fetched"

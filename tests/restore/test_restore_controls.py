@@ -196,12 +196,11 @@ async def test_another_release_than_in_the_marks_is_said(bank):
 
 
 async def test_marks_without_a_word_on_controls_say_so(bank, monkeypatch):
-    await _emptied(bank)
-
     async def nothing(_):
         pass
 
     monkeypatch.setattr(marking.Marking, "note_controls", nothing)
+    await _emptied(bank)
     async with bank.gateway() as made:
         await pay(made, await made.session(), "A1")
     await bank.set_back()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -13,10 +12,8 @@ from interlock.core.event import EventDraft
 from interlock.core.ports import Clock
 from interlock.gateway.limits import LEASE_MARGIN_S, LEASE_S
 from interlock.store.controls import ControlAnswer, Controls, InFlight
-from interlock.store.errors import StoreError, StoreUnavailableError
+from interlock.store.errors import StoreUnavailableError
 from interlock.store.leases import EndedClaim, Holder, Leases
-
-_log = logging.getLogger(__name__)
 
 FIRST_LOOK_MS: Final = 2.0
 MOST_BETWEEN_LOOKS_MS: Final = 4.0
@@ -25,6 +22,10 @@ MAX_TOLD_CALLS: Final = 1_000
 ACKNOWLEDGED: Final = "acknowledged"
 RUN_OUT: Final = "ran out"
 GONE: Final = "gone"
+NOT_IN_MARK: Final = (
+    "It is not in the mark yet, so a restore of the database could lose it: look at the disk of the marks. "
+    "It is tried every second."
+)
 
 
 class HeldLease(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,10 +69,8 @@ class KillAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class Containment:
     """The kill switch. Raises `StoreUnavailableError` only when nothing is known to have been stopped."""
 
-    def __init__(
-        self, *, controls: Controls, leases: Leases, clock: Clock, noted: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
-        """`noted` puts what is stopped where a restore of the database cannot lose it."""
+    def __init__(self, *, controls: Controls, leases: Leases, clock: Clock, noted: Callable[[], Awaitable[bool]]) -> None:
+        """`noted` puts what is stopped where a restore of the database cannot lose it; false when it could not."""
         self._noted = noted
         self._controls = controls
         self._leases = leases
@@ -93,7 +92,8 @@ class Containment:
         except StoreUnavailableError:
             await self._wait_until(over_s)
             processes = None
-        await self._note()
+        if not await self._noted():
+            note = f"{note} {NOT_IN_MARK}".strip()
         took_ms = (self._clock.monotonic_s() - began_s) * 1000
         calls = tuple(_became(call, ended.get(call.claim_id), unsent) for call in told)
         return KillAnswer(
@@ -120,14 +120,6 @@ class Containment:
             now = {holder.process_id: holder for holder in await self._leases.holders()}
         found = tuple(_held(holder, now.get(name), changed.epoch) for name, holder in first.items())
         return found, frozenset(claim for holder in now.values() for claim in holder.unsent)
-
-    async def _note(self) -> None:
-        """The chore comes a second later; that it cannot be noted now undoes no stop."""
-        try:
-            if self._noted is not None:
-                await self._noted()
-        except StoreError as error:
-            _log.warning("a stop is not in the mark yet: %s", error, extra={"event": "mark.not_written"})
 
     async def _wait_until(self, until_s: float) -> None:
         await asyncio.sleep(max(0.0, until_s - self._clock.monotonic_s()))

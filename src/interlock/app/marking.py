@@ -29,7 +29,7 @@ from interlock.gateway.lease import Lease
 from interlock.gateway.ports import ClaimDesk
 from interlock.ledger.witness import read_witness
 from interlock.store.database import Database
-from interlock.store.errors import MarkError, StoreUnavailableError
+from interlock.store.errors import MarkError, StoreError, StoreUnavailableError
 from interlock.store.mark import (
     MAX_OUTCOME_BYTES,
     Acting,
@@ -304,6 +304,15 @@ class Marking:
         standing = await self.restorations.standing(self._clock.wall_us())
         self.mark.write(standing, at_us=standing.at_us)
         self._noted = (standing.seq, self.mark.part)
+
+    async def note_now(self) -> bool:
+        """The same, before a stricter control is answered. False when it could not be: it stands, and the chore tries on."""
+        try:
+            await self.note_controls()
+        except StoreError as error:
+            _log.error("what was just made stricter is not in the mark yet: %s", error, extra={"event": "mark.not_written"})
+            return False
+        return True
 
     async def _forget(self) -> None:
         self._forgot_s = self._clock.monotonic_s()

@@ -193,6 +193,7 @@ class Plane:
         holds_lease: Callable[[], bool],
         room: Callable[[], Awaitable[None]],
         leaving: Leaving,
+        noted: Callable[[], Awaitable[object]],
     ) -> None:
         self.clock = clock
         self.leaving = leaving
@@ -215,6 +216,7 @@ class Plane:
             clock=clock,
             ids=ids,
             load_now=load_now,
+            noted=noted,
         )
         self.breakers = PeoplesBreakers(breakers, self.admin, environment=environment)
         self.budgets = PeoplesBudgets(budgets, self.admin, environment=environment, clock=clock)

@@ -83,6 +83,7 @@ class Releases:
         clock: Clock,
         ids: Ids,
         load_now: Callable[[], Awaitable[None]],
+        noted: Callable[[], Awaitable[object]],
     ) -> None:
         self._admin = admin
         self._controls = controls
@@ -92,6 +93,7 @@ class Releases:
         self._clock = clock
         self._ids = ids
         self._load_now = load_now
+        self._noted = noted
 
     async def propose(self, person: Person, files: dict[str, str]) -> Proposed:
         """Store a release, with what its own tests say. Raises `NotPermittedError` or `ReleaseError` with every problem."""
@@ -246,6 +248,7 @@ class Releases:
         epoch = await self._controls.activate(release.digest, expected=previous, by=person.user, reason=reason, event=event)
         if epoch is None:
             raise ReleaseConflictError("another release was put in force at the same moment; look at it and try again")
+        await self._noted()
         await self._load_now()
         late = await self._wait_for_processes(epoch)
         return Activated(

@@ -172,9 +172,10 @@ class System:
         )
         self.desk = self.marking.desk
         self.detectors = Detectors()
+        postures = Postures(database, self.marking.note_now)
         self.risk = RiskWatch(
             rows=RiskRows(database, settings.environment),
-            postures=Postures(database),
+            postures=postures,
             rules=lambda: RiskRules() if shelf.latest is None else shelf.latest.risk,
             detectors=(InjectionRules(),),
             slow=self.detectors.of,
@@ -272,9 +273,7 @@ class System:
             tools=lambda admin: Tools(records=records, watch=self.upstreams, admin=admin, ids=self.ids),
             controls=self.controls,
             answers=Answers(KeptAnswers(database), self.process_id),
-            containment=Containment(
-                controls=self.controls, leases=self.leases, clock=self.clock, noted=self.marking.note_controls
-            ),
+            containment=Containment(controls=self.controls, leases=self.leases, clock=self.clock, noted=self.marking.note_now),
             leases=self.leases,
             desk=lambda admin: Desk(
                 database=database,
@@ -300,9 +299,9 @@ class System:
             ),
             approvals=self.approvals,
             proposals=Proposals(database),
-            postures=Postures(database),
+            postures=postures,
             live=LiveRows(database),
-            scope_postures=ScopePostures(database),
+            scope_postures=ScopePostures(database, self.marking.note_now),
             processes=self.processes,
             sessions=sessions,
             shelf=shelf,
@@ -317,7 +316,7 @@ class System:
             environment=settings.environment,
             people=People(proofs, self.outside, persons),
             refusals=self.refusals,
-            revocations=Revocations(database, settings.environment),
+            revocations=Revocations(database, settings.environment, self.marking.note_now),
             delegated=delegated,
             public_url=settings.public_url,
             variables=settings.variables,
@@ -327,6 +326,7 @@ class System:
             holds_lease=self.lease.is_valid,
             room=partial(check_room, database),
             leaving=self.leaving,
+            noted=self.marking.note_now,
         )
         if settings.trust_dev_issuer and settings.directory is not None:
             self.plane.doors.logs_in_here = True

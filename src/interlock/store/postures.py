@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 import asyncpg
@@ -36,10 +37,11 @@ class SetPosture(StrEnum):
 
 
 class Postures:
-    """Reads and writes postures. Every method raises `StoreUnavailableError`."""
+    """Reads and writes postures. Every method raises `StoreUnavailableError`. `noted` is told before the answer."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, noted: Callable[[], Awaitable[object]]) -> None:
         self._database = database
+        self._noted = noted
 
     async def get(self, lineage_id: str) -> LineageRow | None:
         """One lineage, or None."""
@@ -71,7 +73,10 @@ class Postures:
             event.salt,
             event.commitment,
         )
-        return SetPosture.CHANGED if row is None else SetPosture(row[0])
+        became = SetPosture.CHANGED if row is None else SetPosture(row[0])
+        if became is SetPosture.SET:
+            await self._noted()
+        return became
 
 
 class ScopePosture(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,10 +88,11 @@ class ScopePosture(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScopePostures:
-    """Postures of whole scopes. Every method raises `StoreUnavailableError`."""
+    """Postures of whole scopes. Every method raises `StoreUnavailableError`. `noted` is told before the answer."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, noted: Callable[[], Awaitable[object]]) -> None:
         self._database = database
+        self._noted = noted
 
     async def get(self, scope: str) -> ScopePosture:
         """The posture of a scope; `normal` when nobody ever set one."""
@@ -109,7 +115,10 @@ class ScopePostures:
             event.salt,
             event.commitment,
         )
-        return None if row is None or row[0] is None else int(row[0])
+        if row is None or row[0] is None:
+            return None
+        await self._noted()
+        return int(row[0])
 
 
 def _lineage(row: asyncpg.Record) -> LineageRow:

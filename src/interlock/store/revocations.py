@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from interlock.core.event import EventDraft
@@ -22,10 +24,14 @@ class Revoked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Revocations:
-    """Reads and writes revocations of one environment. Every method raises `StoreUnavailableError`."""
+    """Reads and writes revocations of one environment. Every method raises `StoreUnavailableError`.
 
-    def __init__(self, database: Database, environment: str) -> None:
+    `noted` is told of each before its answer.
+    """
+
+    def __init__(self, database: Database, environment: str, noted: Callable[[], Awaitable[object]]) -> None:
         self._database = database
+        self._noted = noted
         self._environment = environment
 
     async def revoke(self, *, kind: str, name: str, tenant: str, by: str, reason: str, event: EventDraft) -> Revoked | None:
@@ -45,6 +51,7 @@ class Revocations:
         )
         if row is None or row["sessions"] < 0:
             return None
+        await self._noted()
         return Revoked(
             target=f"{kind}:{name}",
             tenant=tenant,
