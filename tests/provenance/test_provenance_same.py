@@ -1,6 +1,7 @@
 """The tokens of a text, against the plain way to find them: the whole text looked through for each kind, one hash at a time."""
 
 import re
+from unittest.mock import patch
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -99,18 +100,35 @@ def test_a_text_is_read_one_way_only_when_nothing_is_hidden_in_it(text):
 @example("0")
 @example("2027")
 @example("24")
+@example("12.50")
+@example("0.00")
 @example("9007199254740991")
-@given(st.one_of(st.integers(0, 10**16).map(str), TEXT))
-def test_a_whole_number_is_read_as_in_the_plain_way_and_so_is_every_other_value(text):
+@given(st.one_of(st.integers(0, 10**16).map(str), st.decimals(0, 10**9, places=2).map(str), TEXT))
+def test_a_plain_number_is_read_as_in_the_plain_way_and_so_is_every_other_value(text):
     plain = strict(text).strip()
     short = plain.strip(readings.EDGES)
-    if readings._WHOLE_NUMBER.fullmatch(short):
-        assert [*readings._read(plain)] == [*readings._read_number(short), *readings._moments(short)]
+    found = [*readings._read(plain)]
+    if readings._PLAIN_NUMBER.fullmatch(short):
+        assert found[:3] == [*readings._read_number(short), *readings._moments(short)]
+        assert len(found) == 3 or "." in short
         assert not readings._ACCOUNT.fullmatch(short)
-        assert not readings._BARE_VALUE.fullmatch(short)
-    sure = {"+".join(reading.tokens) for reading in readings._read(plain) if reading.grade is not readings.Grade.PART}
+    sure = {"+".join(reading.tokens) for reading in found if reading.grade is not readings.Grade.PART}
     if len(plain) <= readings.MAX_VALUE_CHARS:
         assert set(readings.forms(plain, included=True)) == ({plain} | sure if plain else set())
+
+
+MOMENT = st.sampled_from(
+    ["may", "sept", "5", "05", "2027", "10:30", "10:30:15.5", "am", "p.m.", "t", "z", "utc", "at", "on", "the", "of", "saturday", "sun", "3rd", "th", "-", "/", ".", ",", " ", "(", "+02:00", "$", "e", "ord", "monda"]
+)  # fmt: skip
+
+
+@example("2027-05-15t10:30:15z")
+@example("saturday, 3rd of may 2027 at 5 p.m.")
+@given(st.lists(st.one_of(MOMENT, st.just(" ")), max_size=9).map("".join))
+def test_what_is_spelt_with_letters_of_no_moment_is_none(text):
+    found = [*readings._moments(text)]
+    with patch.object(readings, "_LETTERS", re.compile("(?!)")):  # then nothing is left out
+        assert found == [*readings._moments(text)]
 
 
 @example("evil\u200b.io")

@@ -44,6 +44,7 @@ _NUMBER: Final = re.compile(
 )
 _NUMBER_VALUE: Final = re.compile(rf"([$€£¥]? ?)([-+]?(?:{_WRITTEN}))( ?(?:[€$£¥%]|(?:{_UNIT_WORDS}))?)")
 _WHOLE_NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
+_PLAIN_NUMBER: Final = re.compile(r"(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,6})?")
 _COMMA_DECIMAL: Final = re.compile(r"[-+]?(?:\d{1,3}(?:\.\d{3})+|\d+),\d{1,2}")
 _PADDED: Final = re.compile(r"[-+]?0[\d,_'’ ]")
 _GROUPED: Final = re.compile(r"[-+]?\d{1,3}(?:[, ]\d{3})+")
@@ -71,10 +72,16 @@ _JOINED: Final = re.compile(r"\s*(?:to|until|till|through|and|or|,|-|–|—)\s*
 _FOUR_DIGITS: Final = re.compile(r"\d{4}")
 _BETWEEN: Final = re.compile(r"(?<=\d)(?:t(?=\d)|z$)")  # the T and the Z of ISO 8601
 # What may stand beside a day and a time: words that say nothing more, and after a time fractions of a second and a zone.
-_BESIDE: Final = re.compile(
-    r"(?:[\s,;()]|\b(?:at|on|the|of|z|utc|gmt|(?:mon|tues|wednes|thurs|fri|satur|sun)day|mon|tue|wed|thu|fri|sat|sun)\b)*",
-    re.IGNORECASE,
+_WEEKDAYS: Final = ("mon", "tues", "wednes", "thurs", "fri", "satur", "sun")
+_WORDS_BESIDE: Final = (
+    *("at", "on", "the", "of", "z", "utc", "gmt"),
+    *(f"{day}day" for day in _WEEKDAYS),
+    *(day[:3] for day in _WEEKDAYS),
 )
+_BESIDE: Final = re.compile(rf"(?:[\s,;()]|\b(?:{'|'.join(_WORDS_BESIDE)})\b)*", re.IGNORECASE)
+_LETTERS: Final = re.compile(r"[a-z]+")
+# All letters that a moment may be written with; what has others is none.
+_OF_MOMENTS: Final = frozenset({*_WORDS_BESIDE, *_MONTHS, *("st", "nd", "rd", "th", "am", "pm", "a", "p", "m", "t", "z")})
 _AFTER_TIME: Final = re.compile(r"(?:\.\d{1,9}(?!\d))?\s*(?:[+-]\d{2}:?\d{2}(?!\d))?")
 _NOON_H: Final = 12
 _HOURS: Final = 24
@@ -137,8 +144,7 @@ def forms(plain: str, *, included: bool) -> tuple[str, ...]:
     found = readings(plain)
     if not found:
         return (plain,)
-    unsure = {Grade.PART} if included else {Grade.PART, Grade.LESS}
-    return (plain, *("+".join(reading.tokens) for reading in found if reading.grade not in unsure))
+    return (plain, *["+".join(tokens) for tokens, grade in found if grade is Grade.WHOLE or (included and grade is Grade.LESS)])
 
 
 def is_amount_or_time(plain: str) -> bool:
@@ -156,10 +162,10 @@ def is_amount_or_time(plain: str) -> bool:
 
 def _read(plain: str) -> Iterator[Reading]:
     text = plain.strip(EDGES)
-    if _WHOLE_NUMBER.fullmatch(text):
-        yield from _as_number(text, Grade.WHOLE)  # and nothing else; most numbers are such
-        return
-    if _DIGIT.search(text):
+    if _PLAIN_NUMBER.fullmatch(text):
+        # Most numbers are such: no unit, no padding, no day, no account.
+        yield from _as_number(text.rstrip("0").rstrip(".") if "." in text else text, Grade.WHOLE)
+    elif _DIGIT.search(text):
         yield from _read_number(text)
         yield from _moments(text)
         if _ACCOUNT.fullmatch(text):
@@ -273,6 +279,8 @@ def _moments(text: str) -> Iterator[Reading]:
 
     INVARIANT: it is nothing else besides. What else stands in it would be vouched for by a date that the user gave.
     """
+    if text.isascii() and not _OF_MOMENTS.issuperset(_LETTERS.findall(text)):
+        return
     plain = _BETWEEN.sub(" ", text)
     date = next((found for pattern in _DATES if (found := pattern.search(plain))), None)
     rest = plain if date is None else f"{plain[: date.start()]} {plain[date.end() :]}"
