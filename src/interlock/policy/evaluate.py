@@ -10,7 +10,7 @@ import cedarpy
 import msgspec
 from cedarpy import _internal as _native
 
-MEMO_MAX_ENTRIES: Final = 8_192
+MEMO_MAX_ENTRIES: Final = 4_096
 MAX_DETAIL_CHARS: Final = 500
 _ALLOW: Final = "Allow"
 

@@ -21,7 +21,7 @@ import msgspec
 from interlock.policy.reads import entity_types_of, paths_of, reads_of
 from interlock.policy.slices import STANDING, USER_LAYERS, Handle, Numbers, Rule, parse_set
 
-PINNED_MAX_CONDITIONS: Final = 3_000
+PINNED_MAX_CONDITIONS: Final = 1_500
 """Over all standings that are remembered. One takes about 7 KB."""
 
 Est: TypeAlias = dict[str, Any]

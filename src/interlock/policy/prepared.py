@@ -13,7 +13,7 @@ from interlock.policy.reads import Step
 from interlock.policy.slices import OperationSlices, Slices
 from interlock.release.model import Release
 
-STANDING_MAX_ENTRIES: Final = 4_096
+STANDING_MAX_ENTRIES: Final = 1_024  # of each kind; one takes up to 2 KB
 
 
 class Standing:

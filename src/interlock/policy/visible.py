@@ -23,7 +23,7 @@ from interlock.policy.errors import PolicyError
 from interlock.policy.prepared import Prepared
 from interlock.policy.slices import USER_LAYERS, Handle, Slices
 
-VISIBLE_MEMO_MAX_ENTRIES: Final = 2_048
+VISIBLE_MEMO_MAX_ENTRIES: Final = 512
 VISIBLE_TIME_STEP_US: Final = 60_000_000
 UNKNOWN_ARGUMENTS: Final = {"__extn": {"fn": "unknown", "arg": "args"}}
 

@@ -34,7 +34,7 @@ MAX_NUMBERS: Final = 20
 MAX_COUNTED_A_MINUTE: Final = WINDOW_CALLS * BUSY_TIMES * 4
 MAX_LINEAGES: Final = 4_000
 # Calls and times of all windows that a process keeps; a call takes about 700 bytes.
-MAX_WINDOWS_SIZE: Final = 20_000
+MAX_WINDOWS_SIZE: Final = 10_000
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
