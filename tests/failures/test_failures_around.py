@@ -8,7 +8,7 @@ import pytest
 
 from interlock.gateway.messages import Returned
 from interlock.store.errors import StoreError
-from tests.failures.world import EVERY, code, done, files, world
+from tests.failures.world import EFFECTS, EVERY, code, done, files, world
 from tests.support.patience import PATIENCE_S, until
 from tests.support.shop import OPERATOR
 
@@ -93,3 +93,19 @@ async def test_a_full_disk_of_the_process_stops_its_witness_and_no_record(made, 
     await made.system.plane.kill(OPERATOR, "tool:act", "so that a chain moves")
     assert await made.system.sign_heads() >= 1
     await until(witness.exists)
+
+
+async def test_an_answer_too_long_to_keep_is_told_as_what_it_was(made, session, effect):
+    made.answers = {name: {"n": 1, "more": "x" * 5_000_000} for name in EFFECTS}
+    if effect == "control":
+        assert code(await made.attempt(session, "write")) == "result_not_kept"
+        await made.kill()
+        assert await made.is_stopped()
+        return
+    for _ in range(2):
+        told = await made.attempt(session, effect)
+        expected = ("result_too_large", "none") if effect == "read" else ("result_not_kept", "done")
+        assert (code(told), told.effect.value) == expected
+    # A reading may be made again; what changes something is not.
+    assert made.executed == [effect] * (2 if effect == "read" else 1)
+    await made.accounted()

@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "failure-matrix.md").read_text()
 FAULTS = [
     "database down", "database slow", "database read-only", "database failed over", "database full", "ledger append fails",
-    "policy fails to load", "issuer unreachable", "tool down", "clock jumps", "lease lost", "process killed or paused", "disk full",
+    "policy fails to load", "issuer unreachable", "tool down", "answer too long", "clock jumps", "lease lost", "process killed or paused", "disk full",
     "database restored",
 ]  # fmt: skip
 COLUMNS = ["read", "write", "destructive", "egress", "control change"]
