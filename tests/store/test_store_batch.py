@@ -4,7 +4,7 @@ import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from interlock.store.batch import _arrays
+from interlock.store.batch import arrays
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12) | st.sampled_from(
     ["NULL", "null", "", '"', "\\", '\\"', "{", "}", ",", "{a,b}", " a ", "\n", "],[", "\\x00", "\\\\x"]
@@ -20,7 +20,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_siz
 async def test_whatever_stands_in_a_column_arrives_as_it_is(database_urls, told, numbers, hashes):
     connection = await asyncpg.connect(database_urls.app)
     flags = [None if number is None else number > 0 for number in numbers]
-    columns = _arrays((told, numbers, flags, ["\\x" + one.hex() for one in hashes], ()))
+    columns = arrays((told, numbers, flags, ["\\x" + one.hex() for one in hashes], ()))
     row = await connection.fetchrow(
         "SELECT $1::text::text[], $2::text::bigint[], $3::text::boolean[], $4::text::bytea[], $5::text::text[]", *columns
     )

@@ -135,7 +135,7 @@ class Twin:
         requests = list({one.claim_id if isinstance(one, SettleRequest) else id(one): one for one in made if one}.values())
         if not requests:
             return []
-        with mock.patch.object(writer, "_all_plain", wraps=writer._all_plain) as short:
+        with mock.patch.object(writer, "all_plain", wraps=writer.all_plain) as short:
             answers = await self.at.writer._send_until_answered(requests)
         self.plain += short.called
         for request, answer in zip(requests, answers, strict=True):
@@ -180,18 +180,18 @@ class Twin:
 async def both_ways(urls, name, story):
     """Tell twins the same story, the second one request by request; gives how many batches of the first were plain."""
     owner = await asyncpg.connect(urls.superuser)
-    short, plain = batch._may_be_plain, 0
+    short, plain = batch.may_be_plain, 0
     async with desk(urls.app, name) as at:
         tags = (f"a{name}-", f"b{name}-")
         twins = [Twin(at, owner, tag, [await at.session(f"{tag}{number}") for number in range(3)]) for tag in tags]
         for told in story:
             answers = []
             for twin in twins:
-                batch._may_be_plain = short if twin is twins[0] else (lambda _: False)
+                batch.may_be_plain = short if twin is twins[0] else (lambda _: False)
                 try:
                     answers.append(await (twin.send(told) if isinstance(told, list) else twin.turn(told)))
                 finally:
-                    batch._may_be_plain = short
+                    batch.may_be_plain = short
             assert answers[0] == answers[1]
         assert await twins[0].stands() == await twins[1].stands()
         plain = twins[0].plain

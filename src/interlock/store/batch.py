@@ -39,12 +39,12 @@ def arguments(process_id: str, requests: Sequence[Request], *, again: bool, know
     ended = [request for request in requests if isinstance(request, SettleRequest) and request.state != "in_doubt"]
     keys = [claim.idempotency.key for _, claim in claims if claim.idempotency]
     epochs = {request.epochs for request in requests if not isinstance(request, SettleRequest)} - {None}
-    is_plain = not again and len(epochs) <= 1 and len(set(keys)) == len(keys) and all(map(_may_be_plain, requests))
+    is_plain = not again and len(epochs) <= 1 and len(set(keys)) == len(keys) and all(map(may_be_plain, requests))
     epoch = next(iter(epochs), None)
     budgets, charges = _charged(process_id, claims)
     bodies, *events = _events(requests)
     tokens, *entering = _entering(requests)
-    columns = _arrays(
+    columns = arrays(
         (
             [request.session_id for request in requests],
             [request.lineage_id for request in requests],
@@ -153,7 +153,7 @@ def _of_work(work: OfWork | None) -> dict[str, Any]:
     return told
 
 
-def _arrays(columns: Sequence[_Column]) -> Iterator[str]:
+def arrays(columns: Sequence[_Column]) -> Iterator[str]:
     """Columns as arrays as Postgres reads them: JSON but for the brackets, where it escapes nothing but the backslash of bytes.
 
     asyncpg looks at each member of an array several times; this takes half of the time.
@@ -175,7 +175,7 @@ def _member(value: str | int | None) -> str:
     return "NULL" if value is None else str(value)
 
 
-def _may_be_plain(request: Request) -> bool:
+def may_be_plain(request: Request) -> bool:
     """Whether everything that can refuse this request is compared by `commit_requests` for the whole batch at once."""
     if request.work is not None and request.work.is_looked_at:
         return False

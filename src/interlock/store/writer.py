@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
 import msgspec
@@ -38,6 +38,7 @@ from interlock.store.batch import Request, arguments
 from interlock.store.budgets import Slices, over_budget
 from interlock.store.database import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, UNAVAILABLE, Database, why_not_done
 from interlock.store.errors import StoreUnavailableError
+from interlock.store.plain import PLAIN_ANSWER, all_plain, plain_arguments
 from interlock.store.queries import load
 
 if TYPE_CHECKING:
@@ -80,9 +81,9 @@ class Writer:
     def __init__(self, database: Database, *, process_id: str) -> None:
         self._pool = database.pool()
         self._process_id = process_id
-        self._sql = load()["commit_requests"]
+        self._sql = load()["commit_plain"], load()["commit_requests"]
         self._connection: PoolConnectionProxy[asyncpg.Record] | None = None
-        self._statement: PreparedStatement[asyncpg.Record] | None = None
+        self._statements: tuple[PreparedStatement[asyncpg.Record], PreparedStatement[asyncpg.Record]] | None = None
         self._accounts: OrderedDict[str, None] = OrderedDict()  # of budgets that had rows a moment ago
         self._queue: deque[_Waiting] = deque()
         self._something = asyncio.Event()  # is queued, or it ends
@@ -245,28 +246,41 @@ class Writer:
     async def _send_until_answered(self, requests: list[Request]) -> list[Answer]:
         """Send a batch. When the connection breaks nobody knows whether it was committed, so it is sent again: that is safe."""
         for attempt in range(MAX_ATTEMPTS):
-            columns = arguments(self._process_id, requests, again=attempt > 0, known=self._accounts)
             try:
-                if self._connection is not None and self._connection.is_closed():
-                    await self._let_go()
-                if self._connection is None or self._statement is None:
-                    self._connection = self._connection or await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
-                    self._statement = await self._connection.prepare(self._sql, timeout=COMMAND_TIMEOUT_S)
-                rows = await self._statement.fetch(*columns, timeout=COMMAND_TIMEOUT_S)
+                answers = await self._send(requests, again=attempt > 0)
             except _NOT_DONE as error:
                 last: Exception = error
                 await self._let_go()
                 await asyncio.sleep(RETRY_PAUSE_MS * (attempt + 1) / 1000)
             else:
                 self._keep_in_mind(requests)
-                if len(rows) == 1 and rows[0]["answer"] == _PLAIN:
-                    return _all_plain(requests, rows[0])
-                return [_answer(row) for row in sorted(rows, key=lambda row: row["n"])]
+                return answers
         raise StoreUnavailableError(why_not_done(last)) from last
+
+    async def _send(self, requests: list[Request], *, again: bool) -> list[Answer]:
+        """Send a batch once. What may have been committed before (`again`) is looked at request by request."""
+        if self._connection is not None and self._connection.is_closed():
+            await self._let_go()
+        if self._connection is None or self._statements is None:
+            self._connection = self._connection or await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
+            plain, each = [await self._connection.prepare(sql, timeout=COMMAND_TIMEOUT_S) for sql in self._sql]
+            self._statements = plain, each
+        plain, each = self._statements
+        columns = None if again else plain_arguments(self._process_id, requests, self._accounts)
+        if columns is not None:
+            told = await plain.fetchval(*columns, timeout=COMMAND_TIMEOUT_S)
+            if told is not None:
+                return [*all_plain(requests, *PLAIN_ANSWER.decode(told))]
+        columns = arguments(self._process_id, requests, again=again, known=self._accounts)
+        rows = await each.fetch(*columns, timeout=COMMAND_TIMEOUT_S)
+        if len(rows) == 1 and rows[0]["answer"] == _PLAIN:
+            stand = zip(*msgspec.structs.astuple(_LINEAGES.decode(rows[0]["outcome"])), strict=True)
+            return [*all_plain(requests, rows[0]["claimed_at_us"], stand)]
+        return [_answer(row) for row in sorted(rows, key=lambda row: row["n"])]
 
     async def _let_go(self, *, broken: bool = True) -> None:
         """Give the connection back. One that is broken, or whose statement may still be running, is not used again."""
-        connection, self._connection, self._statement = self._connection, None, None
+        connection, self._connection, self._statements = self._connection, None, None
         if connection is not None:
             try:
                 # Of one that was lost the pool has taken leave already; it answers to nothing any more.
@@ -300,7 +314,7 @@ def _fail(waiting: _Waiting, error: Exception) -> None:
 
 
 class _Lineages(msgspec.Struct, frozen=True):
-    """Where the lineages of a plain batch stand, in columns."""
+    """Where the lineages of a plain batch stand, in columns, as `commit_requests` tells it."""
 
     id: tuple[str, ...]
     version: tuple[int, ...]
@@ -313,39 +327,6 @@ class _Lineages(msgspec.Struct, frozen=True):
 
 
 _LINEAGES: Final = msgspec.json.Decoder(_Lineages)
-
-
-def _all_plain(requests: list[Request], row: asyncpg.Record) -> list[Answer]:
-    """Each request is answered yes; `outcome` says where their lineages stand. Raises what a missing one raises: no answer."""
-    told = _LINEAGES.decode(row["outcome"])
-    columns = zip(
-        told.id, told.version, told.posture, told.tainted, told.conf, told.history, told.tainter, told.secret, strict=True
-    )
-    states = {
-        lineage: LineageState(
-            facts_version=version,
-            posture=posture,
-            tainted=tainted,
-            confidentiality=confidentiality,
-            history_version=history,
-            tainted_by=tainter,
-            confidential_by=secret,
-        )
-        for lineage, version, posture, tainted, confidentiality, history, tainter, secret in columns
-    }
-    answers: list[Answer] = []
-    for request in requests:
-        match request:
-            case ClaimRequest():
-                state = states[request.lineage_id]
-                answers.append(Claimed(claim_id=request.claim_id, attempt=1, state=state, claimed_at_us=row["claimed_at_us"]))
-            case RecordRequest():
-                answers.append(Recorded())
-            case SettleRequest():
-                answers.append(Settled(state=states[request.lineage_id]))
-            case _:
-                assert_never(request)
-    return answers
 
 
 def _answer(row: asyncpg.Record) -> Answer:

@@ -1,3 +1,12 @@
+-- name: commit_plain
+-- Claim, record and settle for many callers at once when nothing about any of them is unusual; null, and nothing done, when something is.
+SELECT commit_plain(
+    $1, $2, $3, $4, $5::text::text[], $6::text::bigint[], $7::text::boolean[], $8::text::boolean[], $9::text::int[],
+    $10::text::text[], $11::text::text[], $12::text::boolean[], $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+    $24, $25, $26, $27, $28, $29, $30, $31, $32, $33::text::text[], $34, $35, $36, $37, $38, $39, $40::text::text[],
+    $41::text::int[], $42::text::text[], $43, $44, $45, $46, $47, $48, $49, $50, $51, $52, $53::text::int[], $54, $55,
+    $56, $57, $58::text::text[], $59::text::text[], $60::text::bytea[], $61::text::bytea[], $62)
+
 -- name: commit_requests
 -- Claim, record and settle for many callers in one transaction, with what enters contexts; one answer a request, or one for all.
 SELECT * FROM commit_requests(
