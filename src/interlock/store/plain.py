@@ -131,7 +131,7 @@ def _columns(rows: Iterable[tuple[Any, ...]], count: int) -> tuple[Sequence[Any]
 
 
 def _lineages(requests: Sequence[Request]) -> _Rows | None:
-    """Each lineage with the facts that were decided on and the labels of its claims; None when two decided on different facts."""
+    """Each lineage with the facts decided on and the labels of its claims; None when two were on different facts."""
     found: dict[str, tuple[int | None, bool, bool, int]] = {}
     for request in requests:
         facts, claimed, tainted, rank = found.get(request.lineage_id, (None, False, False, 0))
