@@ -255,3 +255,12 @@ async def test_what_most_batches_are_made_of_takes_the_short_way(database_urls):
     usual = [[CLAIM, {**OTHER, "key": "k1"}, RECORD], [SETTLE, {**SETTLE, "which": 1}, CLAIM], [SETTLE, RECORD]]
     # The first meets budgets that have no rows yet.
     assert await both_ways(database_urls, "usual", usual) == len(usual)
+
+
+async def test_what_most_batches_are_made_of_is_not_looked_at_request_by_request_at_all(database_urls):
+    async with desk(database_urls.app) as at:
+        session = await at.session()
+        with mock.patch.object(writer, "arguments", side_effect=AssertionError("looked at request by request")):
+            for key in (None, "k"):
+                claimed = await at.claim(session, key=key)
+                await at.settle(session, claimed)
