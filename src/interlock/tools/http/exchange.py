@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+import httptools
 import msgspec
 
 from interlock.tools.errors import CallFailedError, StreamEndedError
@@ -16,6 +17,7 @@ from interlock.tools.skim import Skim
 OK: Final = 200
 _INFORMATIONAL: Final = range(100, 200)
 _HEADERS_MAX: Final = 200
+_ONCE: Final = frozenset({b"content-type", b"mcp-session-id", b"content-encoding"})
 
 OnEvent = Callable[[bytes], bool]
 
@@ -41,8 +43,8 @@ class Exchange:
         self.complete = False
         self.keep_alive = False
         self.failure: CallFailedError | None = None
-        self.status_of: Callable[[], int] = lambda: 0
-        self.keeps_alive: Callable[[], bool] = lambda: False
+        self.parser: httptools.HttpResponseParser | None = None
+        """Holds what is asked of it here, so whoever made it takes it away in the end."""
         self._limits = limits
         self._on_event = on_event
         self._events: EventReader | None = None
@@ -56,6 +58,7 @@ class Exchange:
         self._body = bytearray()
         self._body_bytes = 0
         self._status = 0
+        self._media_type = ""
 
     def on_message_begin(self) -> None:
         """A response begins; none may follow the first on the same request."""
@@ -70,19 +73,21 @@ class Exchange:
             self._fail("too_large", f"more than {self._limits.header_max_bytes} bytes or {_HEADERS_MAX} lines of headers")
         elif self._in_head:
             key = name.lower()
-            if key in self._headers and key in {b"content-type", b"mcp-session-id", b"content-encoding"}:
+            if key in _ONCE and key in self._headers:
                 self._fail("protocol", f"two {key.decode('ascii', 'replace')} headers")
             self._headers[key] = value
 
     def on_headers_complete(self) -> None:
         """The head is whole: status, type and encoding are known."""
-        self._status = self.status_of()
+        assert self.parser is not None  # noqa: S101  # it is what calls this
+        self._status = self.parser.get_status_code()
         if self._status in _INFORMATIONAL:
             return
         self._in_head = False
         if self._headers.get(b"content-encoding", b"identity").lower() not in {b"identity", b""}:
             self._fail("protocol", "the response is compressed although we asked for none")
-        if self._media_type() == "text/event-stream" and self._status == OK:
+        self._media_type = self._headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        if self._media_type == "text/event-stream" and self._status == OK:
             self._events = EventReader(max_events=self._limits.stream_max_events)
 
     def on_body(self, chunk: bytes) -> None:
@@ -112,7 +117,7 @@ class Exchange:
             self._headers.clear()
             return
         self.complete = True
-        self.keep_alive = self.keeps_alive()
+        self.keep_alive = self.parser is not None and self.parser.should_keep_alive()
         if isinstance(self._skim, Skim):
             told = self._skim.told()
             if told is not None and told.is_reply:
@@ -132,7 +137,7 @@ class Exchange:
         if self._skim is None and self._events is not None:
             self._skim = self._events.let_go()
         elif self._skim is None:
-            if self._status != OK or self._media_type() != "application/json":
+            if self._status != OK or self._media_type != "application/json":
                 raise CallFailedError("too_large", f"the response is longer than {self._limits.response_max_bytes} bytes")
             self._skim = Skim()
             chunk = bytes(self._body) + chunk
@@ -169,15 +174,12 @@ class Exchange:
     def _fail(self, code: str, detail: str) -> None:
         self.fail(CallFailedError(code, detail))
 
-    def _media_type(self) -> str:
-        return self._headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
-
     def _resolve(self, body: bytes) -> None:
         if not self.answer.done():
             self.answer.set_result(
                 HttpResponse(
                     status=self._status,
-                    media_type=self._media_type(),
+                    media_type=self._media_type,
                     session_id=self._headers.get(b"mcp-session-id", b"").decode("latin-1"),
                     body=body,
                 )

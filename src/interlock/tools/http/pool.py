@@ -54,9 +54,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             raise CallFailedError("unreachable", "the connection was closed")
-        self._parser = httptools.HttpResponseParser(exchange)
-        exchange.status_of = self._parser.get_status_code
-        exchange.keeps_alive = self._parser.should_keep_alive
+        exchange.parser = self._parser = httptools.HttpResponseParser(exchange)
         directly = self._pool.is_plain and transport.get_write_buffer_size() == 0
         if guard is not None:
             guard.arm()
@@ -116,9 +114,8 @@ class Connection(asyncio.Protocol):
 
     def _release(self) -> None:
         if self._exchange is not None:
-            # The exchange holds methods of the parser and the parser those of the exchange.
-            self._exchange.status_of = int
-            self._exchange.keeps_alive = bool
+            # The exchange holds the parser and the parser methods of the exchange.
+            self._exchange.parser = None
         self._exchange, self._parser = None, None
         if self._drain is not None:
             self._drain.cancel()

@@ -8,7 +8,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -85,11 +85,11 @@ class HttpUpstream:
         traceparent = invocation.trace_meta.get(TRACEPARENT, "")
         routing = f"{TRACEPARENT}: {traceparent}\r\n" if traceparent else ""
         if link.version == STATELESS:
-            name = messages.name_of(invocation)
-            routing += f"Mcp-Method: {messages.METHODS[invocation.kind]}\r\n"
-            routing += "" if name is None else f"Mcp-Name: {header_value(name)}\r\n"
+            # Names come from the release, and are few; an address can be any.
+            routed = _routing if invocation.kind is Kind.RESOURCE else _known_routing
+            routing += routed(messages.METHODS[invocation.kind], messages.name_of(invocation))
             mirrored = parameter_headers(self._mirrored.get(invocation.upstream_name, ()), invocation.arguments)
-            routing += "".join(f"{header}: {value}\r\n" for header, value in mirrored.items())
+            routing += "".join([f"{header}: {value}\r\n" for header, value in mirrored.items()])
         beside = Beside(invocation.line, request_id, self._limits)
         asking: set[asyncio.Task[None]] = set()
         try:
@@ -386,6 +386,14 @@ class HttpUpstream:
 
     def _new_pool(self) -> Pool:
         return Pool(host=self._endpoint.host, port=self._endpoint.port, tls=self._tls, limits=self._limits)
+
+
+def _routing(method: str, name: str | None) -> str:
+    """The headers by which a stateless call is routed."""
+    return f"Mcp-Method: {method}\r\n" + ("" if name is None else f"Mcp-Name: {header_value(name)}\r\n")
+
+
+_known_routing = lru_cache(1_024)(_routing)
 
 
 def _seen(task: asyncio.Task[_Link]) -> None:
