@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import assert_never
@@ -16,6 +15,7 @@ from interlock.core.canonical import JsonValue
 from interlock.core.claim import OverBudget
 from interlock.core.contract import Contract
 from interlock.core.decision import Allow, Reason, RequireApproval, Requirement
+from interlock.core.recent import Recent
 from interlock.core.who import Parent, Session
 from interlock.gateway.governed import Governed
 from interlock.gateway.limits import MAX_CACHED_TAKINGS
@@ -46,7 +46,7 @@ class Takings:
     """What calls take from budgets. What does not depend on their arguments is put together once a session and operation."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str, str], tuple[str, Session, Taken]] = OrderedDict()
+        self._known: Recent[tuple[str, str, str], tuple[str, Session, Taken]] = Recent(MAX_CACHED_TAKINGS)
 
     def of(self, governed: Governed, session: Session, run: str, taking: Taking, lifted: frozenset[str]) -> Taken:
         """What this call takes. Raises what `charges` raises."""
@@ -58,9 +58,7 @@ class Takings:
         found = charges(budgets, session, run, taking, lifted)
         taken = Taken(charges=found, reserved=_reserved(budgets, found), timed=_timed(budgets, found))
         if not lifted and all(_is_steady(budget, taking.contract) for budget in budgets):
-            self._known[key] = (governed.release.digest, session, taken)
-            if len(self._known) > MAX_CACHED_TAKINGS:
-                self._known.popitem(last=False)
+            self._known.put(key, (governed.release.digest, session, taken))
         return taken
 
 

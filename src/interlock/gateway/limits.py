@@ -24,8 +24,8 @@ RESOURCE_CACHE_S: Final = 5.0
 MAX_CACHED_RESOURCES: Final = 2_000
 # What a process keeps of lineages and sessions, of each kind at most this much; whatever is not kept is asked for again.
 MAX_CACHED_LINEAGES: Final = 4_000
-MAX_CACHED_SCOPES: Final = 2_000
-MAX_CACHED_TAKINGS: Final = 2_000
+MAX_CACHED_SCOPES: Final = 1_000
+MAX_CACHED_TAKINGS: Final = 1_000
 MAX_SPREADING_ROUNDS: Final = 5
 MAX_COMPILED_SCHEMAS: Final = 512
 MAX_CALLS_IN_FLIGHT: Final = 2_000

@@ -55,7 +55,7 @@ MAX_DRAWS: Final = 12
 _DRAW: Final = "draw"
 _AGAIN: Final = "again"
 _PLAIN: Final = "plain"
-MAX_KNOWN_ACCOUNTS: Final = 16_384
+MAX_KNOWN_ACCOUNTS: Final = 4_096
 # The last: a migration gave the statement other columns; it was not done, and is prepared anew.
 _NOT_DONE: Final = (*UNAVAILABLE, asyncpg.InvalidCachedStatementError)
 
