@@ -26,7 +26,7 @@ from interlock.app.logins import LoginDesk
 from interlock.app.marking import KEEP_DAYS, MARK_KEY, Marking
 from interlock.app.outside_logins import OutsideLogins
 from interlock.app.pause import pause_guard
-from interlock.app.plane import Plane, RecordedSessions
+from interlock.app.plane import Plane
 from interlock.app.restoring import PeoplesRestores
 from interlock.app.risk import RiskWatch
 from interlock.app.shelf import StoredReleases
@@ -34,6 +34,7 @@ from interlock.app.sources import Entropy, SystemClock, SystemIds, dice
 from interlock.app.standings import LoadedStandings
 from interlock.app.tools import Tools
 from interlock.app.upstream_watch import UpstreamWatch
+from interlock.app.ways_in import WaysIn, prepare_ways_in
 from interlock.core.risk import RiskRules
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.gate import Gate
@@ -44,16 +45,11 @@ from interlock.gateway.plans import Plans
 from interlock.gateway.sealing import Seals
 from interlock.gateway.spreading import Spreading
 from interlock.gateway.stability import Stability
-from interlock.identity.delegated import DelegatedSessions
-from interlock.identity.dev_issuer import ISSUER, KEY
-from interlock.identity.exchange import MAX_PROOF_LIFETIME_S, People, SessionTokens, TokenExchange
-from interlock.identity.handing_down import HandingDown
+from interlock.identity.exchange import People
 from interlock.identity.keys import KeyRing
 from interlock.identity.login.directory import DirectoryFile
 from interlock.identity.outside import Outside
-from interlock.identity.persons import PersonTokens
 from interlock.identity.refusals import RefusalCounter
-from interlock.identity.tokens import Verifier
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import ClaimOrphaned
 from interlock.ledger.heads import sign_heads
@@ -73,7 +69,6 @@ from interlock.store.history import PastCalls
 from interlock.store.labels import LabelRows
 from interlock.store.leases import LeaseLine, Leases
 from interlock.store.live import LiveRows
-from interlock.store.logins import Logins
 from interlock.store.passwords import Password
 from interlock.store.plans import PlanRows
 from interlock.store.postures import Postures, ScopePostures
@@ -155,48 +150,80 @@ class System:
         self.keeper = LeaseKeeper(lease=self.lease, line=line, leases=self.leases, clock=self.clock)
         ours = partial(Connectors, environment=settings.environment, python=python)
         self.connectors = ours(clock=self.clock) if connectors is None else connectors(self.clock)
-        shelf = StoredReleases(self.controls, settings.variables)
-        sessions = Sessions(database)
-        self.marking = Marking(
+        self._shelf = StoredReleases(self.controls, settings.variables)
+        self._sessions = Sessions(database)
+        self._standings = LoadedStandings(self._sessions)
+        self._breaker_rows = BreakerRows(database, settings.environment)
+        self._tool_records = ToolRecords(database, settings.environment)
+        self._keep_marks()
+        self._know_sessions()
+        self._open_gate()
+        self._watch_tools()
+        self.outside = Outside(environment=settings.environment, clock=self.clock)
+        ways_in = prepare_ways_in(
             database,
+            environment=settings.environment,
+            keys=self.keys,
+            trust_dev_issuer=settings.trust_dev_issuer,
+            outside=self.outside,
+            sessions=self._sessions,
+            joined=self.spreading.joined,
+            clock=self.clock,
+            ids=self.ids,
+        )
+        self.plane = self._plane(ways_in)
+        if settings.trust_dev_issuer and settings.directory is not None:
+            self._log_in_here(ways_in, settings.directory)
+
+    def _keep_marks(self) -> None:
+        """Marks outside the database, by which one that was restored is noticed; claims and settlements go by them."""
+        self.marking = Marking(
+            self.database,
             self.writer,
-            folder=settings.mark or settings.state / "mark",
-            witness=settings.state / WITNESS,
+            folder=self.settings.mark or self.settings.state / "mark",
+            witness=self.settings.state / WITNESS,
             secret=self.keys.private_bytes(MARK_KEY)[1],
             process_id=self.process_id,
-            environment=settings.environment,
-            session_of=sessions.get,
+            environment=self.settings.environment,
+            session_of=self._sessions.get,
             lease=self.lease,
             clock=self.clock,
-            keep_days=settings.keep_marks_days,
+            keep_days=self.settings.keep_marks_days,
         )
         self.desk = self.marking.desk
+
+    def _know_sessions(self) -> None:
+        """What is known of a session beside its row: its context, its plan, its past, and how worried to be about it."""
         self.detectors = Detectors()
-        postures = Postures(database, self.marking.note_now)
+        self._postures = Postures(self.database, self.marking.note_now)
         self.risk = RiskWatch(
-            rows=RiskRows(database, settings.environment),
-            postures=postures,
-            rules=lambda: RiskRules() if shelf.latest is None else shelf.latest.risk,
+            rows=RiskRows(self.database, self.settings.environment),
+            postures=self._postures,
+            rules=lambda: RiskRules() if self._shelf.latest is None else self._shelf.latest.risk,
             detectors=(InjectionRules(),),
             slow=self.detectors.of,
             clock=self.clock,
             ids=self.ids,
         )
-        standings = LoadedStandings(sessions)
-        self.spreading = Spreading(LabelRows(database), standings, self.ids)
-        self.contexts = Contexts(ContextItems(database), self.risk, self.spreading)
-        self.governing = Governing(shelf, self.connectors)
-        self.plans = Plans(PlanRows(database), standings, self.governing, self.ids)
-        self.histories = Histories(PastCalls(database), self.clock)
+        self.spreading = Spreading(LabelRows(self.database), self._standings, self.ids)
+        self.contexts = Contexts(ContextItems(self.database), self.risk, self.spreading)
+        self.governing = Governing(self._shelf, self.connectors)
+        self.plans = Plans(PlanRows(self.database), self._standings, self.governing, self.ids)
+        self.histories = Histories(PastCalls(self.database), self.clock)
         self.marking.on_restored = (self.contexts.forget, self.plans.forget, self.histories.forget)
+
+    def _open_gate(self) -> None:
+        """The one gate, and what measures it."""
         self.stability = Stability(clock=self.clock, dice=dice)
         self.telemetry = CallTelemetry(self.clock, Entropy())
-        self.figures = ProcessFigures(database, settings.environment, self.telemetry, shelf, clock=self.clock, of=self)
+        self.figures = ProcessFigures(
+            self.database, self.settings.environment, self.telemetry, self._shelf, clock=self.clock, of=self
+        )
         self.gate = Gate(
             desk=self.desk,
             doubts=self.doubts,
-            session_of=sessions.get,
-            standings=standings,
+            session_of=self._sessions.get,
+            standings=self._standings,
             settlements=self.watch,
             approvals=self.approvals,
             contexts=self.contexts,
@@ -213,46 +240,11 @@ class System:
             clock=self.clock,
             ids=self.ids,
         )
-        tokens = SessionTokens(keys=self.keys, environment=settings.environment, clock=self.clock, ids=self.ids)
-        issuers = {ISSUER: self.keys.verifying(KEY)} if settings.trust_dev_issuer else {}
-        proofs = Verifier(
-            keys=issuers,
-            audience=f"interlock:{settings.environment}",
-            clock=self.clock,
-            max_lifetime_s=MAX_PROOF_LIFETIME_S,
-        )
-        self.outside = Outside(environment=settings.environment, clock=self.clock)
-        persons = PersonTokens(keys=self.keys, environment=settings.environment, clock=self.clock, ids=self.ids)
-        logins = Logins(database, settings.environment)
-        recorded = RecordedSessions(sessions, self.ids)
-        delegated = DelegatedSessions(
-            proofs=proofs,
-            outside=self.outside,
-            sessions=recorded,
-            environment=settings.environment,
-            clock=self.clock,
-            ids=self.ids,
-        )
-        exchange = TokenExchange(
-            proofs=proofs,
-            outside=self.outside,
-            tokens=tokens,
-            sessions=recorded,
-            environment=settings.environment,
-            clock=self.clock,
-            ids=self.ids,
-        )
-        handing_down = HandingDown(
-            agent_of=exchange.agent_of,
-            tokens=tokens,
-            sessions=recorded,
-            joined=self.spreading.joined,
-            clock=self.clock,
-            ids=self.ids,
-        )
-        records = ToolRecords(database, settings.environment)
+
+    def _watch_tools(self) -> None:
+        """Tools that change what they offer, and tools that fail."""
         self.upstreams = UpstreamWatch(
-            records=records,
+            records=self._tool_records,
             controls=self.controls,
             governing=self.governing,
             connectors=self.connectors,
@@ -260,88 +252,92 @@ class System:
             ids=self.ids,
             process_id=self.process_id,
         )
-        breaker_rows = BreakerRows(database, settings.environment)
         self.breakers = BreakerKeeper(
             stability=self.stability,
-            rows=breaker_rows,
+            rows=self._breaker_rows,
             controls=self.controls,
-            environment=settings.environment,
+            environment=self.settings.environment,
             process_id=self.process_id,
             ids=self.ids,
         )
-        self.plane = Plane(
-            tools=lambda admin: Tools(records=records, watch=self.upstreams, admin=admin, ids=self.ids),
+
+    def _plane(self, ways_in: WaysIn) -> Plane:
+        """All that the server offers beside calls."""
+        return Plane(
+            tools=lambda admin: Tools(records=self._tool_records, watch=self.upstreams, admin=admin, ids=self.ids),
             controls=self.controls,
-            answers=Answers(KeptAnswers(database), self.process_id),
+            answers=Answers(KeptAnswers(self.database), self.process_id),
             containment=Containment(controls=self.controls, leases=self.leases, clock=self.clock, noted=self.marking.note_now),
             leases=self.leases,
             desk=lambda admin: Desk(
-                database=database,
+                database=self.database,
                 governing=self.governing,
                 contexts=self.contexts,
                 plans=self.plans,
                 histories=self.histories,
                 admin=admin,
-                environment=settings.environment,
+                environment=self.settings.environment,
                 clock=self.clock,
                 ids=self.ids,
             ),
             outside_logins=lambda admin: OutsideLogins(
-                store=logins,
+                store=ways_in.logins,
                 outside=self.outside,
-                tokens=persons,
+                tokens=ways_in.persons,
                 keys=self.keys,
                 admin=admin,
                 refusals=self.refusals,
-                environment=settings.environment,
+                environment=self.settings.environment,
                 clock=self.clock,
                 ids=self.ids,
             ),
             approvals=self.approvals,
-            proposals=Proposals(database),
-            postures=postures,
-            live=LiveRows(database),
-            scope_postures=ScopePostures(database, self.marking.note_now),
+            proposals=Proposals(self.database),
+            postures=self._postures,
+            live=LiveRows(self.database),
+            scope_postures=ScopePostures(self.database, self.marking.note_now),
             processes=self.processes,
-            sessions=sessions,
-            shelf=shelf,
+            sessions=self._sessions,
+            shelf=self._shelf,
             keys=self.keys,
-            tokens=tokens,
-            exchange=exchange,
-            handing_down=handing_down,
+            tokens=ways_in.tokens,
+            exchange=ways_in.exchange,
+            handing_down=ways_in.handing_down,
             budgets=self.budgets,
-            breakers=breaker_rows,
+            breakers=self._breaker_rows,
             doubts=lambda admin: PeoplesDoubts(self.doubts, self.desk, admin, self.ids),
             restores=lambda admin: PeoplesRestores(self.marking.restorations, admin, self.ids),
-            environment=settings.environment,
-            people=People(proofs, self.outside, persons),
+            environment=self.settings.environment,
+            people=People(ways_in.proofs, self.outside, ways_in.persons),
             refusals=self.refusals,
-            revocations=Revocations(database, settings.environment, self.marking.note_now),
-            delegated=delegated,
-            public_url=settings.public_url,
-            variables=settings.variables,
+            revocations=Revocations(self.database, self.settings.environment, self.marking.note_now),
+            delegated=ways_in.delegated,
+            public_url=self.settings.public_url,
+            variables=self.settings.variables,
             clock=self.clock,
             ids=self.ids,
             load_now=self.heartbeat,
             holds_lease=self.lease.is_valid,
-            room=partial(check_room, database),
+            room=partial(check_room, self.database),
             leaving=self.leaving,
             noted=self.marking.note_now,
         )
-        if settings.trust_dev_issuer and settings.directory is not None:
-            self.plane.doors.logs_in_here = True
-            self.plane.logins = LoginDesk(
-                store=logins,
-                sessions=sessions,
-                directory=DirectoryFile(settings.directory),
-                keys=self.keys,
-                proofs=proofs,
-                exchange=exchange,
-                admin=self.plane.admin,
-                environment=settings.environment,
-                clock=self.clock,
-                ids=self.ids,
-            )
+
+    def _log_in_here(self, ways_in: WaysIn, directory: Path) -> None:
+        """The built-in issuer logs people in, those of the directory."""
+        self.plane.doors.logs_in_here = True
+        self.plane.logins = LoginDesk(
+            store=ways_in.logins,
+            sessions=self._sessions,
+            directory=DirectoryFile(directory),
+            keys=self.keys,
+            proofs=ways_in.proofs,
+            exchange=ways_in.exchange,
+            admin=self.plane.admin,
+            environment=self.settings.environment,
+            clock=self.clock,
+            ids=self.ids,
+        )
 
     async def start(self) -> None:
         """Register, put the given release in force if it is not, and get it ready. Raises when the process cannot serve."""

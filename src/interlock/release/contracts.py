@@ -25,7 +25,7 @@ from interlock.core.stability import Breaker, Bulkhead, Degrade, Retry, out_of_r
 from interlock.core.terms import Classification, Effect
 from interlock.release.documents import Node, Problems
 from interlock.release.evidence import VerifySpec, read_evidence
-from interlock.release.kinds import KindError, at_its_server
+from interlock.release.kinds import AtServer, KindError, at_its_server
 from interlock.release.model import Tool, ToolSource
 from interlock.release.shapes import ShortFormError, arguments_shape, expand
 
@@ -111,6 +111,14 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     breaker: Breaker | None = None
     retry: Retry = Retry()
     degrade: Degrade = Degrade()
+
+
+class _Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """How an operation is reached, and the JSON schemas of what goes in and, where it says, what comes out."""
+
+    place: AtServer
+    schema: dict[str, Any]
+    output: dict[str, Any] | None
 
 
 def read_tool(
@@ -229,30 +237,13 @@ def _contract(
         problems.add(node, f"{tool}.{name}: say what it may do: effects [read, write, destructive, egress]")
     if spec.reviewed is None:
         problems.add(node, f"{tool}.{name} was not reviewed: say `reviewed: {{by: NAME}}`, or `draft: true` to leave it out")
-    try:
-        place = at_its_server(name, spec.upstream, spec.uri, spec.prompt, spec.completes, siblings)
-        schema = written_schema(spec.input_schema) or _optional(spec.input) or place.schema or expand({})
-        output = written_schema(spec.output_schema) or _optional(spec.output)
-        jsonschema_rs.validator_for(schema)
-        if output is not None:
-            jsonschema_rs.validator_for(output)
-        place.check(schema)
-    except (KindError, ShortFormError, jsonschema_rs.ValidationError, msgspec.MsgspecError, ValueError) as error:
-        problems.add(node, f"{tool}.{name}: {str(error).splitlines()[0]}")
+    offered = _offered(tool, name, spec, node, problems, siblings)
+    if offered is None:
         return None
-    arguments = arguments_shape(schema)
-    for kind in ("targets", "content", "once_per"):
-        for argument in getattr(spec, kind):
-            if argument not in arguments.fields:
-                problems.add(node.at(kind), f"{tool}.{name}: {kind} names {argument!r}, which is no argument")
-    for kind in ("targets", "once_per"):
-        for argument in getattr(spec, kind):
-            if isinstance(arguments.fields.get(argument), OpaqueShape):
-                problems.add(node.at(kind), f"{tool}.{name}: policy cannot see the argument {argument!r}; give it a plain type")
-    if spec.egress_to and (Effect.EGRESS not in spec.effects or not set(spec.egress_to) <= set(spec.targets)):
-        problems.add(node.at("egress_to"), f"{tool}.{name}: egress_to names targets of an operation whose effects hold egress")
+    arguments = arguments_shape(offered.schema)
+    _check_arguments(tool, name, spec, arguments, node, problems)
     _check_steadiness(tool, name, spec, node, problems)
-    entities = _entities(spec.entities, arguments, schema)
+    entities = _entities(spec.entities, arguments, offered.schema)
     if entities is None:
         problems.add(
             node.at("entities"),
@@ -264,6 +255,52 @@ def _contract(
     resource = _resource(spec.resource, node.at("resource"), problems)
     if resource is not None and resource.id_argument not in arguments.fields:
         problems.add(node.at("resource"), f"resource.id names {resource.id_argument!r}, which is no argument")
+    return _put_together(tool, name, spec, offered, arguments, entities, evidence, resource, steadiness)
+
+
+def _offered(
+    tool: str, name: str, spec: OperationSpec, node: Node, problems: Problems, siblings: Mapping[str, Any]
+) -> _Offered | None:
+    try:
+        place = at_its_server(name, spec.upstream, spec.uri, spec.prompt, spec.completes, siblings)
+        schema = written_schema(spec.input_schema) or _optional(spec.input) or place.schema or expand({})
+        output = written_schema(spec.output_schema) or _optional(spec.output)
+        jsonschema_rs.validator_for(schema)
+        if output is not None:
+            jsonschema_rs.validator_for(output)
+        place.check(schema)
+    except (KindError, ShortFormError, jsonschema_rs.ValidationError, msgspec.MsgspecError, ValueError) as error:
+        problems.add(node, f"{tool}.{name}: {str(error).splitlines()[0]}")
+        return None
+    return _Offered(place=place, schema=schema, output=output)
+
+
+def _check_arguments(tool: str, name: str, spec: OperationSpec, arguments: RecordShape, node: Node, problems: Problems) -> None:
+    """What the contract says of arguments is said of such as there are, in shapes that policy can see."""
+    for kind in ("targets", "content", "once_per"):
+        for argument in getattr(spec, kind):
+            if argument not in arguments.fields:
+                problems.add(node.at(kind), f"{tool}.{name}: {kind} names {argument!r}, which is no argument")
+    for kind in ("targets", "once_per"):
+        for argument in getattr(spec, kind):
+            if isinstance(arguments.fields.get(argument), OpaqueShape):
+                problems.add(node.at(kind), f"{tool}.{name}: policy cannot see the argument {argument!r}; give it a plain type")
+    if spec.egress_to and (Effect.EGRESS not in spec.effects or not set(spec.egress_to) <= set(spec.targets)):
+        problems.add(node.at("egress_to"), f"{tool}.{name}: egress_to names targets of an operation whose effects hold egress")
+
+
+def _put_together(
+    tool: str,
+    name: str,
+    spec: OperationSpec,
+    offered: _Offered,
+    arguments: RecordShape,
+    entities: int | EntitiesOf,
+    evidence: Evidence | None,
+    resource: ResourceRule | None,
+    steadiness: tuple[Bulkhead, Breaker],
+) -> Contract:
+    place, output = offered.place, offered.output
     return Contract(
         operation=f"{tool}.{name}",
         tool=tool,
@@ -276,7 +313,7 @@ def _contract(
         title=spec.title,
         description=spec.description,
         effects=frozenset(spec.effects),
-        input_schema=msgspec.json.encode(schema).decode(),
+        input_schema=msgspec.json.encode(offered.schema).decode(),
         output_schema=None if output is None else msgspec.json.encode(output).decode(),
         arguments=arguments,
         targets=tuple(spec.targets),
