@@ -28,8 +28,6 @@ USERS: Final = 500
 POLICIES_PER_OPERATION: Final = 10
 OWNED = "resource has tenant && resource.tenant == context.session.tenant"
 TASK = 'context.session.task == "refund-case" && context.session.environment == "prod"'
-LIMIT = 'context.args has amount && context.args.amount.lessThanOrEqual(decimal("200.0"))'
-ASK = 'context.args has amount && context.args.amount.greaterThan(decimal("500.0"))'
 
 
 def policy(name: str, layer: Layer, text: str, **more: Any) -> Policy:
@@ -49,6 +47,8 @@ def policies_of(operation: str, agent: str, number: int) -> list[Policy]:
     """What one grant with a limit, an approval, a redaction and a rate compiles to, and the odd exception."""
     bot, staff = f'principal == Agent::"{agent}"', 'principal in Role::"Support"'
     at_agent, at_staff = scope(bot, operation), scope(staff, operation)
+    limit = f'context.args has amount && context.args.amount.lessThanOrEqual(decimal("{200 + number}.0"))'
+    ask = f'context.args has amount && context.args.amount.greaterThan(decimal("{500 + number}.0"))'
     grantee = f'context.agent.id == "{agent}"'
     name = f"{agent}:{number}"
     found = [
@@ -58,9 +58,9 @@ def policies_of(operation: str, agent: str, number: int) -> list[Policy]:
             Layer.DELEGATION,
             f"permit {at_staff} when {{ {TASK} && {grantee} && {OWNED} }};",
         ),
-        policy(f"{name}:capability", Layer.CAPABILITY, f"permit {at_agent} when {{ {LIMIT} }};"),
+        policy(f"{name}:capability", Layer.CAPABILITY, f"permit {at_agent} when {{ {limit} }};"),
         policy(f"{name}:data", Layer.DATA, f"permit {at_staff} when {{ {grantee} && context.data.rank <= 3 }};"),
-        policy(f"{name}:ask", Layer.GUARD, f"forbid {at_agent} when {{ {ASK} }};", approval="refunds"),
+        policy(f"{name}:ask", Layer.GUARD, f"forbid {at_agent} when {{ {ask} }};", approval="refunds"),
         policy(f"{name}:redact", Layer.DATA, f"forbid {at_staff} when {{ {grantee} }};", obligations=("redact:email",)),
         policy(f"{name}:night", Layer.GUARD, f'forbid {at_agent} when {{ context.session.posture == "guarded" }};'),
         policy(f"{name}:taint", Layer.GUARD, f"forbid {at_agent} when {{ context.session.tainted }};"),

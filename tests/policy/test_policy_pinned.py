@@ -67,6 +67,7 @@ STANDING = [
     "principal.name == 1",  # an error
     'User::"sam" in Role::"Boss"',
     'action in Action::"writes"',
+    'action in Action::"egress"',
     "1 == 1 && context.session.purpose",  # not a truth value
 ]  # fmt: skip
 SCOPES = [
@@ -253,6 +254,26 @@ def test_users_share_what_is_known_of_a_standing_unless_a_policy_names_them() ->
     assert evaluations(naming, refund(user="ana"))[1] > 1
     assert isinstance(naming.decide(refund(user="eve")), Deny)
     assert isinstance(naming.decide(refund(user="ana")), Allow)
+
+
+def test_operations_share_what_their_policies_ask_alike_and_not_the_answers() -> None:
+    egress = 'action in Action::"egress" && context.call.entities > 0'
+    engine = world.engine(forbid("guard", 'action == Action::"docs.search"', "no-search"), forbid("guard", egress, "no-egress"))
+    wider = frozenset({Effect.WRITE, Effect.EGRESS})
+    for _ in range(2):
+        assert isinstance(engine.decide(refund()), Allow)
+        assert isinstance(engine.decide(search()), Deny)
+        assert isinstance(engine.decide(refund(effects=wider)), Deny)
+    slices = engine.prepared.slices
+    refunds, searches = (
+        slices.of(world.REFUND, world.REFUND.effects, "bot"),
+        slices.of(world.SEARCH, world.SEARCH.effects, "bot"),
+    )
+    one, other = engine.prepared.apart(refunds), engine.prepared.apart(searches)
+    assert one is not None
+    assert other is not None
+    assert one is not other
+    assert one.standing == other.standing
 
 
 def test_what_is_pinned_is_bounded_whatever_sessions_come() -> None:

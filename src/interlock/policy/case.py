@@ -347,9 +347,9 @@ class Case:
                 return self.evaluate(handle)
             context = self.context(handle)
             if handle.as_user:
-                key = (handle.number, facts.user if handle.needs.names_users else "", facts.roles, context)
+                key = (handle.number, self.slices, facts.user if handle.needs.names_users else "", facts.roles, context)
             else:
-                key = (handle.number, facts.agent, (), context)
+                key = (handle.number, self.slices, facts.agent, (), context)
             outcome = self._prepared.memo.get(key)
             if outcome is None:
                 outcome = evaluate(handle.policies, self._request(handle, context), self.entities(handle))

@@ -12,6 +12,7 @@ policy do not share with each other they do not see. Any error leaves everything
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
@@ -19,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from interlock.policy.reads import entity_types_of, paths_of, reads_of
-from interlock.policy.slices import STANDING, USER_LAYERS, Handle, Numbers, Rule, parse_set
+from interlock.policy.slices import STANDING, USER_LAYERS, Handle, Handles, Rule, parse_set
 
 PINNED_MAX_CONDITIONS: Final = 1_500
 """Over all standings that are remembered. One takes about 7 KB."""
@@ -73,7 +74,8 @@ class Pins:
             self._conditions += _size(known)
             while self._conditions > PINNED_MAX_CONDITIONS and len(self._known) > 1:
                 self._conditions -= _size(self._known.popitem(last=False)[1])
-        elif len(self._known) > 1:
+            return known
+        with contextlib.suppress(KeyError):  # another thread has just dropped it
             self._known.move_to_end(key)
         return known
 
@@ -98,22 +100,19 @@ class _Taken(msgspec.Struct, frozen=True, kw_only=True):
 class Apart:
     """The policies of an operation taken apart into what stands and what moves. Made once for an operation and an agent."""
 
-    __slots__ = ("_numbers", "_taken", "number", "standing")
+    __slots__ = ("_handles", "_taken", "number", "standing")
 
-    def __init__(self, rules: Sequence[Rule], numbers: Numbers) -> None:
+    def __init__(self, rules: Sequence[Rule], handles: Handles) -> None:
         """Raises `UnpinnableError` for policies that cannot be taken apart, `UnusableReleaseError` for such as are none."""
         # Each is a policy to Cedar, whatever becomes of its parts.
         parse_set({rule.policy.id: rule.est for rule in rules if not rule.is_accepted})
         for rule in rules:
             rule.is_accepted = True
-        self.number = numbers.next()
-        self._numbers = numbers
+        self.number = handles.next()
+        self._handles = handles
         asked: tuple[dict[str, str], dict[str, str]] = ({}, {})
         self._taken = [_taken(rule, asked) for rule in rules]
-        kinds = [index for index, texts in enumerate(asked) if texts]
-        self.standing = tuple(
-            Handle(numbers.next(), {name: text for text, name in asked[kind].items()}, as_user=bool(kind)) for kind in kinds
-        )
+        self.standing = tuple(handles.shared(texts, as_user=bool(kind)) for kind, texts in enumerate(asked) if texts)
 
     def pinned(self, answers: Answers) -> Pinned:
         """See `Pins.of`."""
@@ -134,11 +133,10 @@ class Apart:
             left.setdefault((is_volatile, taken.as_user), {}).setdefault(_text(made), []).append(taken.name)
         parts = []
         for (_, as_user), texts in left.items():
-            named = {str(index): text for index, text in enumerate(texts)}
             parts.append(
                 Part(
-                    conditions=Handle(self._numbers.next(), named, as_user=as_user),
-                    policies={name: tuple(texts[text]) for name, text in named.items()},
+                    conditions=self._handles.shared(texts, as_user=as_user),
+                    policies={str(index): tuple(names) for index, names in enumerate(texts.values())},
                 )
             )
         return Pinned(certain=frozenset(certain), parts=tuple(parts))
@@ -163,6 +161,8 @@ def _taken(rule: Rule, asked: tuple[dict[str, str], dict[str, str]]) -> _Taken:
     est: Est = msgspec.json.decode(rule.est)
     is_user = rule.policy.layer in USER_LAYERS
     principal, action, resource = (est[name] for name in ("principal", "action", "resource"))
+    if rule.scope.actions is not None:
+        action = _ANYTHING  # it is among the operation's policies because this is so
     stands = resource.get("op") == "All" or (resource.get("op") == "is" and "in" not in resource)
     scope = {"principal": principal, "action": action, "resource": resource if stands else _ANYTHING}
     steps: list[tuple[int, str] | Est] = []

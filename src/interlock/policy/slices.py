@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import cedarpy
 import msgspec
@@ -87,7 +88,7 @@ class Handle:
     `as_user`: the principal is the user with their roles, else the agent. Looked through and parsed when they are first asked.
     """
 
-    __slots__ = ("_needs", "_parsed", "_texts", "as_user", "forbids", "guard_permit", "number", "permits")
+    __slots__ = ("__weakref__", "_needs", "_parsed", "_texts", "as_user", "forbids", "guard_permit", "number", "permits")
 
     def __init__(
         self,
@@ -148,16 +149,16 @@ class LayerSlice:
 
     __slots__ = ("forbid_resource_reads", "full", "layer", "permits", "rules")
 
-    def __init__(self, layer: Layer, rules: tuple[Rule, ...], numbers: Numbers) -> None:
+    def __init__(self, layer: Layer, rules: tuple[Rule, ...], handles: Handles) -> None:
         self.layer = layer
         self.rules = rules
         permits = [rule for rule in rules if not rule.is_forbid]
         forbids = [rule for rule in rules if rule.is_forbid]
         self.forbid_resource_reads = unite(rule.reads() for rule in forbids).resource
-        self.permits = Handle.of(numbers.next(), permits) if permits else None
+        self.permits = Handle.of(handles.next(), permits) if permits else None
         self.full = self.permits
         if forbids:
-            self.full = Handle.of(numbers.next(), rules, guard_permit=layer is Layer.GUARD)
+            self.full = Handle.of(handles.next(), rules, guard_permit=layer is Layer.GUARD)
 
 
 class OperationSlices:
@@ -166,7 +167,7 @@ class OperationSlices:
     __slots__ = ("action_id", "capability_and_guard", "entities", "layers", "resource_type")
 
     def __init__(
-        self, *, contract: Contract, parents: Iterable[str], layers: dict[Layer, LayerSlice], numbers: Numbers
+        self, *, contract: Contract, parents: Iterable[str], layers: dict[Layer, LayerSlice], handles: Handles
     ) -> None:
         self.action_id = contract.operation
         self.resource_type = contract.resource.type if contract.resource is not None else "Tool"
@@ -175,7 +176,7 @@ class OperationSlices:
         capability, guard = layers[Layer.CAPABILITY], layers[Layer.GUARD]
         self.capability_and_guard = capability.full
         if guard.full is not None and capability.permits is not None:
-            self.capability_and_guard = Handle.of(numbers.next(), (*capability.rules, *guard.rules))
+            self.capability_and_guard = Handle.of(handles.next(), (*capability.rules, *guard.rules))
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -183,18 +184,28 @@ class OperationSlices:
         return tuple(rule for piece in self.layers.values() for rule in piece.rules)
 
 
-class Numbers:
-    """Counts handles."""
+class Handles:
+    """Counts handles, and keeps the conditions that operations share, for as long as one of them needs them."""
 
-    __slots__ = ("_last",)
+    __slots__ = ("_last", "_shared")
 
     def __init__(self) -> None:
         self._last = 0
+        self._shared: WeakValueDictionary[tuple[str, ...], Handle] = WeakValueDictionary()
 
     def next(self) -> int:
         """The next number, from 1."""
         self._last += 1
         return self._last
+
+    def shared(self, texts: Iterable[str], *, as_user: bool) -> Handle:
+        """A handle on these policies, which are called `0`, `1` and so on: the same one for the same texts."""
+        key = ("user" if as_user else "agent", *texts)
+        found = self._shared.get(key)
+        if found is None:
+            named = {str(index): text for index, text in enumerate(key[1:])}
+            found = self._shared[key] = Handle(self.next(), named, as_user=as_user)
+        return found
 
 
 class Slices:
@@ -205,7 +216,7 @@ class Slices:
 
     def __init__(self, release: Release) -> None:
         self._contracts = release.contracts
-        self.numbers = Numbers()
+        self.handles = Handles()
         self.rules: dict[str, Rule] = {}
         self._by_action: dict[str, list[Rule]] = {}
         self._everywhere: list[Rule] = []
@@ -258,11 +269,11 @@ class Slices:
                 for name in sorted(found)
                 if found[name].policy.layer is layer and (layer in USER_LAYERS or found[name].scope.agent in (None, agent))
             )
-            layers[layer] = LayerSlice(layer, rules, self.numbers)
+            layers[layer] = LayerSlice(layer, rules, self.handles)
             if layer in USER_LAYERS:
                 self._built_layers[shared] = layers[layer]
         parents = sorted(possible - {contract.operation})
-        return OperationSlices(contract=contract, parents=parents, layers=layers, numbers=self.numbers)
+        return OperationSlices(contract=contract, parents=parents, layers=layers, handles=self.handles)
 
 
 def parse_set(ests: Mapping[str, str], *, guard_permit: bool = False) -> cedarpy.PolicySet:
