@@ -163,7 +163,7 @@ async def measure(url: str) -> dict[str, float]:
         begun = time.perf_counter()
         await contexts.trace(session, MAIL, arguments(number), tainted=True)
         whole.append((time.perf_counter() - begun) * 1e3)
-    known = contexts._known[session.session_id]  # noqa: SLF001  # the look-up without the database
+    known = await contexts._known.of(session)  # noqa: SLF001  # the look-up without the database
     pure = []
     for number in range(CALLS):
         begun = time.perf_counter()

@@ -7,7 +7,7 @@ import pytest
 
 from interlock.core.context import Item
 from interlock.core.terms import Origin
-from interlock.gateway import contexts as module
+from interlock.gateway import known as module
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.released import Released
 from interlock.release.load import from_files

@@ -8,6 +8,7 @@ import pytest
 from interlock.core.terms import Origin
 from interlock.gateway import contexts as gateway_contexts
 from interlock.gateway.released import Released
+from interlock.provenance.index import Index
 from tests.provenance.test_provenance_trace import CONTRACT
 from tests.support.shop import counter
 
@@ -32,13 +33,13 @@ def at_work(monkeypatch):
             return plain(*args, **kwargs)
 
         monkeypatch.setattr(gateway_contexts, name, noting)
-    add = gateway_contexts.Index.add
+    add = Index.add
 
     def adding(self, item, **kwargs):
         seen.setdefault("add", set()).add(threading.current_thread())
         return add(self, item, **kwargs)
 
-    monkeypatch.setattr(gateway_contexts.Index, "add", adding)
+    monkeypatch.setattr(Index, "add", adding)
     return seen
 
 
@@ -67,14 +68,14 @@ async def test_a_caller_who_leaves_while_it_is_taken_up_leaves_it_whole(shop, mo
     await made.said(session, "inp_1", LONG)
     going, entered = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    add = gateway_contexts.Index.add
+    add = Index.add
 
     def held(self, item, **kwargs):
         loop.call_soon_threadsafe(entered.set)
         going.wait()
         return add(self, item, **kwargs)
 
-    monkeypatch.setattr(gateway_contexts.Index, "add", held)
+    monkeypatch.setattr(Index, "add", held)
     leaving = asyncio.create_task(made.trace(session, CONTRACT, {"to": "kim7@corp.example"}, tainted=True))
     await entered.wait()
     leaving.cancel()
@@ -83,4 +84,4 @@ async def test_a_caller_who_leaves_while_it_is_taken_up_leaves_it_whole(shop, mo
     assert (await other)["to"].origin is Origin.USER
     with pytest.raises(asyncio.CancelledError):
         await leaving
-    assert len(made._known.get(session.session_id).index) == 1
+    assert len(made._known._recent.get(session.session_id).index) == 1

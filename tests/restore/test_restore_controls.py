@@ -8,7 +8,7 @@ from interlock.cli.access import AsApp
 from interlock.cli.backup import reconcile as reconcile_command
 from interlock.core.terms import Posture
 from interlock.core.who import Person
-from interlock.gateway import contexts, histories, plans
+from interlock.gateway import histories, plans
 from interlock.gateway.messages import Returned
 from interlock.store.mark import Standing, parts_of, read_part
 from tests.doubt.world import RELEASE
@@ -233,7 +233,7 @@ async def test_a_gateway_that_ran_through_a_restore_believes_nothing_of_what_it_
         session = await made.session()
         assert isinstance(await pay(made, session, "A1"), Returned)
         system = made.system
-        system.contexts._known.put("of before", contexts._Known(session))
+        await system.contexts.holding(session)
         system.plans._known.put("of before", plans._Known(0, None, 1))
         system.histories._known.put("of before", histories._Log("of before"))
         system.marking._restores = -1

@@ -1,58 +1,33 @@
-"""What this process knows of what has entered each session's context, brought up to date before every decision."""
+"""What enters the context of a session, and where the arguments of its calls came from."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from interlock.core.canonical import JsonValue
 from interlock.core.claim import Labels, LineageState
-from interlock.core.context import Item, StoredItem
+from interlock.core.context import Item
 from interlock.core.contract import Contract
 from interlock.core.decision import Traced
 from interlock.core.plan import Held, PlannedSource
-from interlock.core.recent import Recent
 from interlock.core.terms import Effect
 from interlock.core.who import Session
-from interlock.gateway.limits import (
-    INLINE_INDEX_BYTES,
-    INLINE_TOKENS_CHARS,
-    INLINE_TRACE_CHARS,
-    MAX_CACHED_CONTEXT_SIZE,
-    MAX_CACHED_LINEAGES,
-)
+from interlock.gateway.known import KnownContexts
+from interlock.gateway.limits import INLINE_TOKENS_CHARS, INLINE_TRACE_CHARS
 from interlock.gateway.ports import ContextShelf, Watch
 from interlock.gateway.released import Released
 from interlock.gateway.spreading import Spreading
 from interlock.gateway.told import chars, every_text, told, told_beside
-from interlock.provenance.index import NOTHING, Index
 from interlock.provenance.items import of_assertion, of_input, of_result
-from interlock.provenance.labels import Standing
 from interlock.provenance.tokens import tokenizer_of
 from interlock.provenance.trace import held, points, trace
 
 T = TypeVar("T")
-_EMPTY_SIZE: Final = 20  # a context that holds nothing takes about as much as so many tokens
-_OF_THE_SESSION: Final = Standing.USER | Standing.POINTED
-
-
-class _Known:
-    def __init__(self, session: Session) -> None:
-        self.index = Index()
-        self.tokenizer = tokenizer_of(session.lineage.id)
-        self.n = 0
-        self.updating = asyncio.Lock()
-
-    def take_up(self, items: Sequence[StoredItem], session_id: str) -> None:
-        """Add what has entered. Whoever looks meanwhile sees what they knew of, and perhaps more: never less."""
-        for stored in items:
-            own = stored.session_id == session_id
-            self.index.add(stored.item, ignore=NOTHING if own else _OF_THE_SESSION, own=own)
-            self.n = stored.n
 
 
 class Contexts:
@@ -65,13 +40,11 @@ class Contexts:
         self._shelf = shelf
         self._spreading = spreading
         self._watch = watch
-        self._known: Recent[str, _Known] = Recent(
-            MAX_CACHED_LINEAGES, most_size=MAX_CACHED_CONTEXT_SIZE, size=lambda known: _EMPTY_SIZE + known.index.size
-        )
+        self._known = KnownContexts(shelf)
 
     def forget(self) -> None:
         """Know nothing any more: the database has another past now, and gives the numbers of its items again."""
-        self._known.clear()
+        self._known.forget()
 
     async def trace(
         self, session: Session, contract: Contract, arguments: Mapping[str, JsonValue], *, tainted: bool
@@ -79,7 +52,7 @@ class Contexts:
         """Where the target and content arguments of a call came from."""
         if not contract.targets and not contract.content:
             return {}
-        known = await self._current(session)
+        known = await self._known.of(session)
         size = chars([arguments.get(name) for name in (*contract.targets, *contract.content)], INLINE_TRACE_CHARS)
         looking = partial(trace, contract, arguments, known.index, known.tokenizer, tainted=tainted)
         found = await _bounded(size, INLINE_TRACE_CHARS, looking)
@@ -90,7 +63,7 @@ class Contexts:
 
     async def holding(self, session: Session) -> Held:
         """What results of this session hold, for a plan that says which of them a value comes from."""
-        known = await self._current(session)
+        known = await self._known.of(session)
         return partial(held, known.index, known.tokenizer)
 
     async def entering(
@@ -158,12 +131,12 @@ class Contexts:
     async def _points(self, session: Session, contract: Contract, arguments: bytes) -> bool:
         if Effect.READ not in contract.effects:
             return False
-        known = await self._current(session)
+        known = await self._known.of(session)
         return points(contract, msgspec.json.decode(arguments, type=dict[str, Any]), known.index, known.tokenizer)
 
     async def said(self, session: Session, input_id: str, text: str) -> None:
         """Take up what the user said in their own channel."""
-        known = await self._current(session)
+        known = await self._known.of(session)
         cut = partial(of_input, known.tokenizer, input_id, text, seen=known.index.has_span)
         item = await _bounded(len(text), INLINE_TOKENS_CHARS, cut)
         await self._shelf.add(session.lineage.id, session.session_id, item)
@@ -176,40 +149,7 @@ class Contexts:
         await self._shelf.add(session.lineage.id, session.session_id, item)
         await self._watch.entered(session, "asserted", input_id, lambda: (text,))
 
-    async def _current(self, session: Session) -> _Known:
-        known = self._known.get(session.session_id)
-        if known is None:
-            known = _Known(session)
-            self._known.put(session.session_id, known)
-        async with known.updating:
-            try:
-                while items := await self._shelf.after(session.lineage.id, known.n):
-                    size = sum(len(hashes) for stored in items for hashes in stored.item.tokens.values())
-                    if size <= INLINE_INDEX_BYTES:
-                        known.take_up(items, session.session_id)
-                    else:
-                        await _whole(asyncio.to_thread(known.take_up, items, session.session_id))
-            finally:
-                # It has grown. One that was forgotten meanwhile serves this call, and is read again for the next.
-                if self._known.get(session.session_id) is known:
-                    self._known.put(session.session_id, known)
-        return known
-
 
 async def _bounded(size: int, inline: int, work: Callable[[], T]) -> T:
     """Do it here when it is small, else in a thread: the event loop must not wait for a long text to be looked through."""
     return work() if size <= inline else await asyncio.to_thread(work)
-
-
-async def _whole(work: Coroutine[Any, Any, None]) -> None:
-    """Do it to the end, also for a caller who leaves: a thread goes on, and another must not begin beside it."""
-    task = asyncio.ensure_future(work)
-    left: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            left = error
-    if left is not None:
-        raise left
-    task.result()
