@@ -266,3 +266,11 @@ async def test_what_most_batches_are_made_of_is_not_looked_at_request_by_request
             for key in (None, "k"):
                 claimed = await at.claim(session, key=key)
                 await at.settle(session, claimed)
+
+
+async def test_a_claim_that_is_sent_twice_is_one_claim(database_urls):
+    async with desk(database_urls.app) as at:
+        request = at.request(await at.session())
+        first, second = [await at.writer.claim(request) for _ in range(2)]
+        assert isinstance(second, Claimed)
+        assert second.claim_id == first.claim_id
