@@ -259,4 +259,4 @@ def test_the_command_says_what_stands_and_what_is_left_to_people(bank, capsys):
     said = capsys.readouterr().out
     assert "writes:\n  done after the backup, and known again: 1\n" in said
     assert "stopped, worried and revoked, as it stood:\n  tool:shop is stopped, as oki said: the books are wrong\n" in said
-    assert "for people to look at:\n  budgets count from the backup" in said
+    assert "for people to look at:\n  budgets count what was put back" in said

@@ -1,11 +1,13 @@
 """The desk that keeps the mark, and the watch that notices a database which is behind it.
 
 INVARIANT: a keyed write is in the mark before anything acts on its claim, so it is known which calls a restored database lost.
+So is whatever takes of a budget with a window, so that no cap is spent twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Final
 
 import asyncpg
 
+from interlock.core.budget import Charge
 from interlock.core.claim import (
     ClaimAnswer,
     Claimed,
@@ -80,7 +83,7 @@ class MarkedDesk:
         if request.continues:
             self._refuse_while_behind()  # the claim itself stands in the mark since its first attempt
             return await self._desk.claim(request)
-        if request.idempotency is None:
+        if request.idempotency is None and not _windowed(request):
             answer = await self._desk.claim(request)
             if isinstance(answer, Claimed):
                 if len(self._unkeyed) >= MAX_UNKEYED_CLAIMS:
@@ -132,8 +135,8 @@ class MarkedDesk:
     def _take(self, request: ClaimRequest, answer: Claimed, acting: Acting | None) -> None:
         key = request.idempotency
         proposed = next((event for event in request.events if event.kind == _PROPOSED), None)
-        if key is None or proposed is None or acting is None:
-            raise MarkError("a claim came to the mark without its key, its session or what was proposed")
+        if proposed is None or acting is None:
+            raise MarkError("a claim came to the mark without its session or what was proposed")
         taken = Taken(
             claim_id=request.claim_id,
             call_id=request.call_id,
@@ -143,11 +146,12 @@ class MarkedDesk:
             call_hash=request.call_hash,
             release_digest=request.release_digest,
             scopes=request.scopes,
-            key=key.key,
-            source=key.source,
-            window_s=key.window_s,
+            key=hashlib.sha256(f"unkeyed/{request.claim_id}".encode()).digest() if key is None else key.key,
+            source="" if key is None else key.source,
+            window_s=0 if key is None else key.window_s,
             claimed_at_us=answer.claimed_at_us or self._clock.wall_us(),
             proposed=Sealed(kind=proposed.kind, body=proposed.body, salt=proposed.salt, commitment=proposed.commitment),
+            charges=_windowed(request),
         )
         if acting.session_id not in self._named:
             self._write(acting)
@@ -322,6 +326,11 @@ class Marking:
     def close(self) -> None:
         """End the mark in peace."""
         self.mark.close(self._clock.wall_us())
+
+
+def _windowed(request: ClaimRequest) -> tuple[Charge, ...]:
+    """What it takes of budgets that outlive its session, which a restore ends."""
+    return tuple(charge for charge in request.charges if charge.window_s and charge.account)
 
 
 def _lacks(missing: tuple[str, ...]) -> str:

@@ -285,6 +285,8 @@ def _told(parts: Iterable[Part]) -> tuple[list[_Told], list[str]]:
                     pass
     told = []
     for claim_id, (line, process_id) in taken.items():
+        if line.charges is None:
+            faults.append(f"{claim_id}: its mark does not say what it took of budgets, for it is of a version before")
         if line.session_id in acting:
             told.append(_Told(taken=line, process_id=process_id, acting=acting[line.session_id], ended=ended.get(claim_id)))
         else:

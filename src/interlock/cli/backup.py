@@ -108,7 +108,7 @@ def _tell(made: Reconciliation, aside: Path | None) -> None:
         )
     if made.doubts.asking:
         left.append(f"{made.doubts.asking} calls in doubt ask a person: `interlock doubts list`")
-    left.append("budgets count from the backup, and none of the writes that were put back: `interlock budgets`")
+    left.append("budgets count what was put back, each call at the most it may have taken: `interlock budgets`")
     _part("for people to look at", left)
     _part("wrong with marks", made.faults)
     if aside is not None:

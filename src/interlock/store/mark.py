@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from interlock.core.budget import Charge
 from interlock.core.who import AttributeValue
 from interlock.store.errors import MarkError
 
@@ -63,7 +64,11 @@ class Sealed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
-    """A keyed write was claimed, and may act from here on. `proposed` is the event with its arguments."""
+    """A keyed write, or a call that a window counts, was claimed and may act. `proposed` is the event with its arguments.
+
+    `charges` are what it took of budgets with a window; None from a version that did not keep that. `source` is empty when it
+    may be repeated freely; its key is then nobody's.
+    """
 
     claim_id: str
     call_id: str
@@ -78,6 +83,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True, tag="taken"):
     window_s: int
     claimed_at_us: int
     proposed: Sealed
+    charges: tuple[Charge, ...] | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):

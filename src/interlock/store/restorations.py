@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from interlock.core.budget import Charge
 from interlock.core.event import EventDraft
 from interlock.core.who import Lineage
 from interlock.store.database import Database
@@ -213,6 +214,7 @@ class Restorations:
             [event.body for event in events],
             [event.salt for event in events],
             [event.commitment for event in events],
+            *_columns(taken.charges or ()),
         )
         return "" if row is None else str(row["became"])
 
@@ -236,3 +238,8 @@ class Restorations:
         """How many calls are in doubt now."""
         row = await self._database.row("open_doubts")
         return OpenDoubts(looked_into=0 if row is None else row["looked_into"], asking=0 if row is None else row["asking"])
+
+
+def _columns(charges: Sequence[Charge]) -> tuple[list[object], ...]:
+    names = ("account", "budget", "about", "limit", "window_s", "shared", "amount")
+    return tuple([getattr(charge, name) for charge in charges] for name in names)

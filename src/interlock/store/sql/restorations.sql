@@ -59,9 +59,31 @@ SELECT recover_posture($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS cha
 SELECT recover_revocation($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS changed
 
 -- name: recover_claim
--- Put a keyed write that the marks tell of back on record.
-SELECT recover_claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-                     $25, $26, $27, $28, $29) AS became
+-- Put a call that the marks tell of back on record, with what it took of budgets: shared ones are counted anew by the next draw.
+WITH r AS MATERIALIZED (
+    SELECT recover_claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+                         $25, $26, $27, $28, $29) AS became
+), taken AS MATERIALIZED (
+    SELECT c.*, budget_until(c.window_s, to_timestamp($24::float8 / 1000000)) AS until
+    FROM r CROSS JOIN unnest($30::text[], $31::text[], $32::text[], $33::bigint[], $34::int[], $35::boolean[], $36::bigint[])
+         AS c(account, name, about, cap, window_s, shared, amount)
+    WHERE r.became = 'recovered' AND NOT $23
+), slices AS (
+    UPDATE budget b SET size = 0 FROM taken t WHERE t.shared AND b.account = t.account AND b.holder <> ''
+), pools AS (
+    INSERT INTO budget AS b (account, holder, name, tenant, environment, about, shared, cap, window_s, size)
+    SELECT account, '', name, $5, $6, about, shared, cap, window_s, CASE WHEN shared THEN cap ELSE 0 END FROM taken
+    ON CONFLICT (account, holder) DO UPDATE SET size = CASE WHEN b.shared THEN b.cap ELSE b.size END
+), restored AS (
+    INSERT INTO budget (account, holder, name, tenant, environment, about, shared, cap, window_s)
+    SELECT account, 'restored', name, $5, $6, about, true, cap, window_s FROM taken WHERE shared
+    ON CONFLICT DO NOTHING
+), used AS (
+    INSERT INTO budget_use AS u (account, holder, until, amount)
+    SELECT account, CASE WHEN shared THEN 'restored' ELSE '' END, until, amount FROM taken
+    ON CONFLICT (account, holder, until) DO UPDATE SET amount = u.amount + excluded.amount
+)
+SELECT became FROM r
 
 -- name: note_reconciled
 -- Note that the marks were read.
