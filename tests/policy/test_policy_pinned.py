@@ -337,6 +337,27 @@ def test_a_condition_on_who_the_user_is_beside_one_on_the_call_is_asked_of_that_
         assert isinstance(engine.decide(refund(user="sam", roles=("Support",), entities=3)), Deny)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"decision":"NoDecision","diagnostics":{"reason":[],"errors":[]}}',
+        '{"decision":"Perhaps","diagnostics":{"reason":[],"errors":[]}}',
+        '{"decision":"Deny","diagnostics":{"reason":["0"],"errors":[]}}',
+        '{"decision":"Allow","diagnostics":{"reason":[],"errors":[]}}',
+        '{"decision":"Allow","diagnostics":{"reason":["other"],"errors":[]}}',
+        '{"decision":"Deny","diagnostics":{"errors":[]}}',
+        "{}",
+        "",
+    ],
+)
+def test_an_answer_of_cedar_that_cannot_be_is_a_no_and_never_takes_a_forbid_for_silent(answer: str) -> None:
+    engine = world.engine(forbid("guard", 'context.args.amount.greaterThan(decimal("10.0"))'))
+    assert isinstance(engine.decide(refund()), Deny)
+    with patch("cedarpy._internal.is_authorized_batch", return_value=[answer]):
+        decision = engine.decide(refund('{"amount":81,"order_id":"A1"}'))
+    assert isinstance(decision, Deny)
+
+
 @given(policies(), facts())
 @settings(max_examples=100)
 def test_an_object_is_looked_up_for_exactly_those_whom_the_first_two_questions_let_pass(

@@ -320,7 +320,7 @@ class Case:
             if apart is None:
                 return None
             outcomes = [self._evaluated(handle) for handle in apart.standing]
-            if any(outcome.errors for outcome in outcomes):
+            if not all(map(_is_plain, apart.standing, outcomes)):
                 return None
             pinned = self._prepared.pins.of(apart, tuple(outcome.fired for outcome in outcomes))
             if not pinned.parts:
@@ -328,7 +328,7 @@ class Case:
             holding = set(pinned.certain)
             for part in pinned.parts:
                 outcome = self._evaluated(part.conditions)
-                if outcome.errors:  # told in the words of the policies as they were written, by the layer that they are in
+                if not _is_plain(part.conditions, outcome):
                     return None
                 for name in outcome.fired:
                     holding.update(part.policies[name])
@@ -460,6 +460,14 @@ class Case:
     def _no_errors(self, outcome: Outcome) -> None:
         if outcome.errors:
             raise StoppedError(self.question, Reason(code=Code.EVALUATION_ERROR, detail="; ".join(outcome.errors)))
+
+
+def _is_plain(conditions: Handle, outcome: Outcome) -> bool:
+    """Whether permits were answered as they can be: without an error, and allowed by those that hold, all of them asked.
+
+    INVARIANT: a condition that is not named here counts as false. Else the policies are asked as they were written, by layers.
+    """
+    return not outcome.errors and outcome.allowed is bool(outcome.fired) and conditions.permits.issuperset(outcome.fired)
 
 
 def _said(handle: Handle, holding: frozenset[str] | set[str]) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import cedarpy
 import msgspec
@@ -59,7 +59,7 @@ class _Diagnostics(msgspec.Struct, frozen=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    decision: str
+    decision: Literal["Allow", "Deny"]
     diagnostics: _Diagnostics
 
 
@@ -76,6 +76,8 @@ def evaluate(policies: cedarpy.PolicySet, request: dict[str, Any], entities: ced
     try:
         (text,) = _native.is_authorized_batch([request], policies, entities._inner, None, False)  # noqa: SLF001
         answer = _ANSWER.decode(text)
+        if answer.decision == _ALLOW and not answer.diagnostics.reason:
+            raise ValueError("Cedar allows and names no policy")  # noqa: TRY301 told as whatever else goes wrong here
         errors = tuple(sorted(str(error)[:MAX_DETAIL_CHARS] for error in answer.diagnostics.errors))
         allowed = answer.decision == _ALLOW and not errors
         return Outcome(allowed=allowed, fired=tuple(sorted(answer.diagnostics.reason)), errors=errors)
