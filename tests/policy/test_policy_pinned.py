@@ -77,6 +77,7 @@ SCOPES = [
     'principal, action in [Action::"writes", Action::"destructive"], resource is Order',
     'principal == Agent::"bot", action in Action::"tool:payments", resource',
     'principal == Agent::"other", action, resource',
+    'principal, action == Action::"writes", resource',
     'principal in Role::"Support", action, resource is Order',
     'principal in Role::"Boss", action, resource',
     'principal == User::"ana", action, resource',
@@ -335,6 +336,16 @@ def test_a_condition_on_who_the_user_is_beside_one_on_the_call_is_asked_of_that_
         assert isinstance(engine.decide(refund(user="ana", roles=("Support", "Boss"))), Deny)
         assert isinstance(engine.decide(refund(user="sam", roles=("Support",))), Allow)
         assert isinstance(engine.decide(refund(user="sam", roles=("Support",), entities=3)), Deny)
+
+
+@pytest.mark.parametrize("group", ["writes", "tool:payments"])
+def test_a_policy_on_just_one_action_that_is_a_group_speaks_of_none_of_its_operations(group: str) -> None:
+    others = [permit for permit in world.permits() if permit.id != "capability"]
+    scope = f'principal, action == Action::"{group}", resource'
+    made = (*others, policy("capability", f"permit ({scope});", "group"))
+    for _ in range(2):
+        assert isinstance(engine_of(made).decide(refund()), Deny)
+    assert isinstance(world.engine(policy("guard", f"forbid ({scope});", "group")).decide(refund()), Allow)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ class Apart:
 
     __slots__ = ("_handles", "_taken", "number", "standing")
 
-    def __init__(self, rules: Sequence[Rule], handles: Handles) -> None:
+    def __init__(self, rules: Sequence[Rule], operation: str, handles: Handles) -> None:
         """Raises `UnpinnableError` for policies that cannot be taken apart, `UnusableReleaseError` for such as are none."""
         # Each is a policy to Cedar, whatever becomes of its parts.
         parse_set({rule.policy.id: rule.est for rule in rules if not rule.is_accepted})
@@ -111,7 +111,7 @@ class Apart:
         self.number = handles.next()
         self._handles = handles
         asked: tuple[dict[str, str], dict[str, str]] = ({}, {})
-        self._taken = [_taken(rule, asked) for rule in rules]
+        self._taken = [_taken(rule, operation, asked) for rule in rules]
         self.standing = tuple(handles.shared(texts, as_user=bool(kind)) for kind, texts in enumerate(asked) if texts)
 
     def pinned(self, answers: Answers) -> Pinned:
@@ -156,13 +156,13 @@ def _left(taken: _Taken, held: Mapping[bool, frozenset[str]]) -> list[Est] | Non
     return rest
 
 
-def _taken(rule: Rule, asked: tuple[dict[str, str], dict[str, str]]) -> _Taken:
+def _taken(rule: Rule, operation: str, asked: tuple[dict[str, str], dict[str, str]]) -> _Taken:
     """Take one policy apart. What is standing is added to `asked`, once for those that ask the same."""
     est: Est = msgspec.json.decode(rule.est)
     is_user = rule.policy.layer in USER_LAYERS
     principal, action, resource = (est[name] for name in ("principal", "action", "resource"))
-    if rule.scope.actions is not None:
-        action = _ANYTHING  # it is among the operation's policies because this is so
+    if rule.scope.actions is not None and (action["op"] == "in" or action["entity"]["id"] == operation):
+        action = _ANYTHING  # it is among the operation's policies because this is so; one that `==` a group never holds
     stands = resource.get("op") == "All" or (resource.get("op") == "is" and "in" not in resource)
     scope = {"principal": principal, "action": action, "resource": resource if stands else _ANYTHING}
     steps: list[tuple[int, str] | Est] = []

@@ -52,7 +52,7 @@ class Prepared:
         except KeyError:
             pass
         try:
-            found: Apart | None = Apart(slices.rules, self.slices.handles)
+            found: Apart | None = Apart(slices.rules, slices.action_id, self.slices.handles)
         except UnpinnableError:
             found = None
         return self._apart.setdefault(slices, found)
