@@ -348,6 +348,14 @@ def test_a_policy_on_just_one_action_that_is_a_group_speaks_of_none_of_its_opera
     assert isinstance(world.engine(policy("guard", f"forbid ({scope});", "group")).decide(refund()), Allow)
 
 
+@pytest.mark.parametrize("now_us", [10**18, -(10**18), 253_402_300_800_000_000, -62_135_596_800_000_001])
+def test_a_time_that_is_none_is_a_no_also_from_a_policy_that_the_standing_keeps_silent(now_us: int) -> None:
+    engine = world.engine(forbid("guard", 'context.session.tainted && context.now < datetime("2026-01-05T13:00:00Z")'))
+    assert isinstance(engine.decide(refund()), Allow)
+    assert isinstance(engine.decide(refund(now_us=now_us)), Deny)
+    assert isinstance(world.engine().decide(refund(now_us=now_us)), Allow)  # nobody reads it
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -14,6 +14,7 @@ from interlock.core.terms import LAYER_QUESTION, Effect, Layer, Posture, Questio
 from interlock.policy.codes import LAYER_CODE, SPEAKING_LAYERS, Code
 from interlock.policy.encoding import (
     Section,
+    is_a_time,
     json_text,
     moving_sections,
     now_section,
@@ -313,8 +314,8 @@ class Case:
 
         INVARIANT: what an operation's policies come to under a standing is a function of which standing conditions hold.
         """
-        if self._refusal is not None:
-            return None
+        if self._refusal is not None or not is_a_time(self.facts.now_us):
+            return None  # only who reads what was refused is to say so
         try:
             apart = self._prepared.apart(self.slices)
             if apart is None:

@@ -44,6 +44,8 @@ _DECIMAL_LIMIT_E4: Final = 2**63
 _WORST: Final = ("targets", "recipients", "content")
 ANCHORS: Final = frozenset({Origin.USER, Origin.DERIVED, Origin.TRUSTED, Origin.PLANNED})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US: Final = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST_US: Final = (datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _MISSING: Final = object()
 
 Encoder: TypeAlias = Callable[[Any, str], Any]
@@ -326,6 +328,11 @@ def history_section(facts: Facts) -> Section:
 
 def _remembered(value: FactValue) -> Any:
     return _decimal(value, "history") if isinstance(value, str) else value
+
+
+def is_a_time(now_us: int) -> bool:
+    """Whether `now_section` can write it."""
+    return _FIRST_US <= now_us <= _LAST_US
 
 
 def now_section(now_us: int) -> Section:
