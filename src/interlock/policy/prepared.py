@@ -27,7 +27,7 @@ class Standing:
 
 
 class Prepared:
-    """What every decision by one release shares. Memories are bounded; the rest is bounded by what the release holds."""
+    """What every decision by one release shares. Memories are bounded; the rest by operations times agents that policies name."""
 
     __slots__ = ("_apart", "arguments", "memo", "people", "pins", "release", "slices", "standing")
 
