@@ -27,7 +27,7 @@ class Standing:
 
 
 class Prepared:
-    """What every decision by one release shares. Memories are bounded; the rest by operations times agents that policies name."""
+    """What every decision by one release shares. Memories are bounded, the rest by operations times agents in policies."""
 
     __slots__ = ("_apart", "arguments", "memo", "people", "pins", "release", "slices", "standing")
 
