@@ -39,15 +39,16 @@ class Calls:
 
         def over(task: asyncio.Task[CallResult]) -> None:
             del self._tasks[task]
-            ended(task)
+            # INVARIANT: whatever becomes of what is told of the call, its caller is answered; so that comes first.
             if waiting.done():
-                return  # the caller has gone
-            if task.cancelled():
+                pass  # the caller has gone
+            elif task.cancelled():
                 waiting.cancel()
             elif (error := task.exception()) is not None:
                 waiting.set_exception(error)
             else:
                 waiting.set_result(task.result())
+            ended(task)
 
         # As `asyncio.shield`, in half of its steps.
         task = asyncio.create_task(through)
