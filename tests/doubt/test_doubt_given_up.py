@@ -132,6 +132,29 @@ async def test_a_process_that_leaves_settles_it_before(payments, line, settle):
     assert await states(payments) == ["failed"]
 
 
+async def test_what_another_round_has_settled_meanwhile_keeps_a_process_from_nothing_when_it_leaves(
+    payments, line, settle, monkeypatch
+):
+    told = await refused(payments, line, await payments.session())
+    committed, asked, go_on = payments.system.watch.committed, asyncio.Event(), asyncio.Event()
+
+    async def slowly(claim_ids):
+        found = await committed(claim_ids)
+        asked.set()
+        await go_on.wait()
+        return found
+
+    with monkeypatch.context() as slow:
+        slow.setattr(payments.system.watch, "committed", slowly)
+        leaving = asyncio.create_task(settle())
+        await asked.wait()
+    await settle()
+    go_on.set()
+    assert await leaving == 0
+    assert await states(payments) == ["failed"]
+    assert [kind for kind, _ in await payments.events(told.call_id)].count("call.settled") == 1
+
+
 async def test_what_would_be_sent_again_waits_for_the_word_of_whoever_gave_it_up(payments, line, settle):
     await refused(payments, line, await payments.session(), "once")
     await payments.system.database.pool().execute("UPDATE claim SET settle_by = clock_timestamp() - interval '1 second'")

@@ -81,9 +81,9 @@ class GivenUp:
             return 0
         asked = tuple(self._claims)
         committed = await self._settlements.committed(asked)
-        settled = await asyncio.gather(
-            *(self._settle(self._claims[claim_id]) for claim_id in committed[:GIVEN_UP_AT_ONCE]), return_exceptions=True
-        )
+        # Another round may have settled some of them meanwhile: that of a process that leaves goes on beside the chore's.
+        found = [given_up for claim_id in committed[:GIVEN_UP_AT_ONCE] if (given_up := self._claims.get(claim_id)) is not None]
+        settled = await asyncio.gather(*map(self._settle, found), return_exceptions=True)
         self._leave_alone(asked)
         for told in settled:
             if isinstance(told, BaseException):
