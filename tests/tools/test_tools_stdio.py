@@ -13,7 +13,8 @@ import pytest
 
 from interlock.core.changes import Listing
 from interlock.release.model import Tool
-from interlock.tools.port import ConnectionKey, ToolAnswer, ToolFailure, ToolResult, ToolUnavailableError
+from interlock.tools.port import ConnectionKey, Line, ToolAnswer, ToolFailure, ToolResult, ToolUnavailableError
+from tests.support.patience import PATIENCE_S
 from tests.tools.conftest import Connect
 from tests.tools.worlds import StillClock, invocation, shop
 
@@ -131,6 +132,38 @@ async def test_after_the_line_is_written_every_failure_says_that_the_call_may_ha
 async def test_stray_output_and_late_replies_disturb_nobody(connect: Connect) -> None:
     handle = "print('debugging'); print(json.dumps({'jsonrpc':'2.0','id':77,'result':{}})); text(message, 'ok')"
     assert text(await connect(fake(handle)).invoke(invocation())) == "ok"
+
+
+HUGE = "1" + "0" * 400
+
+
+async def test_numbers_that_nobody_can_hold_disturb_nobody(connect: Connect) -> None:
+    told = f"""
+        about = message["params"]["_meta"]["progressToken"]
+        print('{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":%d,"progress":{HUGE}}}}}' % about)
+        print('{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","data":{HUGE}}}}}')
+        print('{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":%d,"progress":1}}}}' % about)
+        text(message, "ok")"""
+    reached: list[float] = []
+    line = Line(progress=lambda done, total: reached.append(done), log_level="info")
+    assert text(await connect(fake(told)).invoke(invocation(line=line))) == "ok"
+    assert reached == [1]
+
+
+async def test_where_what_a_process_says_breaks_its_reader_nobody_waits_and_the_next_call_has_another(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    connector = connect(fake("print(json.dumps({'jsonrpc':'2.0','method':'notifications/tools/list_changed'}), flush=True)"))
+
+    def broken(listing: object, uri: str) -> None:
+        raise ValueError("a defect of whoever listens")
+
+    listening = asyncio.ensure_future(connector.listen((), broken))
+    asked = invocation(timeout_ms=PATIENCE_S * 1000)
+    async with asyncio.timeout(PATIENCE_S):
+        assert failed(await connector.invoke(asked)) == ("protocol", True)
+    await asyncio.gather(listening, return_exceptions=True)
+    assert "what a process said could not be read" in caplog.text
 
 
 async def test_a_server_that_asks_for_sampling_is_told_that_there_is_no_such_method(connect: Connect) -> None:

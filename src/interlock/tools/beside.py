@@ -24,6 +24,7 @@ ASKED: Final[Mapping[str, str]] = {
     "roots/list": "roots",
 }
 """What a server may ask of a client, and the capability by which a client offers it."""
+_MOST_PROGRESS: Final = 2**53
 
 
 class Beside:
@@ -82,4 +83,5 @@ class Beside:
 def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) and value >= 0 else None
+    # Compared, not converted: JSON has whole numbers that no float can hold.
+    return value if 0 <= value <= _MOST_PROGRESS else None

@@ -338,6 +338,10 @@ class _Server:
         except CallFailedError as error:
             self._fail(error)
             self._signal(signal.SIGTERM)
+        except Exception as error:  # noqa: BLE001  # INVARIANT: where nobody reads any more, nobody waits
+            _LOG.exception("what a process said could not be read", extra={"event": "tool.not_read"})
+            self._fail(CallFailedError("protocol", f"what the process said could not be read ({type(error).__name__})"))
+            self._signal(signal.SIGTERM)
 
     def _read(self, part: bytes) -> None:
         """Part of a line. One that is too long to keep is only asked what kind of answer it is."""
