@@ -198,7 +198,7 @@ async def test_a_second_gateway_with_marks_of_its_own_elsewhere_is_heard_as_well
     await _emptied(bank)
     async with bank.gateway(elsewhere) as made:
         assert isinstance(await pay(made, await made.session(), "A1"), Returned)
-        secret = made.system.keys.private_bytes("mark")[1]
+        secrets = made.system.keys.all_private_bytes("mark")
     await bank.set_back()
     async with bank.gateway() as made:
         # This one has no mark that tells, so it does not know: whoever comes with one tells everybody.
@@ -206,7 +206,7 @@ async def test_a_second_gateway_with_marks_of_its_own_elsewhere_is_heard_as_well
             await made.system.keeper.renew()
             assert (await pay(made, await made.session(), "A1")).code == "restored"
         restoring = Restoring(made.system.marking.restorations, made.system.desk, SystemIds())
-        report = await restoring.reconcile([elsewhere / "mark"], secret, all_marks=True)
+        report = await restoring.reconcile([elsewhere / "mark"], secrets, all_marks=True)
         assert report.counts == {"done": 1}
 
 

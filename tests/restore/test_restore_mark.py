@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from interlock.core.claim import Claimed, Stale
 from interlock.gateway.messages import Returned
-from interlock.store.mark import Ended, Mark, Opened, forget_older, last_taken, other_databases, parts_of, read_part
+from interlock.store.mark import Ended, Last, Mark, Opened, forget_older, last_of, other_databases, parts_of, read_part
 from tests.support.shop import counter
 
 SECRET = b"s" * 32
@@ -70,7 +70,8 @@ def test_whatever_is_changed_cut_off_or_left_out_in_between_is_said(lines, data)
 def test_with_another_key_nothing_is_read_and_that_is_said(tmp_path):
     (path,) = written(tmp_path, [Ended(claim_id="clm_1", attempt=1, state="succeeded", not_done=False)])
     part = read_part(path, b"t" * 32)
-    assert (part.lines, last_taken(path, b"t" * 32)) == ((), None)
+    assert (part.lines, last_of(path, b"t" * 32)) == ((), Last(unread=f"{path.name}:3"))
+    assert last_of(path, b"t" * 32, SECRET) == Last()
     assert "another key" in part.fault
 
 

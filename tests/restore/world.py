@@ -74,8 +74,8 @@ async def made_good(made, *, all_marks=True, folders=None):
     """Read the marks, as `interlock db reconcile` does."""
     system = made.system
     restoring = Restoring(system.marking.restorations, system.desk, system.ids)
-    secret = system.keys.private_bytes("mark")[1]
-    return await restoring.reconcile(folders or [system.settings.state / "mark"], secret, all_marks=all_marks)
+    secrets = system.keys.all_private_bytes("mark")
+    return await restoring.reconcile(folders or [system.settings.state / "mark"], secrets, all_marks=all_marks)
 
 
 async def resumed(made):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +42,7 @@ from interlock.store.mark import (
     Sealed,
     Taken,
     forget_older,
-    last_taken,
+    last_of,
     other_databases,
     parts_of,
 )
@@ -183,18 +183,22 @@ class MarkedDesk:
 class RestoreWatch:
     """Compares the database with what stands beside it: marks of this folder, and the witness of signed heads."""
 
-    def __init__(self, *, restorations: Restorations, desk: MarkedDesk, folder: Path, witness: Path, secret: bytes) -> None:
+    def __init__(
+        self, *, restorations: Restorations, desk: MarkedDesk, folder: Path, witness: Path, secrets: Sequence[bytes]
+    ) -> None:
         self._restorations = restorations
         self._desk = desk
         self._folder = folder
         self._witness = witness
-        self._secret = secret
+        self._secrets = secrets
         self._sql = load()
 
     async def look(self, database_id: str) -> bool:
         """Look at everything, before this process serves. True when the database was restored and that was not known.
 
-        Raises `MarkError` when only marks of other databases are kept here: then this one may stand in the place of another.
+        A mark that cannot be read to its end may tell of anything, so the database counts as restored until people have
+        accepted that. Raises `MarkError` when the marks cannot be looked at, or only marks of other databases are kept here:
+        then this one may stand in the place of another.
         """
         parts = parts_of(self._folder, database_id)
         others = other_databases(self._folder, database_id)
@@ -203,11 +207,7 @@ class RestoreWatch:
                 f"{self._folder} holds marks of another database ({', '.join(others)}) and none of this one ({database_id}). "
                 "If this one was put in its place, restore a backup of that one; else give another --mark folder"
             )
-        why = await self._behind_witness()
-        if not why:
-            taken = {claim: path for path in parts if (claim := last_taken(path, self._secret)) is not None}
-            missing = await self._restorations.missing(list(taken))
-            why = _lacks(missing)
+        why = await self._behind_witness() or await self._behind_marks(parts)
         return bool(why) and await self._noticed(why)
 
     async def look_again(self) -> bool:
@@ -233,6 +233,21 @@ class RestoreWatch:
             return ""
         return f"signed head {last['n']} of {self._witness.name} is not there"
 
+    async def _behind_marks(self, parts: Sequence[Path]) -> str:
+        told = [last_of(path, *self._secrets) for path in parts]
+        missing = await self._restorations.missing([last.claim_id for last in told if last.claim_id])
+        if missing:
+            return _lacks(missing)
+        moves = await self._restorations.moves()
+        stood = [(last.standing.epoch, last.standing.seq) for last in told if last.standing is not None]
+        if stood and max(stood) > (moves.epoch, moves.seq):
+            return "it does not have what a mark tells of stops, postures, revocations and releases"
+        unread = {last.unread for last in told if last.unread} - await self._restorations.accepted()
+        if unread:
+            name = min(unread).partition(":")[0]
+            return f"that must be supposed, for the mark {name} cannot be read to its end: changed, or sealed with another key"
+        return ""
+
     async def _noticed(self, why: str) -> bool:
         noticed = await self._restorations.notice(why)
         self._desk.knows_by = noticed.epoch
@@ -252,7 +267,7 @@ class Marking:
         *,
         folder: Path,
         witness: Path,
-        secret: bytes,
+        secrets: Sequence[bytes],
         process_id: str,
         environment: str,
         session_of: Callable[[str], Awaitable[Session | None]],
@@ -269,9 +284,11 @@ class Marking:
         self._restores: int | None = None
         self.on_restored: tuple[Callable[[], None], ...] = ()
         self.restorations = Restorations(database)
-        self.mark = Mark(folder, process_id=process_id, environment=environment, secret=secret)
+        self.mark = Mark(folder, process_id=process_id, environment=environment, secret=secrets[0])
         self.desk = MarkedDesk(writer, mark=self.mark, session_of=session_of, lease=lease, clock=clock)
-        self.watch = RestoreWatch(restorations=self.restorations, desk=self.desk, folder=folder, witness=witness, secret=secret)
+        self.watch = RestoreWatch(
+            restorations=self.restorations, desk=self.desk, folder=folder, witness=witness, secrets=secrets
+        )
 
     async def open(self) -> None:
         """Compare the database with what stands beside it. Raises `StoreUnavailableError`."""
@@ -284,9 +301,11 @@ class Marking:
 
     async def tend(self) -> None:
         """Put the mark on the disk, and see that the database still has what it tells of."""
-        await self.watch.look_again()
-        await self.note_controls()
-        await asyncio.to_thread(self.mark.sync)
+        try:
+            await asyncio.to_thread(self.mark.sync)  # first, for a database that is away must not keep lines off the disk
+        finally:
+            await self.watch.look_again()
+            await self.note_controls()
         if self._clock.monotonic_s() - self._forgot_s > FORGET_EVERY_S:
             await self._forget()
 

@@ -30,7 +30,7 @@ from interlock.ledger.restores import ClaimRecovered, DatabaseReconciled, Databa
 from interlock.ledger.witness import read_witness
 from interlock.store.controls import ControlAnswer
 from interlock.store.database import open_database
-from interlock.store.mark import Acting, Ended, Part, Taken, boot, parts_of, read_part
+from interlock.store.mark import Acting, Ended, Part, Taken, boot, last_of, parts_of, read_part
 from interlock.store.passwords import Password
 from interlock.store.restorations import OpenDoubts, Restorations
 from interlock.store.writer import Writer
@@ -79,7 +79,7 @@ class Restoring:
         self._ids = ids
         self._sessions: dict[str, str] = {}
 
-    async def reconcile(self, folders: Sequence[Path], secret: bytes, *, all_marks: bool) -> Reconciliation:
+    async def reconcile(self, folders: Sequence[Path], secrets: Sequence[bytes], *, all_marks: bool) -> Reconciliation:
         """Put back what the marks in `folders` tell of; may be done again, with other marks. `all_marks`: there are no others.
 
         Raises:
@@ -89,7 +89,9 @@ class Restoring:
         if open_now is None or open_now.resumed:
             raise NothingRestoredError("no restore was noticed that is not resumed already")
         database_id = await self._restorations.database_id()
-        parts = [read_part(path, secret) for folder in folders for path in parts_of(folder, database_id)]
+        paths = [path for folder in folders for path in parts_of(folder, database_id)]
+        unread = tuple(last.unread for path in paths if (last := last_of(path, *secrets)).unread)
+        parts = [read_part(path, *secrets) for path in paths]
         told, faults = _told(parts)
         counts: Counter[str] = Counter()
         for one in sorted(told, key=lambda item: item.taken.claimed_at_us):
@@ -107,8 +109,11 @@ class Restoring:
             faults=tuple(faults[:MAX_TOLD_FAULTS]),
             controls=controls[:MAX_TOLD_CONTROLS],
             look_at=see_to[:MAX_TOLD_CONTROLS],
+            unread=unread[:MAX_TOLD_FAULTS],
+            release="" if standing is None else standing.release_digest,
         )
-        report = msgspec.json.encode(body).decode()
+        # The watch asks for each of them, so here all are named.
+        report = msgspec.json.encode(msgspec.structs.replace(body, unread=unread)).decode()
         if not await self._restorations.reconciled(complete=complete, report=report, event=draft(body, ids=self._ids)):
             raise NothingRestoredError("somebody has resumed meanwhile")
         return Reconciliation(
@@ -303,7 +308,7 @@ async def reconcile_marks(
         NothingRestoredError, StoreError: nothing was changed.
     """
     ids = SystemIds()
-    secret = KeyRing(state / "keys").private_bytes(MARK_KEY)[1]
+    secrets = KeyRing(state / "keys").all_private_bytes(MARK_KEY)
     database = await open_database(database_url, password=password)
     try:
         # Ends are settled as any gateway would; it claims nothing, so it needs no lease and is no process.
@@ -311,7 +316,7 @@ async def reconcile_marks(
         writer.start()
         try:
             restoring = Restoring(Restorations(database), writer, ids)
-            made = await restoring.reconcile(folders, secret, all_marks=all_marks)
+            made = await restoring.reconcile(folders, secrets, all_marks=all_marks)
             return made, await restoring.put_witness_aside(state / WITNESS)
         finally:
             await writer.close()

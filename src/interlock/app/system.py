@@ -182,7 +182,7 @@ class System:
             self.writer,
             folder=self.settings.mark or self.settings.state / "mark",
             witness=self.settings.state / WITNESS,
-            secret=self.keys.private_bytes(MARK_KEY)[1],
+            secrets=self.keys.all_private_bytes(MARK_KEY),
             process_id=self.process_id,
             environment=self.settings.environment,
             session_of=self._sessions.get,

@@ -51,10 +51,12 @@ class KeyRing:
     def private_bytes(self, purpose: str) -> tuple[str, bytes]:
         """Key id and the 32 raw private bytes of the signing key."""
         key = self.signing(purpose)
-        private = key.private_key
-        if not isinstance(private, Ed25519PrivateKey):
-            raise KeyFolderError(f"the key {purpose} is not an Ed25519 private key; remove its file to have a new one made")
-        return str(key.kid), private.private_bytes_raw()
+        return str(key.kid), _private_bytes(key, purpose)
+
+    def all_private_bytes(self, purpose: str) -> tuple[bytes, ...]:
+        """The 32 raw private bytes of every key of a purpose, the signing key's first."""
+        self.signing(purpose)
+        return tuple(_private_bytes(key, purpose) for key in reversed(self._of(purpose)))
 
     def public_bytes(self, purpose: str) -> dict[str, bytes]:
         """The 32 raw public bytes of every key of a purpose, by key id."""
@@ -99,6 +101,13 @@ class KeyRing:
             pass
         finally:
             Path(temporary).unlink()
+
+
+def _private_bytes(key: OKPKey, purpose: str) -> bytes:
+    private = key.private_key
+    if not isinstance(private, Ed25519PrivateKey):
+        raise KeyFolderError(f"the key {purpose} is not an Ed25519 private key; remove its file to have a new one made")
+    return private.private_bytes_raw()
 
 
 def _refuse_unless_private(path: Path, wanted: int) -> None:

@@ -19,7 +19,8 @@ class DatabaseReconciled(msgspec.Struct, frozen=True, kw_only=True, tag_field="k
     """What marks outside of a restored database told was put back: counts by what became of it, and what is wrong with marks.
 
     `complete`: whoever did it says that the marks of all gateways were there. `controls` are the stops, postures and
-    revocations that stand as they stood, `look_at` is what a person has to see to.
+    revocations that stand as they stood, `look_at` is what a person has to see to. `unread` are the parts whose end nobody
+    could read, with the number of their lines; `release` was in force last, as the marks tell, empty when they do not.
     """
 
     complete: bool
@@ -27,14 +28,17 @@ class DatabaseReconciled(msgspec.Struct, frozen=True, kw_only=True, tag_field="k
     faults: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     look_at: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    release: str = ""
 
 
 class DatabaseResumed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="database.resumed"):
-    """A person let writes go on in a restored database."""
+    """A person let writes go on in a restored database. `release` is the one in force, when they named it."""
 
     reason: str
     by: str
     roles: tuple[str, ...] = ()
+    release: str = ""
 
 
 class ClaimRecovered(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="claim.recovered"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -30,6 +30,7 @@ MAX_PART_BYTES: Final = 64 * 1024 * 1024
 MAX_PART_AGE_S: Final = 24 * 3600
 MAX_OUTCOME_BYTES: Final = 16 * 1024
 _NONCE_BYTES: Final = 12
+_MAX_NUMBER_BYTES: Final = 20
 _PRIVATE_FOLDER: Final = 0o700
 
 
@@ -170,6 +171,17 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     boot: str
 
 
+class Last(msgspec.Struct, frozen=True, kw_only=True):
+    """What a part tells of last: the claim that was taken last, and what stood after that; empty where it tells of none.
+
+    `unread` names the part and how many lines it has when what it tells of last cannot be opened: nobody knows what that is.
+    """
+
+    claim_id: str = ""
+    standing: Standing | None = None
+    unread: str = ""
+
+
 class Mark:
     """Appends for one process. Belongs to one event loop; `sync` may be called from a thread.
 
@@ -266,28 +278,26 @@ class Mark:
 
 
 def parts_of(folder: Path, database_id: str) -> tuple[Path, ...]:
-    """The parts that are kept of a database, by process and number."""
-    return tuple(sorted((folder / database_id).glob(f"*{SUFFIX}")))
+    """The parts that are kept of a database, by process and number. Raises `MarkError` where that is not seen."""
+    return tuple(path for path in _listed(folder / database_id) if path.suffix == SUFFIX)
 
 
 def other_databases(folder: Path, database_id: str) -> tuple[str, ...]:
-    """Other databases that marks are kept of in this folder."""
-    if not folder.is_dir():
-        return ()
-    found = (entry for entry in folder.iterdir() if entry.is_dir() and entry.name != database_id)
-    return tuple(sorted(entry.name for entry in found if any(entry.glob(f"*{SUFFIX}"))))
+    """Other databases that marks are kept of in this folder. Raises `MarkError` when it cannot be looked into."""
+    found = (entry for entry in _listed(folder) if entry.is_dir() and entry.name != database_id)
+    return tuple(entry.name for entry in found if parts_of(folder, entry.name))
 
 
-def read_part(path: Path, secret: bytes) -> Part:
-    """A whole part; what cannot be read is left out, and told as its fault."""
+def read_part(path: Path, *secrets: bytes) -> Part:
+    """A whole part, with whichever of the keys opens a line; what cannot be read is left out, and told as its fault."""
     process_id, number = _named(path)
-    cipher = AESGCM(_key(secret))
+    ciphers = _ciphers(secrets)
     database_id = path.parent.name
-    text, fault, lines = path.read_bytes(), "", []
+    text, fault, lines = _text(path), "", []
     if text and not text.endswith(b"\n"):
         fault = "its last line is cut off"
     for expected, written in enumerate(text.split(b"\n")[:-1], start=1):
-        line = _opened_line(cipher, written, _about(database_id, process_id, number, expected), expected)
+        line = _opened_line(ciphers, written, _about(database_id, process_id, number, expected), expected)
         if line is None:
             fault = fault or f"line {expected} was changed, left out, or sealed with another key"
             continue
@@ -303,17 +313,27 @@ def read_part(path: Path, secret: bytes) -> Part:
     )
 
 
-def last_taken(path: Path, secret: bytes) -> str | None:
-    """The claim that was taken last by a part; None when there is none, or it cannot be read: `read_part` tells why."""
+def last_of(path: Path, *secrets: bytes) -> Last:
+    """What a part tells of last, by whichever of the keys opens a line. Raises `MarkError` when the file cannot be read.
+
+    A last line without its end was never written to the end, so nothing acted on it: a crash leaves that, it counts for none.
+    """
     process_id, number = _named(path)
-    cipher = AESGCM(_key(secret))
-    for written in reversed(path.read_bytes().split(b"\n")[:-1]):
-        told = written.split(b" ", 1)[0]
-        if told.isdigit():
-            line = _opened_line(cipher, written, _about(path.parent.name, process_id, number, int(told)), int(told))
-            if isinstance(line, Taken):
-                return line.claim_id
-    return None
+    ciphers = _ciphers(secrets)
+    lines, standing, unread = _text(path).split(b"\n")[:-1], None, ""
+    for written in reversed(lines):
+        told = written[:_MAX_NUMBER_BYTES].partition(b" ")[0]
+        at = int(told) if told.isdigit() else 0
+        match _opened_line(ciphers, written, _about(path.parent.name, process_id, number, at), at):
+            case Taken(claim_id=claim_id):
+                return Last(claim_id=claim_id, standing=standing, unread=unread)
+            case Standing() as found:
+                standing = standing or found
+            case None:
+                unread = f"{path.name}:{len(lines)}"
+            case _:
+                pass
+    return Last(standing=standing, unread=unread)
 
 
 def forget_older(folder: Path, database_id: str, before_s: float) -> int:
@@ -335,15 +355,37 @@ def boot() -> str:
         return ""
 
 
-def _opened_line(cipher: AESGCM, written: bytes, about: bytes, number: int) -> Line | None:
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise MarkError(f"the folder of marks {folder} cannot be looked into: {error.strerror}") from error
+
+
+def _text(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""  # another process has forgotten it meanwhile
+    except OSError as error:
+        raise MarkError(f"the mark {path} cannot be read: {error.strerror}") from error
+
+
+def _ciphers(secrets: Sequence[bytes]) -> tuple[AESGCM, ...]:
+    return tuple(AESGCM(_key(secret)) for secret in secrets)
+
+
+def _opened_line(ciphers: Sequence[AESGCM], written: bytes, about: bytes, number: int) -> Line | None:
     told, _, rest = written.partition(b" ")
     if told != b"%d" % number:
         return None
-    try:
-        sealed = base64.b64decode(rest, validate=True)
-        return _DECODER.decode(cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about))
-    except (InvalidTag, ValueError, msgspec.MsgspecError):
-        return None
+    for cipher in ciphers:
+        with contextlib.suppress(InvalidTag, ValueError, msgspec.MsgspecError):
+            sealed = base64.b64decode(rest, validate=True)
+            return _DECODER.decode(cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], about))
+    return None
 
 
 def _named(path: Path) -> tuple[str, int]:

@@ -51,8 +51,9 @@ class Noticed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Moves(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the control chain is, how many restores were noticed, and whether one of them is open."""
+    """The control epoch, how far the control chain is, how many restores were noticed, and whether one of them is open."""
 
+    epoch: int
     seq: int
     restores: int
     open: bool
@@ -63,6 +64,10 @@ class OpenDoubts(msgspec.Struct, frozen=True, kw_only=True):
 
     looked_into: int
     asking: int
+
+
+class _Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    unread: tuple[str, ...] = ()
 
 
 class Restorations:
@@ -94,7 +99,12 @@ class Restorations:
     async def moves(self) -> Moves:
         """Whether anything has changed that a mark tells of."""
         row = await self._database.row("control_moves")
-        return Moves(seq=0, restores=0, open=False) if row is None else Moves(**dict(row))
+        return Moves(epoch=0, seq=0, restores=0, open=False) if row is None else Moves(**dict(row))
+
+    async def accepted(self) -> frozenset[str]:
+        """The parts of marks that nobody could read when people resumed writes all the same, as `Last.unread` names them."""
+        rows = await self._database.rows("resumed_reports")
+        return frozenset(name for row in rows for name in msgspec.json.decode(row["recovered"], type=_Accepted).unread)
 
     async def standing(self, at_us: int) -> Standing:
         """What is stopped, worried and revoked now."""

@@ -26,9 +26,15 @@ SELECT n, why, reached_us, (extract(epoch FROM noticed_at) * 1000000)::bigint AS
 FROM restoration ORDER BY n DESC LIMIT 1
 
 -- name: control_moves
--- The last event of the control chain, how many restores were noticed, and whether one is open.
-SELECT (SELECT head_seq FROM chain WHERE chain_id = 'control') AS seq, (SELECT coalesce(max(n), 0) FROM restoration) AS restores,
+-- The control epoch, the last event of the control chain, how many restores were noticed, and whether one is open.
+SELECT e.control AS epoch, (SELECT head_seq FROM chain WHERE chain_id = 'control') AS seq,
+       (SELECT coalesce(max(n), 0) FROM restoration) AS restores,
        EXISTS (SELECT FROM restoration WHERE resumed_at IS NULL) AS open
+FROM epoch e WHERE e.id = 1
+
+-- name: resumed_reports
+-- What was told of the marks when a restore was made good that a person has resumed.
+SELECT recovered FROM restoration WHERE resumed_at IS NOT NULL
 
 -- name: standing_controls
 -- What is stopped, worried and revoked now, at most $1 of each; what machinery finds out again by itself is not among it.
