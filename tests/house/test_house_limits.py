@@ -36,6 +36,8 @@ LIMIT = re.compile(
 )
 HEAD = """# Limits
 
+*For operators and security reviewers.*
+
 Every loop, queue, payload and wait has a limit with a name, and the unit stands at the end of it. This page is made from the
 code by a test, which fails when they differ; nothing here is configured, and what exceeds a limit is refused or withheld with an error that
 names it. What a contract or a release sets for itself (timeouts, rates, budgets, places) is in [release.md](release.md).

@@ -8,6 +8,8 @@ from interlock.telemetry.catalogue import ALL, SECONDS
 
 _HEAD: Final = """# Metrics
 
+*For operators.*
+
 Every metric of one process, at `/metrics` (`interlock up --metrics 9464`) and, with the same names but without `_total`, by
 OTLP. [How to get them](../how-to/telemetry.md). Labels come from the release and from code; there is none that names a user, a
 session or anything else that a caller can make up, and no metric has more than 2,000 series.
