@@ -118,12 +118,13 @@ async def test_where_the_process_dies_first_the_claim_is_in_doubt_as_ever(paymen
     assert await states(payments) == ["in_doubt"]
 
 
-async def test_what_somebody_else_has_taken_up_is_not_settled_over_his_head(payments, line, settle):
+async def test_what_somebody_else_has_taken_up_is_not_settled_over_his_head(payments, line, settle, caplog):
     await refused(payments, line, await payments.session(), "once")
     await payments.system.database.pool().execute("UPDATE claim SET attempt = 2")
     await settle()
     assert await states(payments) == ["claimed"]
     assert len(payments.system.gate.given_up) == 0
+    assert "not executed" not in caplog.text
 
 
 async def test_a_process_that_leaves_settles_it_before(payments, line, settle):

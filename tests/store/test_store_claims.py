@@ -312,6 +312,17 @@ async def test_the_same_request_sent_again_is_answered_the_same_and_written_once
     await connection.close()
 
 
+async def test_a_claim_that_somebody_else_has_taken_up_is_not_given_to_who_asked_for_it_first(one, database_urls):
+    request = one.request(await one.session())
+    await one.writer.claim(request)
+    connection = await asyncpg.connect(database_urls.superuser)
+    await connection.execute("UPDATE claim SET attempt = 2, process_id = 'p2'")
+    await connection.close()
+    # As it is sent again when the answer was lost: this process would settle what the other is doing.
+    with pytest.raises(StoreUnavailableError, match="taken it up"):
+        await one.writer.claim(request)
+
+
 async def test_one_bad_row_harms_nobody_else_in_its_batch(one):
     session = await one.session()
     bad = msgspec.structs.replace(event(), body="\x00")

@@ -13,6 +13,7 @@ import msgspec
 from interlock.core.claim import (
     ClaimAnswer,
     ClaimRequest,
+    NotSettled,
     RecordAnswer,
     RecordRequest,
     SettleAnswer,
@@ -100,7 +101,7 @@ class GivenUp:
             code=CODE,
             detail=_DETAIL,
         )
-        await self._desk.settle(
+        answer = await self._desk.settle(
             SettleRequest(
                 claim_id=given_up.claim_id,
                 session_id=given_up.session_id,
@@ -114,6 +115,8 @@ class GivenUp:
         )
         # Also when somebody else has taken it up, as another attempt: that one is not for us to speak of.
         self._claims.pop(given_up.claim_id, None)
+        if isinstance(answer, NotSettled):
+            return
         about = {"event": "claim.given_up", "claim_id": given_up.claim_id, "operation": given_up.operation}
         _log.warning("a claim that was given up had been committed: it was not executed", extra=about)
 

@@ -131,6 +131,9 @@ class Writer:
         else:
             # Others keep taking what this process draws: close to the limit, and with room that calls in flight may free.
             return OverBudget(charge=charge, used=charge.limit, in_flight=charge.limit)
+        if isinstance(answer, Claimed) and answer.attempt != 1:
+            # INVARIANT: only who makes an attempt speaks of it. This answer was lost so long that another process began one.
+            raise StoreUnavailableError("the answer to the claim was lost, and another process has taken it up since")
         if isinstance(answer, (Claimed, Duplicate, KeyReused, Stale, Halted, OverRate, ApprovalGone, SessionEnded)):
             return answer
         raise StoreUnavailableError("the database gave an answer that does not fit a claim")
