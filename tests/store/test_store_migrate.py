@@ -40,6 +40,19 @@ async def test_an_empty_database_is_not_current(empty_database_urls):
     await connection.close()
 
 
+async def test_a_migration_that_met_calls_in_a_deadlock_is_applied_again(database_urls, monkeypatch):
+    connection = await asyncpg.connect(database_urls.owner)
+    await connection.execute("CREATE SEQUENCE turn")
+    sql = "DO $$ BEGIN IF nextval('turn') < {} THEN RAISE SQLSTATE '40P01'; END IF; END $$"
+    number = migrations()[-1].number + 1
+    everything = (*migrations(), Migration(number, "once", sql.format(3)), Migration(number + 1, "always", sql.format(1_000)))
+    monkeypatch.setattr(module, "migrations", lambda: everything)
+    with pytest.raises(asyncpg.DeadlockDetectedError):
+        await migrate(database_urls.owner)
+    assert await connection.fetchval("SELECT max(number) FROM migration") == number
+    await connection.close()
+
+
 async def test_the_version_before_starts_on_the_schema_of_this_one_and_the_one_before_it_does_not(database_urls, monkeypatch):
     later = Migration(migrations()[-1].number + 1, "later", "SELECT 1")
     everything = (*migrations(), later)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -23,6 +24,8 @@ BASELINE = 41
 """The number of the baseline: a database that the migrations 1 to 41 have brought there has it."""
 RELEASED = 41
 """The last migration of the version before this one. Every later one leaves that version able to run: a test runs its SQL."""
+MAX_TURNS: Final = 5
+"""How often a migration is begun that takes tables in another order than calls do, before it is given up for now."""
 _BEFORE_BASELINE = "0cc2a862caad1a73adeadc51609dc21dfc569c9912963baf32fdc0a9f84ff8a5"
 """Hexadecimal SHA-256 of the digests of the migrations 1 to 41, one a line."""
 _TOO_OLD = (
@@ -92,11 +95,23 @@ async def migrate(owner_url: str, password: Password | None = None) -> tuple[int
         _check(applied, known)
         new = [entry for entry in known if entry.number not in applied]
         for entry in new:
-            async with connection.transaction():
-                await _apply(connection, entry)
+            await _apply_by_itself(connection, entry)
         return tuple(entry.number for entry in new)
     finally:
         await connection.close()
+
+
+async def _apply_by_itself(connection: asyncpg.Connection[asyncpg.Record], entry: Migration) -> None:
+    """In a transaction of its own; again when it and calls of running gateways waited for each other: then nothing was done."""
+    for left in reversed(range(MAX_TURNS)):
+        try:
+            async with connection.transaction():
+                await _apply(connection, entry)
+        except asyncpg.DeadlockDetectedError:
+            if not left:
+                raise
+        else:
+            return
 
 
 async def apply_to_empty(connection: asyncpg.Connection[asyncpg.Record], first: tuple[Migration, ...]) -> None:
