@@ -29,7 +29,7 @@ class Caller:
     """A person in front of a server. Commands take it as `caller: Caller = ANYBODY`; its fields become their options."""
 
     as_: Annotated[
-        str, Parameter(name="--as", help="The user of the development directory who asks.", env_var="INTERLOCK_USER")
+        str, Parameter(name="--as", help="Ask as this user of the development directory.", env_var="INTERLOCK_USER")
     ] = ""
     environment: Environment = "prod"
     server: Server = DEFAULT_SERVER

@@ -19,7 +19,9 @@ def token(
     task: Annotated[str, Parameter(help="The task of the release that the session is for.")],
     agent: Annotated[str, Parameter(help="The agent that acts, by the development issuer.")] = "",
     agent_token_file: Annotated[Path | None, Parameter(help="File with the agent's own token, of whoever issues it.")] = None,
-    user: Annotated[str, Parameter(help="The user it acts for, by the development issuer; you, as logged in, else.")] = "",
+    user: Annotated[
+        str, Parameter(help="The user it acts for, by the development issuer; whoever is logged in when not given.")
+    ] = "",
     session: Annotated[str, Parameter(help="Go on with this session under a new token.")] = "",
     caller: Caller = ANYBODY,
     as_json: Json = False,

@@ -23,7 +23,7 @@ class Scoped:
     user: Annotated[str, Parameter(help="As the scope user:T/U: the tenant, a slash, the user.")] = ""
     tool: Annotated[str, Parameter(help="As the scope tool:T.")] = ""
     operation: Annotated[str, Parameter(help="As the scope operation:T.O.")] = ""
-    source: Annotated[str, Parameter(help="As the scope source:S.")] = ""
+    source: Annotated[str, Parameter(help="As the scope source:S, which is kept and stops nothing yet.")] = ""
     session: Annotated[str, Parameter(help="As the scope session:S.")] = ""
 
     def or_written(self, scope: str) -> str:

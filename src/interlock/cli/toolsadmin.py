@@ -47,7 +47,7 @@ def list_tools(*, caller: Caller = ANYBODY, as_json: Json = False) -> int:
 
 
 def accept(
-    operation: Annotated[str, Parameter(help="tool.operation")],
+    operation: Annotated[str, Parameter(help="The operation, as tool.operation.")],
     *,
     reason: Reason,
     pin: Annotated[

@@ -55,10 +55,12 @@ def up(
     release: Annotated[Path | None, Parameter(help="Release folder to put in force; the stored one when not given.")] = None,
     environment: Environment = "prod",
     host: Annotated[str, Parameter(help="The address to listen at; 0.0.0.0 is every one of this machine.")] = "127.0.0.1",
-    port: Annotated[int, Parameter(help="0 takes a free one.", env_var="INTERLOCK_PORT")] = 8080,
+    port: Annotated[int, Parameter(help="The port to listen at; 0 takes a free one.", env_var="INTERLOCK_PORT")] = 8080,
     variables: Annotated[Path | None, Parameter(help="File of NAME=value lines for ${NAME} in tool sources.")] = None,
     state: State = DEFAULT_STATE,
-    database_url: Annotated[str, Parameter(help="A Postgres of your own.", env_var="INTERLOCK_DATABASE_URL")] = "",
+    database_url: Annotated[
+        str, Parameter(help="URL of a Postgres of your own, as the app.", env_var="INTERLOCK_DATABASE_URL")
+    ] = "",
     allow_host: Annotated[list[str] | None, Parameter(help="Another name clients may call this server by.")] = None,
     public_url: Annotated[str, Parameter(help="How clients reach this server, when a proxy stands in front.")] = "",
     directory: Annotated[
@@ -69,7 +71,11 @@ def up(
         Path | None, Parameter(help="Folder of marks, by which a restored database is noticed; best on another disk.")
     ] = None,
     keep_marks_days: Annotated[
-        int, Parameter(help="How long: as old as a backup that is restored may be.", validator=validators.Number(gte=1))
+        int,
+        Parameter(
+            help="How many days back marks are kept: further than any backup you would restore.",
+            validator=validators.Number(gte=1),
+        ),
     ] = KEEP_DAYS,
     leave_within_s: Annotated[float, Parameter(help="How long it may take to leave after SIGTERM.")] = LEAVE_WITHIN_S,
     leave_notice_s: Annotated[
@@ -80,7 +86,7 @@ def up(
     metrics: Annotated[str, Parameter(help=METRICS_HELP, env_var="INTERLOCK_METRICS")] = "",
     log_format: Annotated[str, Parameter(help="json or text; text on a terminal.", env_var="INTERLOCK_LOG_FORMAT")] = "",
     log_level: Annotated[str, Parameter(help="debug, info, warning or error.", env_var="INTERLOCK_LOG_LEVEL")] = "info",
-    log_calls: Annotated[bool, Parameter(help="A line for every call that has ended.")] = False,
+    log_calls: Annotated[bool, Parameter(help="Log a line for every call that has ended.")] = False,
     as_json: Json = False,
 ) -> int:
     """Serve the gate: MCP at /mcp, token exchange at /oauth/token, controls at /v1/controls."""
