@@ -215,6 +215,27 @@ async def test_that_chores_wait_for_the_database_is_said_once_until_it_is_back(c
     assert [record.event for record in caplog.records] == ["chore.waits", "chore.waits", "chore.failed"]
 
 
+async def test_a_chore_does_not_end_with_something_that_it_waited_for(caplog):
+    rounds, over = [], asyncio.Event()
+
+    async def chore():
+        rounds.append(1)
+        if len(rounds) > 1:
+            over.set()
+        else:
+            gone = asyncio.get_running_loop().create_future()
+            gone.cancel()
+            await gone
+
+    task = asyncio.create_task(chores._every(0, chore))
+    async with asyncio.timeout(PATIENCE_S):
+        await over.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+    assert [record.event for record in caplog.records] == ["chore.failed"]
+
+
 async def test_a_notice_is_given_where_somebody_asks_whether_we_are_ready():
     clock = ManualClock()
 
