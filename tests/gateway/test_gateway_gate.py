@@ -367,6 +367,26 @@ async def test_a_process_that_cannot_load_the_release_still_says_that_it_is_aliv
     assert [process.process_id for process in await shop.system.processes.live()] == [shop.system.process_id]
 
 
+async def test_a_process_in_which_loading_the_release_breaks_says_so_too_and_puts_orphans_in_doubt(shop, monkeypatch, caplog):
+    pool = shop.system.database.pool()
+    await pool.execute("UPDATE process SET seen_at = seen_at - interval '1 minute'")
+    looked = []
+
+    async def broken(digest, epoch):
+        raise RecursionError("a defect of whoever loads it")
+
+    async def orphan(event):
+        looked.append(event.kind)
+        return ()
+
+    monkeypatch.setattr(shop.system.governing, "in_force", broken)
+    monkeypatch.setattr(shop.system.processes, "orphan", orphan)
+    await shop.system.heartbeat()
+    assert [process.process_id for process in await shop.system.processes.live()] == [shop.system.process_id]
+    assert "claim.orphaned" in looked
+    assert "the release in force cannot be loaded" in caplog.text
+
+
 async def test_a_session_that_was_revoked_can_do_nothing_more(shop):
     session = await shop.session()
     await shop.call(session, "stock", item="tea")

@@ -374,6 +374,9 @@ class System:
                 # Alive, and unable to decide: calls are refused one by one, and what was claimed before still settles.
                 about = {"event": "release.unusable", "release": digest}
                 _log.error("the release in force cannot be loaded: %s", error, extra=about)  # it says it all
+            except Exception:  # noqa: BLE001  # whatever breaks there, others must not take our claims for nobody's
+                about = {"event": "release.unusable", "release": digest}
+                _log.exception("the release in force cannot be loaded", extra=about)
         await self.processes.heartbeat(self.process_id, loaded)
         orphaned = draft(ClaimOrphaned(reason="its process is gone or its time is over"), ids=self.ids)
         for call_id in await self.processes.orphan(orphaned):
