@@ -38,6 +38,7 @@ from interlock.store.errors import StoreUnavailableError
 from interlock.store.processes import ClaimWatch, Processes
 from interlock.store.sessions import Sessions
 from interlock.store.writer import Writer
+from tests.support.patience import PATIENCE_S, until
 
 IDS = SystemIds()
 ZERO = Epochs(control=0, release=0, revocation=0)
@@ -377,6 +378,26 @@ async def test_a_cancelled_caller_does_not_disturb_the_others(one):
     tasks[3].cancel()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(answer, Claimed) for answer in answers) == 19
+
+
+async def test_nobody_waits_for_a_writer_that_was_ended(one, monkeypatch):
+    session, sent = await one.session(), asyncio.Event()
+
+    async def for_ever(requests):
+        sent.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(one.writer, "_send_until_answered", for_ever)
+    first = asyncio.create_task(one.claim(session))
+    await sent.wait()
+    second = asyncio.create_task(one.claim(session))
+    await until(lambda: one.writer.waiting == 1)
+    one.writer._task.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        answers = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [StoreUnavailableError] * 2
+    with pytest.raises(StoreUnavailableError):
+        await one.claim(session)
 
 
 async def test_claims_of_a_process_that_is_gone_become_in_doubt_with_an_event(database_urls):

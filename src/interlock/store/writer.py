@@ -200,13 +200,21 @@ class Writer:
         return await waiting.future
 
     async def _run(self) -> None:
-        while batch := await self._gathered():
-            try:
-                await self._commit(batch)
-            except Exception as error:  # noqa: BLE001  # the writer outlives every batch; its callers fail closed
-                _log.exception("a batch could not be committed", extra={"event": "store.batch_failed"})
-                for waiting in batch:
-                    _fail(waiting, error)
+        batch: list[_Waiting] = []
+        try:
+            while batch := await self._gathered():
+                try:
+                    await self._commit(batch)
+                except Exception as error:  # noqa: BLE001  # the writer outlives every batch; its callers fail closed
+                    _log.exception("a batch could not be committed", extra={"event": "store.batch_failed"})
+                    for waiting in batch:
+                        _fail(waiting, error)
+        finally:
+            # INVARIANT: nobody waits for a writer that has ended, however it did.
+            ended = StoreUnavailableError("the writer has ended; the process is going down")
+            for waiting in (*batch, *self._queue):
+                _fail(waiting, ended)
+            self._queue.clear()
 
     async def _gathered(self) -> list[_Waiting]:
         """What waits, up to a batch; nothing when the writer ends. Of one claim there is one settlement in it.
