@@ -183,6 +183,14 @@ async def test_when_the_thread_dies_nothing_starts_and_the_process_says_so(datab
             await system.keeper.renew()
 
 
+async def test_a_thread_that_was_ended_by_nobody_of_us_says_so_as_well(database_urls, tmp_path, caplog):
+    async with counter(database_urls.app, tmp_path) as made:
+        keeper = made.system.keeper
+        keeper._loop.call_soon_threadsafe(keeper._task.cancel)
+        await until(lambda: not keeper.is_alive())
+        assert "the thread that keeps the lease has died" in caplog.text
+
+
 async def test_no_thread_is_left_when_a_process_has_ended_or_could_not_start(database_urls, tmp_path):
     async with counter(database_urls.app, tmp_path):
         assert len(lease_threads()) == 1

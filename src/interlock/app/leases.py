@@ -127,14 +127,13 @@ class LeaseKeeper:
         try:
             with asyncio.Runner(loop_factory=type(home)) as runner:
                 runner.run(self._main(home, started))
-        except asyncio.CancelledError:
-            pass
-        except BaseException:  # noqa: BLE001  # whatever it is, the process must say so
-            _log.critical(
-                "the thread that keeps the lease has died: this process starts nothing more; restart it",
-                exc_info=True,
-                extra={"event": "lease.keeper_died"},
-            )
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the process must say so
+            if not (self._stopping and isinstance(error, asyncio.CancelledError)):
+                _log.critical(
+                    "the thread that keeps the lease has died: this process starts nothing more; restart it",
+                    exc_info=True,
+                    extra={"event": "lease.keeper_died"},
+                )
         finally:
             self._loop = None
             with contextlib.suppress(RuntimeError):  # the gate's loop has gone before us
