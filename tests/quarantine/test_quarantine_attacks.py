@@ -10,7 +10,17 @@ from interlock.core.listing import ListedTool
 from interlock.gateway.messages import Returned
 from interlock.release.load import from_files
 from interlock.release.review.changes import UNREADABLE, Change, differences
-from tests.quarantine.test_quarantine import PLATFORM, PRODUCT, Upstream, gateway, held, read_note, release_for
+from interlock.store.errors import StoreUnavailableError
+from tests.quarantine.test_quarantine import (
+    PLATFORM,
+    PRODUCT,
+    Upstream,
+    gateway,
+    held,
+    only_when_asked,
+    read_note,
+    release_for,
+)
 from tests.tools.worlds import serving
 
 
@@ -85,6 +95,34 @@ async def test_another_release_is_looked_at_without_waiting_for_the_next_round(s
     other = await release_for(server)
     async with gateway(database_urls, tmp_path, other) as shop:
         await shop.system.plane.releases.put_in_force(files, by="test")
+        await shop.system.upstreams.tend()
+        assert [item.operation for item in await held(shop)] == ["notes.read_note"]
+
+
+async def test_another_release_that_could_not_be_looked_at_is_looked_at_with_the_next_chance(
+    server, database_urls, tmp_path, monkeypatch
+):
+    files = await release_for(server)
+    server.list_as("Something else.")
+    other = await release_for(server)
+
+    class Gone:
+        def __init__(self, records):
+            self._records = records
+
+        def __getattr__(self, name):
+            return getattr(self._records, name)
+
+        async def accepted(self):
+            raise StoreUnavailableError("the database is gone for a moment")
+
+    async with gateway(database_urls, tmp_path, other) as shop:
+        await only_when_asked()
+        await shop.system.plane.releases.put_in_force(files, by="test")
+        with monkeypatch.context() as moment:
+            moment.setattr(shop.system.upstreams, "_records", Gone(shop.system.upstreams._records))
+            with pytest.raises(StoreUnavailableError):
+                await shop.system.upstreams.tend()
         await shop.system.upstreams.tend()
         assert [item.operation for item in await held(shop)] == ["notes.read_note"]
 

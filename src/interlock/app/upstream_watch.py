@@ -99,12 +99,12 @@ class UpstreamWatch:
         if not digest:
             return
         release = (await self._governing.in_force(digest, epochs.release)).release
-        self._looked_at = epochs.release
         accepted = await self._records.accepted()
         async with asyncio.TaskGroup() as group:
             for tool in release.tools:
                 if any(contract.tool == tool for contract in release.contracts.values()):
                     group.create_task(self._look_at(release, tool, accepted))
+        self._looked_at = epochs.release  # not before: what was not looked at, or not to the end, is looked at again at once
         await self.refresh()
 
     async def look_at(self, tool: str) -> None:
