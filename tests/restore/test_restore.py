@@ -164,7 +164,7 @@ async def test_where_marks_may_be_missing_each_write_asks_a_person_for_a_day(ban
     async with bank.gateway() as made:
         report = await made_good(made, all_marks=False)
         assert not report.complete
-        assert "each write asks a person" in (await resumed(made)).note
+        assert "each write asks a person" in (await resumed(made, named=True)).note
         session = await made.session()
         assert (await pay(made, session, "unknown to all")).code == "needs_approval"
         assert isinstance(await made.call(session, "paid", order="A1"), Returned)

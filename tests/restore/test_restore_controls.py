@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from interlock.app import marking
+from interlock.app.postures import PostureConflictError
 from interlock.cli.access import AsApp
 from interlock.cli.backup import reconcile as reconcile_command
 from interlock.core.terms import Posture
@@ -193,6 +194,48 @@ async def test_another_release_than_in_the_marks_is_said(bank):
     async with bank.gateway() as made:
         (said,) = (await made_good(made)).look_at
         assert "was in force" in said
+        in_force = (await made.system.controls.epochs())[1]
+        with pytest.raises(PostureConflictError, match=f"may allow more.*--release {in_force}"):
+            await resumed(made)
+        with pytest.raises(PostureConflictError, match="is not in force"):
+            await made.system.plane.resume(BOSS, "restored", "the books agree", "sha256:other")
+        assert (await pay(made, await made.session(), "A1")).code == "restored"
+        await resumed(made, named=True)
+        (event,) = [event for event in await control_events(made) if event["kind"] == "database.resumed"]
+        assert event["release"] == in_force
+
+
+async def test_under_the_release_that_was_in_force_nobody_has_to_name_it(bank):
+    await _emptied(bank)
+    narrower = {**ADMINISTERED, "release.yaml": ADMINISTERED["release.yaml"].replace("name: ", "name: other-")}
+    bank.files = narrower
+    async with bank.gateway() as made:
+        await pay(made, await made.session(), "A1")
+    await bank.set_back()
+    bank.files = ADMINISTERED
+    async with bank.gateway() as made:
+        await made_good(made)
+        with pytest.raises(PostureConflictError, match="was in force as the marks tell"):
+            await resumed(made)
+        await made.system.plane.releases.put_in_force(dict(narrower), by="the test")
+        await resumed(made)
+        assert (await pay(made, await made.session(), "A1")).meta["interlock/replayed"]
+
+
+async def test_where_no_mark_tells_of_a_release_or_marks_may_be_missing_it_must_be_named(bank, monkeypatch):
+    await _emptied(bank)
+    async with bank.gateway() as made:
+        await pay(made, await made.session(), "A1")
+    await bank.set_back()
+    async with bank.gateway() as made:
+        await made_good(made, all_marks=False)
+        with pytest.raises(PostureConflictError, match="marks may be missing"):
+            await resumed(made)
+        monkeypatch.setattr("interlock.app.restoring.latest", lambda _: None)
+        await made_good(made)
+        with pytest.raises(PostureConflictError, match="no mark tells which release was"):
+            await resumed(made)
+        await resumed(made, named=True)
 
 
 async def test_marks_without_a_word_on_controls_say_so(bank, monkeypatch):

@@ -84,7 +84,7 @@ async def test_where_the_key_is_gone_for_good_people_accept_it_once_and_each_wri
     async with bank.gateway() as made:
         assert is_unread(await noticed(made))
         assert not (await made_good(made)).complete
-        assert "each write asks a person" in (await resumed(made)).note
+        assert "each write asks a person" in (await resumed(made, named=True)).note
     # The part is still there, and nobody needs to say it again.
     async with bank.gateway() as made:
         assert (await noticed(made)).n == 1
@@ -97,7 +97,7 @@ async def test_what_was_not_among_the_marks_that_people_looked_at_is_not_accepte
     lose_state(bank)
     async with bank.gateway() as made:
         await made_good(made, folders=[tmp_path_factory.mktemp("elsewhere")])
-        await resumed(made)
+        await resumed(made, named=True)
     async with bank.gateway() as made:
         assert (await noticed(made)).n == 2
 
@@ -110,7 +110,7 @@ async def test_a_restore_to_before_it_was_accepted_is_noticed_again(bank):
         async with bank.gateway() as made:
             assert (await noticed(made)).n == 1
             await made_good(made)
-            await resumed(made)
+            await resumed(made, named=True)
         await bank.set_back()
         (bank.state / "heads.jsonl").unlink(missing_ok=True)
 

@@ -78,8 +78,9 @@ async def made_good(made, *, all_marks=True, folders=None):
     return await restoring.reconcile(folders or [system.settings.state / "mark"], secrets, all_marks=all_marks)
 
 
-async def resumed(made):
-    """A person lets writes go on, and this gateway knows."""
-    answer = await made.system.plane.resume(BOSS, "restored", "the books agree")
+async def resumed(made, *, named=False):
+    """A person lets writes go on, and this gateway knows; `named`: they say that they mean the release in force."""
+    release = (await made.system.controls.epochs())[1] if named else ""
+    answer = await made.system.plane.resume(BOSS, "restored", "the books agree", release)
     await made.system.keeper.renew()
     return answer

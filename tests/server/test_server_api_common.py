@@ -86,6 +86,16 @@ async def test_the_same_key_with_another_body_or_on_another_route_is_refused(off
     assert len(await control_events(office)) == 1
 
 
+async def test_only_writes_after_a_restore_are_resumed_under_a_release(office):
+    resume, person = "/v1/controls/resume", office.person("sam", "Security")
+    answer = await office.post(resume, person, {**STOP, "release": "sha256:any"})
+    assert answer.status_code == 400
+    assert "release is for the scope restored only" in answer.text
+    answer = await office.post(resume, person, {**STOP, "scope": "restored", "release": "sha256:any"})
+    assert answer.status_code == 409
+    assert "is not in force" in answer.text
+
+
 async def test_keys_of_different_people_never_meet(office):
     for person in (office.person("oki", "Operator"), office.person("sam", "Security")):
         assert (await office.post(KILL, person, STOP, idempotency_key="k1")).status_code == 200

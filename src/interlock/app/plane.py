@@ -358,10 +358,10 @@ class Plane:
         checked, event, note = await self._change(person, "kill", scope, reason, halted=True)
         return await self._containment.stop(scope=checked, reason=reason, by=person.user, event=event, note=note)
 
-    async def resume(self, person: Person, scope: str, reason: str) -> ControlAnswer:
-        """Let execution go on in a scope, or writes after a restore."""
+    async def resume(self, person: Person, scope: str, reason: str, release: str = "") -> ControlAnswer:
+        """Let execution go on in a scope, or writes after a restore: then `release` may name the one that is meant."""
         if scope == RESTORED:
-            return await self.restores.resume(person, reason)
+            return await self.restores.resume(person, reason, release=release)
         checked, event, _ = await self._change(person, "resume", scope, reason, halted=False)
         await self.scope_postures.must_not_resume(checked)
         return await self._controls.change(scope=checked, halted=False, reason=reason, by=person.user, event=event)

@@ -74,7 +74,8 @@ def look_at(standing: Standing | None, halted: Iterable[str], release_digest: st
     if standing.release_digest != release_digest:
         then, now = _short(standing.release_digest), _short(release_digest)
         found.append(
-            f"release {then} was in force, and {now} is now: what was narrowed since is open again until it is activated"
+            f"release {then} was in force, and {now} is now: what was narrowed since is open again until it is activated; "
+            "whoever resumes under this one must name it"
         )
     if standing.cut:
         found.append("there was more stopped, worried or revoked than a mark holds: look at all of it")

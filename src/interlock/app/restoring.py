@@ -63,6 +63,13 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     look_at: tuple[str, ...] = ()
 
 
+class _Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What resuming asks of the report of a reconciliation; of a version before this one it lacks the release."""
+
+    complete: bool = False
+    release: str = ""
+
+
 class _Told(msgspec.Struct, frozen=True, kw_only=True):
     taken: Taken
     process_id: str
@@ -220,14 +227,18 @@ class PeoplesRestores:
         self._admin = admin
         self._ids = ids
 
-    async def resume(self, person: Person, reason: str) -> ControlAnswer:
+    async def resume(self, person: Person, reason: str, *, release: str = "") -> ControlAnswer:
         """Let writes go on; where marks were not complete, for a day only with a person's yes to each.
+
+        `release` is the digest of the release in force, named by a person who means it; needed where marks do not tell, all of
+        them, that it was in force when the database was lost, for then it may allow what was not allowed any more.
 
         Raises:
             NotPermittedError, PostureConflictError: nothing was changed.
         """
         await self._admin.permit(person, "resume", target=RESTORED)
-        body = DatabaseResumed(reason=reason, by=person.user, roles=person.roles)
+        await self._must_be_the_release(release)
+        body = DatabaseResumed(reason=reason, by=person.user, roles=person.roles, release=release)
         answer = await self._restorations.resume(
             guarded_s=CALLER_KEY_WINDOW_S, by=person.user, reason=reason, event=draft(body, ids=self._ids)
         )
@@ -237,6 +248,23 @@ class PeoplesRestores:
         if answer.stands == Posture.GUARDED:
             note = "marks may be missing, so for a day each write asks a person first; resume once more after that"
         return ControlAnswer(scope=RESTORED, halted=False, epoch=answer.epoch, in_flight=(), note=note)
+
+    async def _must_be_the_release(self, named: str) -> None:
+        last, (_, now) = await self._restorations.last(), await self._restorations.stopped()
+        if named and named != now:
+            raise PostureConflictError(f"release {named} is not in force; {now} is")
+        if named or last is None or last.resumed or not last.reconciled:
+            return
+        told = msgspec.json.decode(last.recovered, type=_Report)
+        if not (told.complete and told.release == now):
+            was = (
+                f"release {told.release} was in force as the marks tell" if told.release else "no mark tells which release was"
+            )
+            was = was if told.complete else f"{was}, and marks may be missing"
+            raise PostureConflictError(
+                f"{was}; {now} is in force now and may allow more. Activate the one that was, "
+                f"or say that you mean this one: --release {now}"
+            )
 
 
 _WHY_NOT: Final = {

@@ -91,12 +91,14 @@ def resume(
     scope: Annotated[str, Parameter(help="The scope as it was stopped.")] = "",
     *,
     reason: Reason,
+    release: Annotated[str, Parameter(help="For `restored`: the release in force, when you are asked to name it.")] = "",
     scoped: Scoped = WRITTEN,
     caller: Caller = ANYBODY,
     as_json: Json = False,
 ) -> int:
     """Let execution go on in a scope."""
-    answer = _control("resume", scoped.or_written(scope), reason, caller)
+    more = {"release": release} if release else {}  # a server of the version before knows no such field
+    answer = _control("resume", scoped.or_written(scope), reason, caller, **more)
     if as_json:
         print_json(answer)
     else:
@@ -205,7 +207,7 @@ def _by(items: list[dict[str, Any]], field: str) -> dict[str, list[dict[str, Any
     return found
 
 
-def _control(verb: str, scope: str, reason: str, caller: Caller) -> Any:
+def _control(verb: str, scope: str, reason: str, caller: Caller, **more: str) -> Any:
     if not reason.strip():
         raise Failure("say why with --reason; it goes on record", code=USAGE)
-    return caller.ask(f"/v1/controls/{verb}", body={"scope": scope, "reason": reason})
+    return caller.ask(f"/v1/controls/{verb}", body={"scope": scope, "reason": reason, **more})

@@ -152,7 +152,8 @@ def _of_restore(body: r.RestoreBody) -> tuple[str, str]:
             faults = f"; faults: {'; '.join(body.faults)}" if body.faults else ""
             return "plain", f"put back from {whole}: {counts}{faults}"
         case r.DatabaseResumed():
-            return "good", f"writes go on after the restore, by {body.by}: {body.reason}"
+            under = f" under release {body.release}" if body.release else ""
+            return "good", f"writes go on after the restore{under}, by {body.by}: {body.reason}"
         case r.ClaimRecovered():
             return "doubt", f"put back from a mark after a restore: {body.operation} had {body.state} ({body.claim_id})"
         case r.ControlRecovered():

@@ -11,7 +11,7 @@ from litestar.exceptions import HTTPException
 from interlock.app.containment import KillAnswer
 from interlock.app.plane import Plane, Status
 from interlock.app.scope_postures import ScopePostureSet
-from interlock.core.terms import Posture
+from interlock.core.terms import RESTORED, Posture
 from interlock.server.api.common import person_of, read, reason_of
 from interlock.server.api.once import once
 from interlock.server.api.who import door
@@ -24,6 +24,12 @@ class ControlRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     scope: str
     reason: str
+
+
+class ResumeRequest(ControlRequest, kw_only=True, forbid_unknown_fields=True):
+    """Body of resume. `release`, for the scope `restored` only: the digest of the release in force, where it must be named."""
+
+    release: str = ""
 
 
 class ScopeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -47,11 +53,13 @@ def routes(plane: Plane) -> list[Any]:
         asked = _checked(await read(request, ControlRequest))
         return await once(plane, request, person, KillAnswer, lambda: plane.kill(person, *asked))
 
-    @post("/v1/controls/resume", status_code=200, summary="Let execution go on in a scope", opt=door(body=ControlRequest))
+    @post("/v1/controls/resume", status_code=200, summary="Let execution go on in a scope", opt=door(body=ResumeRequest))
     async def resume(request: Request[Any, Any, Any]) -> ControlAnswer:
-        person = await person_of(plane, request)
-        asked = _checked(await read(request, ControlRequest))
-        return await once(plane, request, person, ControlAnswer, lambda: plane.resume(person, *asked))
+        person, body = await person_of(plane, request), await read(request, ResumeRequest)
+        asked = _checked(body)
+        if body.release and body.scope != RESTORED:
+            raise HTTPException(status_code=400, detail=f"release is for the scope {RESTORED} only")
+        return await once(plane, request, person, ControlAnswer, lambda: plane.resume(person, *asked, body.release))
 
     @post("/v1/controls/posture", status_code=200, summary="Raise or lower the posture of a scope", opt=door(body=ScopeRequest))
     async def posture(request: Request[Any, Any, Any]) -> ScopePostureSet:
