@@ -1,1 +1,1 @@
-"""How agents and people come in over HTTP: the MCP endpoint of both revisions, tokens, controls."""
+"""How agents and people come in over HTTP: MCP of both revisions, the HTTP API, the page, logging in."""
