@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from interlock.core.budget import Charge
-from interlock.core.claim import Claimed, Epochs, Idempotency, Labels, RecordRequest, SettleRequest
+from interlock.core.claim import Claimed, Epochs, Idempotency, Labels, Recorded, RecordRequest, SessionEnded, SettleRequest
 from interlock.core.context import Item
 from interlock.core.decision import Rate
 from interlock.store import batch, writer
@@ -274,3 +274,21 @@ async def test_a_claim_that_is_sent_twice_is_one_claim(database_urls):
         first, second = [await at.writer.claim(request) for _ in range(2)]
         assert isinstance(second, Claimed)
         assert second.claim_id == first.claim_id
+
+
+async def test_a_session_of_another_lineage_claims_nothing_and_records_nothing(database_urls):
+    async with desk(database_urls.app) as at:
+        session, other = await at.session("ana"), await at.session("ben")
+        for lineage in (session.lineage.id, other.lineage.id):
+            is_own = lineage == session.lineage.id
+            claimed = await at.claim(session, lineage_id=lineage)
+            record = RecordRequest(
+                call_id="",
+                session_id=session.session_id,
+                lineage_id=lineage,
+                epochs=None,
+                facts_version=None,
+                events=(event(),),
+            )
+            assert isinstance(claimed, Claimed if is_own else SessionEnded)
+            assert isinstance(await at.writer.record(record), Recorded if is_own else SessionEnded)

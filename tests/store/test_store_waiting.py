@@ -81,14 +81,16 @@ async def test_facts_that_change_meanwhile_make_a_claim_stale(blocked):
     assert isinstance(await blocked.while_waiting(blocked.claim(), "lineage", change), Stale)
 
 
-async def test_a_change_of_controls_meanwhile_makes_a_claim_stale(blocked):
-    change = ("UPDATE epoch SET control = control + 1",)
+@pytest.mark.parametrize("counter", ["control", "release", "revocation"])
+async def test_a_change_of_controls_release_or_revocations_meanwhile_makes_a_claim_stale(blocked, counter):
+    change = (f"UPDATE epoch SET {counter} = {counter} + 1",)
     assert isinstance(await blocked.while_waiting(blocked.claim(), "epoch", change), Stale)
 
 
 @pytest.mark.parametrize("held", ["epoch", "lineage", "budget"])
-async def test_a_session_that_ends_meanwhile_claims_nothing(blocked, held):
-    change = "UPDATE session SET revoked = true WHERE session_id = $1", blocked.session.session_id
+@pytest.mark.parametrize("ended", ["revoked = true", "expires_at = clock_timestamp()"])
+async def test_a_session_that_ends_meanwhile_claims_nothing(blocked, held, ended):
+    change = f"UPDATE session SET {ended} WHERE session_id = $1", blocked.session.session_id
     assert isinstance(await blocked.while_waiting(blocked.claim(), held, change), SessionEnded)
 
 
