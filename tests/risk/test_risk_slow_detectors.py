@@ -27,6 +27,7 @@ from interlock.release.load import from_files
 from interlock.risk.classifier import FIRST_SCORE, FULL_SCORE, MAX_SENTENCES, evidence, score_of, sentences
 from interlock.risk.wordpiece import Pieces
 from tests.risk.test_risk_watch import WATCHED, TalkingShop, posture
+from tests.support.patience import PATIENCE_S
 from tests.support.shop import counter
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_model.json").read_text(encoding="utf-8"))
@@ -99,6 +100,29 @@ async def test_what_is_too_long_to_be_looked_at_whole_is_said():
     classifier = Classifier(RULE, lambda _: lambda texts: [RECORDED["embeddings"][RUNBOOK]] * len(texts))
     (found,) = await classifier.look("\n".join([RUNBOOK] * (MAX_SENTENCES + 1)))
     assert (found.kind, found.subject, found.score) == (SignalKind.DETECTOR, "classifier-length", 20)
+
+
+async def test_a_text_that_waits_is_looked_at_though_a_release_names_the_classifier_no_more():
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(head):
+        look = recorded(head)
+
+        def embed(texts):
+            began.set()
+            assert go_on.wait(PATIENCE_S)
+            return look(texts)
+
+        return embed
+
+    detector = Classifier(RULE, slow)
+    looking = [asyncio.create_task(detector.look(text)) for text in (PARCEL, TO_MODELS)]
+    await asyncio.to_thread(began.wait, PATIENCE_S)
+    await detector.close()
+    go_on.set()
+    harmless, hostile = await asyncio.gather(*looking)
+    assert harmless == ()
+    assert [signal.subject for signal in hostile] == ["classifier"]
 
 
 def test_without_the_extra_or_with_another_model_there_is_no_classifier(monkeypatch, tmp_path):
@@ -248,6 +272,26 @@ async def test_no_answer_in_time_does_not_hold_the_call_and_is_evidence(service,
         await shop.system.risk.caught_up()
         assert await noted(shop, session) == [("detector", "larger")]
         assert (await posture(shop, session))[0] is Posture.NORMAL
+
+
+class Ended:
+    """A detector that is ended while it looks at a text."""
+
+    name, timeout_ms, failing = "larger", 60_000, 45
+
+    async def look(self, text):
+        gone = asyncio.get_running_loop().create_future()
+        gone.cancel()
+        return await gone
+
+
+async def test_a_detector_that_is_ended_meanwhile_drops_no_call_and_is_evidence(database_urls, tmp_path):
+    async with counter(database_urls.app, tmp_path, shop=TalkingShop(), files=WATCHED) as shop:
+        shop.system.risk._slow = lambda _: (Ended(),)
+        session = await shop.session()
+        assert isinstance(await shop.call(session, "stock", item="tea"), Returned)
+        await shop.system.risk.caught_up()
+        assert await noted(shop, session) == [("detector", "larger")]
 
 
 async def test_the_classifier_is_heard_and_one_that_is_missing_is_evidence(database_urls, tmp_path, monkeypatch):

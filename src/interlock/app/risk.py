@@ -322,6 +322,12 @@ async def _in_time(detector: SlowDetector, text: str) -> tuple[Signal, ...]:
             return await detector.look(text[:MAX_TEXT_CHARS])
     except TimeoutError:
         return (_failed(detector.name, f"no answer in {detector.timeout_ms} ms", detector.failing),)
+    except asyncio.CancelledError:
+        asked = asyncio.current_task()
+        if asked is None or asked.cancelling():
+            raise
+        # It was the detector that was ended: neither the call nor the evidence may end with it.
+        return (_failed(detector.name, "it was ended", detector.failing),)
     except Exception as error:  # noqa: BLE001  # whatever breaks a detector must not look like a harmless text
         extra = {"event": "risk.detector_failed", "detector": detector.name}
         _log.warning("a detector failed: %s", type(error).__name__, extra=extra)

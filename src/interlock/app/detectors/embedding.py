@@ -102,8 +102,8 @@ class Classifier:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
 
     async def close(self) -> None:
-        """Take no more texts."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Take no more texts. Those that wait are still looked at, unless whoever had them looked at has given up."""
+        self._thread.shutdown(wait=False)
 
     def _look(self, text: str, given_up: threading.Event) -> tuple[Signal, ...]:
         head, embed = self._load()
