@@ -1,6 +1,7 @@
 """The gate attacked: what is decided, executed once, recorded, and told to the caller."""
 
 import asyncio
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -318,6 +319,28 @@ async def test_a_caller_is_answered_though_nothing_can_be_told_of_how_the_call_e
     async with asyncio.timeout(PATIENCE_S):
         assert isinstance(await shop.call(session, "note", text="x"), Returned)
     assert shop.shop.count("note") == 1
+
+
+async def gone(*_):
+    """Waits for something that was cancelled."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return await future
+
+
+async def test_a_call_is_not_dropped_with_something_that_it_waited_for(shop, monkeypatch):
+    session = await shop.session()
+    monkeypatch.setattr(shop.system.contexts, "returned", gone)
+    assert code(await shop.call(session, "stock", item="tea")) == "control_plane_unavailable"
+    assert code(await shop.call(session, "note", text="x")) == "not_recorded"
+
+
+async def test_a_write_whose_connector_was_ended_from_elsewhere_is_settled_as_in_doubt(shop, monkeypatch):
+    session = await shop.session()
+    monkeypatch.setattr(shop.system.connectors, "get", lambda tool: SimpleNamespace(invoke=gone))
+    answer = await shop.call(session, "note", text="x")
+    assert code(answer) == "in_doubt"
+    assert (await shop.kinds(answer.call_id))[-1] == "call.settled"
 
 
 STRICTER = """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from interlock.app.readiness import ROOM_EVERY_S
 from interlock.app.upstream_watch import WATCH_S
+from interlock.gateway.calls import is_ended
 from interlock.store.errors import StoreUnavailableError
 
 if TYPE_CHECKING:
@@ -67,15 +68,9 @@ async def _every(pause_s: float, chore: Callable[[], Awaitable[object]]) -> None
                 _log.error("a chore cannot use its disk, and is done again: %s: %s", name, error, extra=about)
             waits = True
         except asyncio.CancelledError:
-            if _is_ended():
+            if is_ended():
                 raise
             # Something that it waited for was cancelled, and not the chore: it must not end with it, for nobody would notice.
             _log.exception("a chore failed: %s", name, extra={"event": "chore.failed", "chore": name})
         except Exception:  # noqa: BLE001  # a chore that failed is done again; what must not be missed is checked in the claim
             _log.exception("a chore failed: %s", name, extra={"event": "chore.failed", "chore": name})
-
-
-def _is_ended() -> bool:
-    """Whether the task at hand itself was asked to end."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

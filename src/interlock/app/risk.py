@@ -13,6 +13,7 @@ from interlock.core.recent import Recent
 from interlock.core.risk import RiskRules, Signal, SignalKind
 from interlock.core.terms import Posture
 from interlock.core.who import Session
+from interlock.gateway.calls import is_ended
 from interlock.gateway.ports import CalledAs
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import PostureChanged, RiskNoted
@@ -323,8 +324,7 @@ async def _in_time(detector: SlowDetector, text: str) -> tuple[Signal, ...]:
     except TimeoutError:
         return (_failed(detector.name, f"no answer in {detector.timeout_ms} ms", detector.failing),)
     except asyncio.CancelledError:
-        asked = asyncio.current_task()
-        if asked is None or asked.cancelling():
+        if is_ended():
             raise
         # It was the detector that was ended: neither the call nor the evidence may end with it.
         return (_failed(detector.name, "it was ended", detector.failing),)

@@ -14,6 +14,12 @@ from interlock.gateway.refusals import refusal
 from interlock.gateway.under_way import Call
 
 
+def is_ended() -> bool:
+    """Whether the task at hand itself was asked to end, and not something that it waits for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 class Calls:
     """Every call has a task of its own, which outlives whoever asked for it."""
 

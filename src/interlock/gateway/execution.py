@@ -14,6 +14,7 @@ from interlock.core.context import Item
 from interlock.core.event import EventDraft
 from interlock.core.ports import Clock, Ids
 from interlock.core.trace_context import TRACEPARENT
+from interlock.gateway.calls import is_ended
 from interlock.gateway.lease import Lease, NotStartedError
 from interlock.gateway.ports import ClaimDesk, DoubtDesk
 from interlock.gateway.released import RawOutput, Released
@@ -189,9 +190,12 @@ class Executor:
             stopped.append(error)
             result = ToolFailure(sent=False, code="cancelled", detail=str(error))
         except asyncio.CancelledError:
-            if not cancelled:
+            if not cancelled and is_ended():
                 raise
-            result = ToolFailure(sent=False, code="cancelled", detail="stopped before the first byte")
+            if cancelled:
+                result = ToolFailure(sent=False, code="cancelled", detail="stopped before the first byte")
+            else:
+                result = ToolFailure(sent=not permit.revoked, code="protocol", detail="connector defect: CancelledError")
         except Exception as error:  # noqa: BLE001  # a connector's defect must not leave a claim open or look like success
             result = ToolFailure(sent=not permit.revoked, code="protocol", detail=f"connector defect: {type(error).__name__}")
         finally:

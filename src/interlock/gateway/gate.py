@@ -41,7 +41,7 @@ from interlock.core.who import Session
 from interlock.gateway.approving import Approving, TooManyOpenError, denial, lifts
 from interlock.gateway.asking import Asking
 from interlock.gateway.budgeting import Takings, given_for, question
-from interlock.gateway.calls import Calls
+from interlock.gateway.calls import Calls, is_ended
 from interlock.gateway.claiming import Claiming
 from interlock.gateway.contexts import Contexts
 from interlock.gateway.deciding import Deciding
@@ -206,6 +206,11 @@ class Gate:
                 return await self._recording.tell(call, told)
         except StoreUnavailableError:
             pass
+        except asyncio.CancelledError:
+            if call.abandoned or is_ended():
+                raise
+            # Something that it waited for was cancelled, and not the call: its caller waits for an answer.
+            _log.exception("a call failed inside the gate", extra={"event": "call.broke", "call_id": call.id})
         except Exception:  # noqa: BLE001  # whatever breaks in here, the caller gets a refusal and the operator a traceback
             _log.exception("a call failed inside the gate", extra={"event": "call.broke", "call_id": call.id})
         # INVARIANT: once a call that can change something is claimed, nobody is told that nothing was changed.
