@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -291,6 +292,81 @@ def test_what_is_pinned_is_bounded_whatever_sessions_come() -> None:
     assert isinstance(engine.decide(refund(attributes={"team": "0"})), Allow)
 
 
+AGENTS = [f"bot{number}" for number in range(6)]
+OPERATIONS = [msgspec.structs.replace(world.REFUND, operation=f"payments.refund{number}") for number in range(8)]
+
+
+def many() -> tuple[Engine, list[Facts]]:
+    """Agents and operations with policies of their own and shared ones, and a call of each agent to each operation."""
+    names = ", ".join(f'Action::"{contract.operation}"' for contract in OPERATIONS)
+    made = [
+        *(item for item in world.permits() if item.id not in {"identity", "capability"}),
+        policy("identity", "permit (principal, action, resource);", "identity"),
+        policy("capability", f"permit (principal, action in [{names}], resource);", "capability"),
+        forbid("data", 'context.user has team && context.user.team == "south" && context.call.entities > 0', "south"),
+    ]
+    for number, (agent, contract) in enumerate(zip(AGENTS, OPERATIONS, strict=False)):
+        at = f'(principal == Agent::"{agent}", action == Action::"{contract.operation}", resource)'
+        made.append(policy("guard", f"forbid {at} when {{ context.session.tainted }};", f"own{number}"))
+        at = f'(principal, action == Action::"{contract.operation}", resource)'
+        made.append(policy("data", f'forbid {at} when {{ context.user.team == "t{number}" }};', f"team{number}"))
+    engine = Engine(world.release(*made, contracts={contract.operation: contract for contract in OPERATIONS}))
+    calls = [refund(operation=contract.operation, agent=agent, tainted=True) for agent in AGENTS for contract in OPERATIONS]
+    return engine, calls
+
+
+def test_each_policy_is_taken_apart_once_however_many_agents_call_however_many_operations() -> None:
+    engine, calls = many()
+    with patch.object(pinned, "_taken", wraps=pinned._taken) as taken:
+        for one in calls:
+            engine.decide(one)
+    aparts = engine.prepared.aparts
+    assert len(aparts) == len(calls)
+    assert taken.call_count == len(engine.release.policies)
+    assert aparts.policies > 5 * taken.call_count  # each is kept once, and referred to
+    # The standing conditions of the agents' layers, of the own policies, and of the users' layers of each operation.
+    assert aparts.conditions <= 2 * len(engine.release.policies) + 3 * len(OPERATIONS)
+
+
+@pytest.mark.parametrize(("name", "bound"), [("APART_MAX_POLICIES", 40), ("APART_MAX_CONDITIONS", 12)])
+def test_what_is_kept_taken_apart_is_bounded_whoever_probes_whatever_operations(name: str, bound: int) -> None:
+    engine, calls = many()
+    with as_written():
+        expected = [engine.decide(one) for one in calls]
+    assert {type(decision) for decision in expected} == {Allow, Deny}
+    aparts = engine.prepared.aparts
+    with patch.object(pinned, name, bound):
+        for _ in range(2):
+            for one, decision in zip(calls, expected, strict=True):
+                assert engine.decide(one) == decision
+                assert getattr(aparts, name.removeprefix("APART_MAX_").lower()) <= bound
+        assert 0 < len(aparts) < len(calls)
+        assert len(engine.prepared.slices.handles._shared) <= 12 + len(engine.prepared.pins)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        forbid("guard", "context.user has limit && context.call.entities > 0 && context.user.limit > 3", "guarded"),
+        forbid(
+            "guard", 'context.session.task == "x" && context.now.offset(duration("1d")) > context.now && context.user.limit > 3'
+        ),
+        policy(
+            "data",
+            'forbid (principal == User::"eve", action, resource) when { resource has tenant && context.user.limit > 3 };',
+            "scoped",
+        ),
+    ],
+    ids=["has", "condition", "scope"],
+)
+def test_what_would_err_but_for_what_stands_before_it_is_not_asked_alone(made: world.Policy) -> None:
+    engine = world.engine(made, forbid("guard", 'context.args.amount.greaterThan(decimal("90.0"))', "own"))
+    for _ in range(2):
+        decision, calls = evaluations(engine, refund(attributes={}))
+        assert isinstance(decision, Allow)
+    assert calls == 1
+
+
 @pytest.mark.parametrize("whole", ["context.user == context.user", "context == context", "context has session.tainted.more"])
 def test_policies_that_read_a_part_as_a_whole_are_shown_it(whole: str) -> None:
     with as_written():
@@ -354,6 +430,20 @@ def test_a_time_that_is_none_is_a_no_also_from_a_policy_that_the_standing_keeps_
     assert isinstance(engine.decide(refund()), Allow)
     assert isinstance(engine.decide(refund(now_us=now_us)), Deny)
     assert isinstance(world.engine().decide(refund(now_us=now_us)), Allow)  # nobody reads it
+
+
+@pytest.mark.parametrize("now_us", [10**18, -(10**18), 253_402_300_800_000_000])
+def test_a_call_at_a_time_that_is_none_is_explained_by_what_each_policy_says_of_it(now_us: int) -> None:
+    late = forbid("guard", 'context.now < datetime("2026-01-05T13:00:00Z")', "late")
+    for engine, said in ((world.engine(), Allow), (world.engine(late), Deny)):
+        explained = engine.explain(refund(now_us=now_us))
+        assert isinstance(explained.decision, said)
+        assert explained.decision == engine.decide(refund(now_us=now_us))
+        assert "now" not in msgspec.json.decode(explained.context)
+    (voice,) = [voice for layer in explained.layers for voice in layer.policies if voice.id == "late"]
+    assert voice.said == "error"
+    assert "outside the years 1 to 9999" in voice.error
+    assert "outside the years 1 to 9999" in explained.text()
 
 
 @pytest.mark.parametrize(

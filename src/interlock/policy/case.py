@@ -365,8 +365,9 @@ class Case:
         return evaluate(handle.policies, self._request(handle, self.context(handle)), self.entities(handle))
 
     def everything(self) -> str:
-        """The JSON text of the whole context, for people; arguments that were refused are left out."""
-        return json_text({**self._known.sections, **self._encoded, "now": now_section(self.facts.now_us)})
+        """The JSON text of the whole context, for people; refused arguments and a time that is none are left out."""
+        now = {"now": now_section(self.facts.now_us)} if is_a_time(self.facts.now_us) else {}
+        return json_text({**self._known.sections, **self._encoded, **now})
 
     def context(self, handle: Handle) -> str:
         """The JSON text of the part of the context that the handle's policies read."""

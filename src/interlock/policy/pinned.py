@@ -12,25 +12,29 @@ policy do not share with each other they do not see. Any error leaves everything
 
 from __future__ import annotations
 
-import contextlib
-from collections import OrderedDict
+import sys
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from interlock.policy.reads import entity_types_of, paths_of, reads_of
-from interlock.policy.slices import STANDING, USER_LAYERS, Handle, Handles, Rule, parse_set
+from interlock.policy.slices import STANDING, USER_LAYERS, Handle, Handles, OperationSlices, Rule, parse_set
 
 PINNED_MAX_CONDITIONS: Final = 1_500
 """Over all standings that are remembered. One takes about 7 KB."""
+APART_MAX_CONDITIONS: Final = 3_000
+"""Standing conditions of all operations that are kept taken apart, each different set once."""
+APART_MAX_POLICIES: Final = 1_000_000
+"""Over all operations that are kept taken apart. One takes 8 bytes."""
 
 Est: TypeAlias = dict[str, Any]
 Answers: TypeAlias = tuple[tuple[str, ...], ...]
 """The names of the standing conditions that hold, for each set of them."""
 
 _ANYTHING: Final[Est] = {"op": "All"}
-_NEVER: Final[Est] = {"Value": False}
 _WHO: Final = frozenset({"User", "Role"})
 _NO_OBJECTS: Final = frozenset({"Action", "Agent", "Tool", *_WHO})
 """Types of entities that are there, or not, whether or not a policy beside reads the object."""
@@ -75,8 +79,10 @@ class Pins:
             while self._conditions > PINNED_MAX_CONDITIONS and len(self._known) > 1:
                 self._conditions -= _size(self._known.popitem(last=False)[1])
             return known
-        with contextlib.suppress(KeyError):  # another thread has just dropped it
+        try:
             self._known.move_to_end(key)
+        except KeyError:  # another thread has just dropped it
+            return known
         return known
 
     def __len__(self) -> int:
@@ -88,49 +94,62 @@ def _size(pinned: Pinned) -> int:
     return 1 + sum(len(part.policies) for part in pinned.parts)
 
 
+class _Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A standing condition, asked by itself as the permit `text`; or a moving one, which is the expression `text`."""
+
+    text: str
+    stands: bool
+    as_user: bool = False
+    is_volatile: bool = False
+
+
 class _Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """A policy taken apart. A step is the place of a standing condition, or a moving condition; in their order."""
+    """A policy taken apart: its steps in their order, and the scope on the object where that moves, both as JSON texts."""
 
     name: str
-    scope: Est
-    steps: tuple[tuple[int, str] | Est, ...]
+    resource: str
+    steps: tuple[_Step, ...]
     as_user: bool
+
+
+_NEVER: Final = _Step(text='{"Value":false}', stands=False)
 
 
 class Apart:
     """The policies of an operation taken apart into what stands and what moves. Made once for an operation and an agent."""
 
-    __slots__ = ("_handles", "_taken", "number", "standing")
+    __slots__ = ("_handles", "number", "standing", "taken")
 
-    def __init__(self, rules: Sequence[Rule], operation: str, handles: Handles) -> None:
-        """Raises `UnpinnableError` for policies that cannot be taken apart, `UnusableReleaseError` for such as are none."""
-        # Each is a policy to Cedar, whatever becomes of its parts.
-        parse_set({rule.policy.id: rule.est for rule in rules if not rule.is_accepted})
-        for rule in rules:
-            rule.is_accepted = True
-        self.number = handles.next()
+    def __init__(self, number: int, taken: tuple[_Taken, ...], handles: Handles) -> None:
+        """The same `number` must mean the same policies."""
+        self.number = number
+        self.taken = taken
         self._handles = handles
-        asked: tuple[dict[str, str], dict[str, str]] = ({}, {})
-        self._taken = [_taken(rule, operation, asked) for rule in rules]
-        self.standing = tuple(handles.shared(texts, as_user=bool(kind)) for kind, texts in enumerate(asked) if texts)
+        asked: dict[bool, dict[str, None]] = {False: {}, True: {}}
+        for policy in taken:
+            for step in policy.steps:
+                if step.stands:
+                    asked[step.as_user][step.text] = None
+        self.standing = tuple(handles.shared(texts, as_user=as_user) for as_user, texts in asked.items() if texts)
 
     def pinned(self, answers: Answers) -> Pinned:
         """See `Pins.of`."""
-        held: dict[bool, frozenset[str]] = {
-            handle.as_user: frozenset(names) for handle, names in zip(self.standing, answers, strict=True)
+        held = {
+            (handle.as_user, handle.texts[name]) for handle, names in zip(self.standing, answers, strict=True) for name in names
         }
         certain: set[str] = set()
         left: dict[tuple[bool, bool], dict[str, list[str]]] = {}
-        for taken in self._taken:
+        for taken in self.taken:
             rest = _left(taken, held)
             if rest is None:
                 continue
-            if not rest and taken.scope == _ANYTHING:
+            if not rest and not taken.resource:
                 certain.add(taken.name)
                 continue
-            made = _permit(resource=taken.scope, conditions=rest)
-            is_volatile = reads_of(made).is_volatile
-            left.setdefault((is_volatile, taken.as_user), {}).setdefault(_text(made), []).append(taken.name)
+            resource = msgspec.Raw(taken.resource) if taken.resource else _ANYTHING
+            text = _permit(resource=resource, conditions=[msgspec.Raw(step.text) for step in rest])
+            is_volatile = bool(taken.resource) or any(step.is_volatile for step in rest)
+            left.setdefault((is_volatile, taken.as_user), {}).setdefault(text, []).append(taken.name)
         parts = []
         for (_, as_user), texts in left.items():
             parts.append(
@@ -142,55 +161,135 @@ class Apart:
         return Pinned(certain=frozenset(certain), parts=tuple(parts))
 
 
-def _left(taken: _Taken, held: Mapping[bool, frozenset[str]]) -> list[Est] | None:
+class Aparts:
+    """Each policy taken apart once, when it is first needed, and of the operations' those that were used most recently.
+
+    Operations share their policies and standing conditions, which count once.
+    """
+
+    def __init__(self, handles: Handles) -> None:
+        self._handles = handles
+        self._taken: dict[tuple[Rule, bool], _Taken | None] = {}
+        self._known: OrderedDict[OperationSlices, Apart | None] = OrderedDict()
+        self._users: Counter[Handle] = Counter()
+        self.policies = 0
+        self.conditions = 0
+
+    def of(self, slices: OperationSlices) -> Apart | None:
+        """An operation's policies taken apart; None where they cannot be, and are asked as they were written.
+
+        Raises:
+            UnusableReleaseError: Cedar does not accept a policy.
+        """
+        try:
+            known = self._known[slices]
+        except KeyError:
+            return self._put(slices, self._made(slices))
+        try:
+            self._known.move_to_end(slices)
+        except KeyError:  # another thread has just dropped it
+            return known
+        return known
+
+    def __len__(self) -> int:
+        """How many operations are kept, each for an agent."""
+        return len(self._known)
+
+    def _made(self, slices: OperationSlices) -> Apart | None:
+        rules = slices.rules
+        # Each is a policy to Cedar, whatever becomes of its parts.
+        parse_set({rule.policy.id: rule.est for rule in rules if not rule.is_accepted})
+        for rule in rules:
+            rule.is_accepted = True
+        taken: list[_Taken] = []
+        for rule in rules:
+            one = self._take(rule, slices.action_id)
+            if one is None:
+                return None
+            taken.append(one)
+        return Apart(slices.number, tuple(taken), self._handles)
+
+    def _take(self, rule: Rule, operation: str) -> _Taken | None:
+        """A policy does not differ from operation to operation but in whether it names it."""
+        key = (rule, rule.scope.actions is not None and operation in rule.scope.actions)
+        try:
+            return self._taken[key]
+        except KeyError:
+            pass
+        try:
+            taken: _Taken | None = _taken(rule, is_named=key[1])
+        except UnpinnableError:
+            taken = None
+        return self._taken.setdefault(key, taken)
+
+    def _put(self, slices: OperationSlices, apart: Apart | None) -> Apart | None:
+        self._known[slices] = apart
+        self._count(apart, 1)
+        while len(self._known) > 1 and (self.policies > APART_MAX_POLICIES or self.conditions > APART_MAX_CONDITIONS):
+            self._count(self._known.popitem(last=False)[1], -1)
+        return apart
+
+    def _count(self, apart: Apart | None, by: int) -> None:
+        if apart is None:
+            return
+        self.policies += by * len(apart.taken)
+        for handle in apart.standing:
+            users = self._users[handle] + by
+            if users == (by > 0):  # the first, or no longer any
+                self.conditions += by * len(handle.texts)
+            self._users[handle] = users
+            if not users:
+                del self._users[handle]
+
+
+def _left(taken: _Taken, held: AbstractSet[tuple[bool, str]]) -> list[_Step] | None:
     """The conditions that are left of a policy; None when it can neither hold nor err any more."""
-    rest: list[Est] = []
+    rest: list[_Step] = []
     for step in taken.steps:
-        if isinstance(step, dict):
+        if not step.stands:
             rest.append(step)
-            continue
-        kind, name = step
-        if name not in held[bool(kind)]:
+        elif (step.as_user, step.text) not in held:
             # What stands before it may err, and so it stays.
             return [*rest, _NEVER] if rest else None
     return rest
 
 
-def _taken(rule: Rule, operation: str, asked: tuple[dict[str, str], dict[str, str]]) -> _Taken:
-    """Take one policy apart. What is standing is added to `asked`, once for those that ask the same."""
+def _taken(rule: Rule, *, is_named: bool) -> _Taken:
+    """Take one policy apart, for operations that its scope names or for others.
+
+    What stands is asked together with all that stands before it, for that may be what keeps it from an error.
+    """
     est: Est = msgspec.json.decode(rule.est)
     is_user = rule.policy.layer in USER_LAYERS
     principal, action, resource = (est[name] for name in ("principal", "action", "resource"))
-    if rule.scope.actions is not None and (action["op"] == "in" or action["entity"]["id"] == operation):
+    if rule.scope.actions is not None and (action["op"] == "in" or is_named):
         action = _ANYTHING  # it is among the operation's policies because this is so; one that `==` a group never holds
     stands = resource.get("op") == "All" or (resource.get("op") == "is" and "in" not in resource)
     scope = {"principal": principal, "action": action, "resource": resource if stands else _ANYTHING}
-    steps: list[tuple[int, str] | Est] = []
-    run: list[Est] = []
+    steps: list[_Step] = []
+    stood: list[Est] = []
+    is_new = any(item != _ANYTHING for item in scope.values())
     as_user = False
 
     def ask() -> None:
-        """Add what has run up as one standing condition, the scope with the first."""
-        wide = all(item == _ANYTHING for item in scope.values())
-        if run or not wide:
-            made = _permit(**scope, conditions=run)
-            about_who = scope["principal"] != _ANYTHING or any(map(_is_about_who, run))
-            kind = int(is_user and about_who)
-            text = _text(made)
-            steps.append((kind, asked[kind].setdefault(text, str(len(asked[kind])))))
-            run.clear()
-        scope.update(dict.fromkeys(scope, _ANYTHING))
+        about_who = principal != _ANYTHING or any(map(_is_about_who, stood))
+        text = _permit(**scope, conditions=stood)
+        steps.append(_Step(text=sys.intern(text), stands=True, as_user=is_user and about_who))
 
     for part in _conjuncts(est):
         if _stands(part):
-            run.append(part)
+            stood.append(part)
+            is_new = True
             continue
+        if is_new:
+            ask()
+            is_new = False
+        as_user = as_user or (is_user and _is_about_who(part))
+        is_volatile = reads_of({"conditions": [{"body": part}]}).is_volatile
+        steps.append(_Step(text=sys.intern(_text(part)), stands=False, is_volatile=is_volatile))
+    if is_new:
         ask()
-        if is_user and _is_about_who(part):
-            as_user = True
-        steps.append(part)
-    ask()
-    return _Taken(name=rule.policy.id, scope=_ANYTHING if stands else resource, steps=tuple(steps), as_user=as_user)
+    return _Taken(name=rule.policy.id, resource="" if stands else _text(resource), steps=tuple(steps), as_user=as_user)
 
 
 def _conjuncts(est: Est) -> Iterator[Est]:
@@ -227,16 +326,22 @@ def _is_about_who(part: Est) -> bool:
 
 
 def _permit(
-    *, conditions: Sequence[Est], principal: Est = _ANYTHING, action: Est = _ANYTHING, resource: Est = _ANYTHING
-) -> Est:
-    """A permit, whose answer is whether the conditions hold."""
-    return {
-        "effect": "permit",
-        "principal": principal,
-        "action": action,
-        "resource": resource,
-        "conditions": [{"kind": "when", "body": part} for part in conditions],
-    }
+    *,
+    conditions: Sequence[Est | msgspec.Raw],
+    principal: Est = _ANYTHING,
+    action: Est = _ANYTHING,
+    resource: Est | msgspec.Raw = _ANYTHING,
+) -> str:
+    """The JSON text of a permit, whose answer is whether the conditions hold."""
+    return _text(
+        {
+            "effect": "permit",
+            "principal": principal,
+            "action": action,
+            "resource": resource,
+            "conditions": [{"kind": "when", "body": part} for part in conditions],
+        }
+    )
 
 
 def _text(est: Est) -> str:

@@ -8,7 +8,7 @@ import cedarpy
 
 from interlock.policy.encoding import ArgumentEncoder, Section
 from interlock.policy.evaluate import Memo, Outcome
-from interlock.policy.pinned import Apart, Pins, UnpinnableError
+from interlock.policy.pinned import Apart, Aparts, Pins
 from interlock.policy.reads import Step
 from interlock.policy.slices import OperationSlices, Slices
 from interlock.release.model import Release
@@ -29,7 +29,7 @@ class Standing:
 class Prepared:
     """What every decision by one release shares. Memories are bounded, the rest by operations times agents in policies."""
 
-    __slots__ = ("_apart", "arguments", "memo", "people", "pins", "release", "slices", "standing")
+    __slots__ = ("aparts", "arguments", "memo", "people", "pins", "release", "slices", "standing")
 
     def __init__(self, *, release: Release, slices: Slices, memo: Memo[Outcome]) -> None:
         self.release = release
@@ -39,7 +39,7 @@ class Prepared:
         self.standing: Memo[Standing] = Memo(STANDING_MAX_ENTRIES)
         self.people: Memo[cedarpy.Entities] = Memo(STANDING_MAX_ENTRIES)
         self.pins = Pins()
-        self._apart: dict[OperationSlices, Apart | None] = {}
+        self.aparts = Aparts(slices.handles)
 
     def apart(self, slices: OperationSlices) -> Apart | None:
         """An operation's policies taken apart; None where they cannot be, and are asked as they were written.
@@ -47,12 +47,4 @@ class Prepared:
         Raises:
             UnusableReleaseError: Cedar does not accept a policy.
         """
-        try:
-            return self._apart[slices]
-        except KeyError:
-            pass
-        try:
-            found: Apart | None = Apart(slices.rules, slices.action_id, self.slices.handles)
-        except UnpinnableError:
-            found = None
-        return self._apart.setdefault(slices, found)
+        return self.aparts.of(slices)

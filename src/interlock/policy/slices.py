@@ -8,6 +8,7 @@ and is taken apart only when a forbid fires. A set is parsed when it is first as
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -88,7 +89,7 @@ class Handle:
     `as_user`: the principal is the user with their roles, else the agent. Looked through and parsed when they are first asked.
     """
 
-    __slots__ = ("__weakref__", "_needs", "_parsed", "_texts", "as_user", "forbids", "guard_permit", "number", "permits")
+    __slots__ = ("__weakref__", "_needs", "_parsed", "as_user", "forbids", "guard_permit", "number", "permits", "texts")
 
     def __init__(
         self,
@@ -104,8 +105,8 @@ class Handle:
         self.as_user = as_user
         self.guard_permit = guard_permit
         self.forbids = forbids
+        self.texts = texts
         self.permits = frozenset(texts) - forbids
-        self._texts = texts
         self._needs: Needs | None = None
         self._parsed: cedarpy.PolicySet | None = None
 
@@ -124,14 +125,14 @@ class Handle:
     def policies(self) -> cedarpy.PolicySet:
         """The parsed policies. Raises `UnusableReleaseError` when Cedar does not accept one of them."""
         if self._parsed is None:
-            self._parsed = parse_set(self._texts, guard_permit=self.guard_permit)
+            self._parsed = parse_set(self.texts, guard_permit=self.guard_permit)
         return self._parsed
 
     @property
     def needs(self) -> Needs:
         """What they have to be shown. Raises `UnusableReleaseError` for what is no policy."""
         if self._needs is None:
-            ests = [_tree(name, text) for name, text in self._texts.items()]
+            ests = [_tree(name, text) for name, text in self.texts.items()]
             reads = unite(map(reads_of, ests))
             plan = reads.plan()
             self._needs = Needs(
@@ -164,11 +165,12 @@ class LayerSlice:
 class OperationSlices:
     """Everything policy can say about one operation when one agent calls it."""
 
-    __slots__ = ("action_id", "capability_and_guard", "entities", "layers", "resource_type")
+    __slots__ = ("action_id", "capability_and_guard", "entities", "layers", "number", "resource_type")
 
     def __init__(
         self, *, contract: Contract, parents: Iterable[str], layers: dict[Layer, LayerSlice], handles: Handles
     ) -> None:
+        self.number = handles.next()
         self.action_id = contract.operation
         self.resource_type = contract.resource.type if contract.resource is not None else "Tool"
         self.layers = layers
@@ -187,16 +189,15 @@ class OperationSlices:
 class Handles:
     """Counts handles, and keeps the conditions that operations share, for as long as one of them needs them."""
 
-    __slots__ = ("_last", "_shared")
+    __slots__ = ("_numbers", "_shared")
 
     def __init__(self) -> None:
-        self._last = 0
+        self._numbers = itertools.count(1)
         self._shared: WeakValueDictionary[tuple[str, ...], Handle] = WeakValueDictionary()
 
     def next(self) -> int:
         """The next number, from 1."""
-        self._last += 1
-        return self._last
+        return next(self._numbers)
 
     def shared(self, texts: Iterable[str], *, as_user: bool) -> Handle:
         """A handle on these policies, which are called `0`, `1` and so on: the same one for the same texts."""
