@@ -26,9 +26,9 @@ from interlock.policy.slices import STANDING, USER_LAYERS, Handle, Handles, Oper
 PINNED_MAX_CONDITIONS: Final = 1_500
 """Over all standings that are remembered. One takes about 7 KB."""
 APART_MAX_CONDITIONS: Final = 3_000
-"""Standing conditions of all operations that are kept taken apart, each different set once."""
+"""Over all operations that are kept taken apart; what they share counts once. One takes about 3 KB."""
 APART_MAX_POLICIES: Final = 1_000_000
-"""Over all operations that are kept taken apart. One takes 8 bytes."""
+"""Over all operations that are kept taken apart, each policy as often as it is referred to. A reference takes 8 bytes."""
 
 Est: TypeAlias = dict[str, Any]
 Answers: TypeAlias = tuple[tuple[str, ...], ...]
