@@ -206,6 +206,17 @@ def test_where_only_what_stands_is_read_cedar_is_not_called_again() -> None:
     assert evaluations(engine, search(arguments='{"query":"milk"}'))[1] == 0
 
 
+def test_what_moves_and_is_the_same_as_before_is_known_beside_what_has_to_be_asked_again() -> None:
+    few, small = "context.call.entities < 2", 'context.args.amount.lessThan(decimal("90.0"))'
+    engine = world.engine(forbid("guard", f"!({few})", "few"), forbid("guard", f"!({small})", "small"))
+    engine.decide(refund())
+    with patch.object(case, "evaluate", wraps=case.evaluate) as calls:
+        assert isinstance(engine.decide(refund('{"amount":81,"order_id":"A1"}')), Allow)
+    ((_, request, _),) = (call.args for call in calls.call_args_list)
+    assert "args" in request["context"]
+    assert "call" not in request["context"]
+
+
 def test_what_cannot_hold_under_a_standing_costs_its_calls_nothing() -> None:
     others = [
         forbid("guard", f'context.agent.id == "bot{index}" && context.args.amount > {index}', f"other{index}")

@@ -285,7 +285,7 @@ def _taken(rule: Rule, *, is_named: bool) -> _Taken:
             ask()
             is_new = False
         as_user = as_user or (is_user and _is_about_who(part))
-        is_volatile = reads_of({"conditions": [{"body": part}]}).is_volatile
+        is_volatile = reads_of({"resource": _ANYTHING, "conditions": [{"body": part}]}).is_volatile
         steps.append(_Step(text=sys.intern(_text(part)), stands=False, is_volatile=is_volatile))
     if is_new:
         ask()
