@@ -2,6 +2,8 @@
 
 import pytest
 
+from interlock.core.terms import Posture
+from interlock.core.who import Person
 from interlock.gateway.messages import Returned
 from interlock.server.page.forms import form_token
 from tests.support.patience import patient_http
@@ -121,6 +123,16 @@ async def test_people_of_one_tenant_stop_their_own_and_no_other(house):
     for scope, status in (("tenant:globex", 200), ("tenant:acme", 403), ("fleet", 403), ("agent:bot", 403)):
         fields = {"scope": scope, "reason": "x", "form_token": form_token(glo)}
         assert (await house.post("/page/controls/kill", fields, glo)).status_code == status, scope
+
+
+@pytest.mark.parametrize(("scope", "why"), [("agent:bot", "lower the posture first"), ("restored", "no restore")])
+async def test_what_cannot_be_resumed_is_said_and_why(house, scope, why):
+    token = house.token()
+    oki = Person(user="oki", tenant="acme", roles=("Operator",))
+    await house.plane.scope_postures.set(oki, "agent:bot", Posture.HALTED, "odd")
+    fields = {"scope": scope, "reason": "never mind", "form_token": form_token(token)}
+    answer = await house.post("/page/controls/resume", fields, token)
+    assert (answer.status_code, why in answer.text) == (409, True)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ def routes(plane: Plane) -> list[Any]:
             )
         except UnknownScopeError as error:
             raise HTTPException(status_code=400, detail=str(error)) from error
+        except PostureConflictError as error:
+            raise HTTPException(status_code=409, detail=str(error)) from error
         return _told(request, "_controls.html", 200, said, {**values, **await controls_part(plane, person)})
 
     @post("/page/doubts/{call_id:str}", status_code=200, include_in_schema=False)
@@ -140,7 +142,8 @@ def _call(operation: str, call_id: str, became: str) -> dict[str, str]:
 
 
 def _resumed(done: ControlAnswer) -> dict[str, Any]:
-    return {"tone": "good", "text": f"Resumed: {done.scope}.", "items": []}
+    note = f" Note: {done.note}." if done.note else ""
+    return {"tone": "good", "text": f"Resumed: {done.scope}.{note}", "items": []}
 
 
 def _reason(form: dict[str, str]) -> str:
