@@ -8,6 +8,7 @@ import pytest
 
 from interlock.core.terms import Posture
 from interlock.gateway.messages import Refusal, Returned
+from interlock.store.errors import StoreUnavailableError
 from tests.support.patience import PATIENCE_S
 from tests.support.shop import FILES, OPERATOR, counter
 
@@ -319,6 +320,20 @@ async def test_a_caller_is_answered_though_nothing_can_be_told_of_how_the_call_e
     async with asyncio.timeout(PATIENCE_S):
         assert isinstance(await shop.call(session, "note", text="x"), Returned)
     assert shop.shop.count("note") == 1
+
+
+async def test_of_a_write_that_was_made_before_nobody_is_told_that_nothing_was_changed(shop, monkeypatch):
+    session = await shop.session()
+    assert isinstance(await shop.call(session, "pay", order_id="A1", amount="3.00"), Returned)
+
+    async def away(*_, **__):
+        raise StoreUnavailableError("the database is away")
+
+    monkeypatch.setattr(shop.system.contexts, "labelled", away)
+    answer = await shop.call(session, "pay", order_id="A1", amount="3.00")
+    assert answer.meta()["effect"] == "unknown"
+    assert "Nothing was changed" not in answer.text
+    assert shop.shop.count("pay") == 1
 
 
 async def gone(*_):

@@ -389,6 +389,8 @@ class Gate:
             case Stale():
                 return self._beliefs.correct(lineage, answer)
             case Duplicate():
+                # It was made before: whatever keeps that from being told, nobody is told now that nothing was changed.
+                call.may_have_acted = call.may_have_acted or not claiming.read.contract.is_read_only
                 return await self._replays.answer(call, claiming.read, standing, claiming.decision, decided, answer)
             case KeyReused():
                 return await self._recording.tell(call, refusal(call.id, "idempotency_key_reused"))
