@@ -202,3 +202,22 @@ def test_the_longest_place_owns_a_file():
     assert teams_needed(["tools/a.yaml", "policies/x"], owners) == {"platform", "security"}
     assert teams_of(["A", "B"], {"x": ("B",), "y": ("C",), "z": ()}) == {"x"}
     assert changed({"a": "1", "b": "2"}, {"b": "3", "c": "4"}) == ("a", "b", "c")
+
+
+async def test_a_call_that_was_decided_by_a_release_of_before_does_not_make_that_the_latest_again(shop):
+    idle = await shop.session()
+    assert isinstance(await shop.call(idle, "note", text="x"), Returned)
+    for text in ("one", "two"):
+        files = {**FILES, "policies/guard/more.cedar": f"{NO_NOTES}// {text}\n"}
+        activated = await shop.system.plane.releases.put_in_force(files, by="test")
+    # What is known of its lineage is from before both, and only the last two releases are kept ready.
+    assert isinstance(await shop.call(idle, "note", text="y"), Refusal)
+    assert shop.system._shelf.latest.digest == activated.digest
+
+
+async def test_whoever_asks_for_a_release_of_before_makes_it_the_latest_for_a_heartbeat_at_most(shop):
+    before = await in_force(shop)
+    activated = await shop.system.plane.releases.put_in_force({**FILES, "policies/guard/more.cedar": NO_NOTES}, by="test")
+    await shop.system._shelf.load(before)
+    await shop.system.heartbeat()
+    assert shop.system._shelf.latest.digest == activated.digest

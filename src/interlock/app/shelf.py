@@ -23,10 +23,16 @@ class StoredReleases:
         """The release that was loaded last: a heartbeat behind the one in force, at most."""
         return self._last
 
-    async def load(self, digest: str) -> Release:
-        """The release with this digest."""
+    async def load(self, digest: str, *, is_old: bool = False) -> Release:
+        """The release with this digest.
+
+        INVARIANT: one that is no longer in force never becomes the latest again: whom is trusted, and how worried to be, is
+        read from that.
+        """
         if self._last is not None and self._last.digest == digest:
             return self._last
         files = await self._controls.release_files(digest)
-        self._last = await asyncio.to_thread(from_files, files, self._variables)
-        return self._last
+        release = await asyncio.to_thread(from_files, files, self._variables)
+        if not is_old:
+            self._last = release
+        return release

@@ -370,6 +370,7 @@ class System:
             try:
                 await self.governing.in_force(digest, epochs.release)
                 loaded = epochs.release
+                await self._shelf.load(digest)  # whoever asked for another meanwhile has not made that the latest for long
             except (StoreError, ReleaseError, UnusableReleaseError) as error:
                 # Alive, and unable to decide: calls are refused one by one, and what was claimed before still settles.
                 about = {"event": "release.unusable", "release": digest}

@@ -257,7 +257,7 @@ class Governing:
             return found
         async with self._lock:
             if digest not in self._ready:
-                release = await self._shelf.load(digest)
+                release = await self._shelf.load(digest, is_old=release_epoch < self._epoch)
                 # Two are enough: the one in force, and the one that calls under way may still be deciding by.
                 keep = list(self._ready.items())[-1:]
                 self._ready = dict([*keep, (digest, await asyncio.to_thread(Governed, release))])

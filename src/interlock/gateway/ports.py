@@ -219,6 +219,6 @@ class DoubtDesk(Protocol):
 class Shelf(Protocol):
     """Where releases are kept. `load` raises when the release is missing or does not load: calls are then refused."""
 
-    async def load(self, digest: str) -> Release:
-        """The release with this digest."""
+    async def load(self, digest: str, *, is_old: bool = False) -> Release:
+        """The release with this digest; `is_old` when another is known to be in force."""
         ...
