@@ -19,6 +19,7 @@ from collections import Counter
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from interlock.app.administration import NotPermittedError
 from interlock.app.postures import PostureConflictError
 from interlock.app.releases import ReleaseConflictError
 from interlock.approvals.errors import ApprovalError
@@ -315,7 +316,8 @@ class GateMachine(RuleBasedStateMachine):
     def worry(self, session, to, at):
         async def worrying():
             postures = (await self.world.plane(at)).postures
-            with contextlib.suppress(PostureConflictError):
+            # A worry about the agent above may have raised this one further already; then this would lower it, which is for nobody.
+            with contextlib.suppress(PostureConflictError, NotPermittedError):
                 if ORDER.index(to) > ORDER.index(self.worst.get(session.lineage.id, Posture.NORMAL)):
                     await postures.set(OPERATOR, session.lineage.id, to, "a worry")
                     self.worst[session.lineage.id] = to
