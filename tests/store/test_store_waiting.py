@@ -11,6 +11,7 @@ from interlock.core.claim import Claimed, Duplicate, Halted, OverBudget, Session
 from interlock.ledger.drafts import draft
 from interlock.ledger.events import CallProposed
 from interlock.store import writer
+from interlock.store.errors import StoreUnavailableError
 from tests.store.test_store_claims import IDS, desk, digest
 from tests.support.patience import until
 
@@ -151,3 +152,16 @@ async def test_events_that_others_append_meanwhile_are_followed_in_the_chain(blo
     await owner.close()
     assert [row["seq"] for row in rows] == list(range(1, head + 1))
     assert all(row["follows"] for row in rows[1:])
+
+
+async def test_nothing_is_claimed_or_settled_whose_events_have_no_chain_to_be_appended_to(blocked):
+    owner = await asyncpg.connect(blocked.owner)
+    await owner.execute("SET session_replication_role = replica")
+    await owner.execute("DELETE FROM chain WHERE chain_id = $1", blocked.session.session_id)
+    with pytest.raises(StoreUnavailableError):
+        await blocked.claim()
+    with pytest.raises(StoreUnavailableError):
+        await blocked.at.settle(blocked.session, blocked.first)
+    states = await owner.fetch("SELECT claim_id, state FROM claim WHERE session_id = $1", blocked.session.session_id)
+    await owner.close()
+    assert [tuple(row) for row in states] == [(blocked.first.claim_id, "claimed")]

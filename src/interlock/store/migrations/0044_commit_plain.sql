@@ -34,6 +34,7 @@ DECLARE
     v_lineages text;
     v_now      timestamptz;
     v_now_us   bigint;
+    v_heads    int;
 BEGIN
     -- What is compared stands in the rows that are locked, and Postgres gives a row that changed while it was waited for as it is now.
     SELECT json_agg(json_build_array(l.lineage_id, l.facts_version, l.posture, l.tainted, l.confidentiality, l.history_version,
@@ -155,6 +156,11 @@ BEGIN
         SELECT k.chain_id, k.seq, p_salt[k.i], p_body[k.i] FROM linked k WHERE k.i >= k.first
     )
     UPDATE chain x SET head_seq = k.seq, head_link = k.link FROM linked k WHERE k.i = k.last AND x.chain_id = k.chain_id;
+    GET DIAGNOSTICS v_heads = ROW_COUNT;
+    -- INVARIANT: nothing is claimed or settled whose events are not on record.
+    IF v_heads <> cardinality(p_chains::text[]) THEN
+        RAISE EXCEPTION 'a chain is missing: its events cannot be appended' USING ERRCODE = 'not_null_violation';
+    END IF;
     RETURN '[' || v_now_us || ',' || v_lineages || ']';
 END $$;
 
