@@ -20,7 +20,8 @@ from pydantic import BaseModel
 
 from bench.image.engine import DATABASE_PROGRAMS, said
 from bench.image.page import blocks
-from tests.support.issuer import LocalIssuer, serving
+from tests.support.issuer import LocalIssuer
+from tests.support.listening import bound, listening
 
 ENVIRONMENT: Final = "prod"
 AUDIENCE: Final = "https://interlock.acme.example/mcp"
@@ -266,14 +267,13 @@ async def standing(folder: Path) -> AsyncIterator[World]:
     os.chmod(folder, 0o755)  # noqa: PTH101  # at once
     (folder / "db").mkdir(mode=0o700)
     database, bank = Database(folder / "db"), Bank()
-    listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    urls = [f"http://127.0.0.1:{item.getsockname()[1]}" for item in listening]
+    sockets = [bound() for _ in range(2)]
+    urls = [f"http://127.0.0.1:{item.getsockname()[1]}" for item in sockets]
     issuer = LocalIssuer(urls[0])
     app = bank.app()
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(database.running())
-        await stack.enter_async_context(serving(issuer.app(), listening[0]))
-        await stack.enter_async_context(app.router.lifespan_context(app))
-        await stack.enter_async_context(serving(app, listening[1]))
+        await stack.enter_async_context(listening(issuer.app(), sockets[0]))
+        await stack.enter_async_context(listening(app, sockets[1]))
         write_release(folder / "release", urls[0], f"{urls[1]}/mcp")
         yield World(folder, database, issuer, bank)
